@@ -1,0 +1,46 @@
+"""Large-kernel attention for JAX: LSKA, LKA and the Visual Attention Network in Flax NNX.
+
+    from lska_jax import LSKA, create_model
+
+    model = create_model("van_lska_tiny", k=23, num_classes=10)
+"""
+
+from typing import TYPE_CHECKING
+
+from lska_jax._lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from lska_jax import nn as nn
+    from lska_jax import ops as ops
+    from lska_jax import weights as weights
+    from lska_jax.nn.attention import LKA as LKA
+    from lska_jax.nn.attention import LSKA as LSKA
+    from lska_jax.nn.attention import LKATrivial as LKATrivial
+    from lska_jax.nn.attention import LSKATrivial as LSKATrivial
+    from lska_jax.nn.model_table import list_models as list_models
+    from lska_jax.nn.model_table import model_entry as model_entry
+    from lska_jax.nn.registry import create_model as create_model
+    from lska_jax.nn.van import VAN as VAN
+    from lska_jax.nn.van import VANConfig as VANConfig
+    from lska_jax.ops.depthwise import depthwise_conv as depthwise_conv
+
+__version__ = "0.1.0"
+
+__getattr__, __all__ = lazy_attributes(
+    __name__,
+    {
+        "LKA": "lska_jax.nn.attention",
+        "LSKA": "lska_jax.nn.attention",
+        "LKATrivial": "lska_jax.nn.attention",
+        "LSKATrivial": "lska_jax.nn.attention",
+        "VAN": "lska_jax.nn.van",
+        "VANConfig": "lska_jax.nn.van",
+        "create_model": "lska_jax.nn.registry",
+        "depthwise_conv": "lska_jax.ops.depthwise",
+        "list_models": "lska_jax.nn.model_table",
+        "model_entry": "lska_jax.nn.model_table",
+        "nn": "lska_jax.nn",
+        "ops": "lska_jax.ops",
+        "weights": "lska_jax.weights",
+    },
+)

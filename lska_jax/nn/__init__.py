@@ -1,0 +1,1 @@
+"""Flax NNX modules: attentions, layers, the Visual Attention Network, named models."""

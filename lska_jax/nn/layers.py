@@ -1,0 +1,215 @@
+"""The pieces a VAN block is made of (arXiv 2202.09741, section 3; reference initialisation).
+
+Parameters and normalisation statistics are float32; ``dtype`` is the compute dtype.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from lska_jax.ops import depthwise_conv
+
+# PyTorch's momentum of 0.1 is 0.9 here. The running variance is the biased one, PyTorch's is
+# unbiased: after training they differ by n / (n - 1), with loaded statistics nothing differs.
+BATCH_NORM_MOMENTUM = 0.9
+BATCH_NORM_EPSILON = 1e-5
+LAYER_NORM_EPSILON = 1e-6
+LAYER_SCALE_INIT = 1e-2
+
+
+def fan_out_normal(kernel_height: int, kernel_width: int, features_per_group: int) -> nnx.Initializer:
+    """Return the reference's init of convolutions: normal, std sqrt(2 / fan_out)."""
+    fan_out = kernel_height * kernel_width * features_per_group
+    return nnx.initializers.normal(stddev=math.sqrt(2.0 / fan_out))
+
+
+def linear(in_features: int, out_features: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
+    """Return a 1x1 convolution, as the matrix product over channels that it is."""
+    return nnx.Linear(
+        in_features,
+        out_features,
+        kernel_init=fan_out_normal(1, 1, out_features),
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+class DepthwiseConv(nnx.Module):
+    """Depth-wise convolution with bias, stride 1, keeping the size.
+
+    Args:
+      channels: C, of input and output.
+      kernel_size: (height, width), both odd.
+      dilation: distance between taps, in pixels.
+      dtype: compute dtype.
+      implementation: formulation, see ``ops.depthwise_conv``.
+      rngs: source of the initial parameters.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: tuple[int, int],
+        *,
+        dilation: int = 1,
+        dtype: jnp.dtype = jnp.float32,
+        implementation: str = "auto",
+        rngs: nnx.Rngs,
+    ):
+        initializer = fan_out_normal(*kernel_size, 1)
+        self.kernel = nnx.Param(initializer(rngs.params(), (*kernel_size, 1, channels), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
+        self.dilation = dilation
+        self.dtype = dtype
+        self.implementation = implementation
+
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch height width channels"]:
+        """Convolve (B, H, W, C) and add the bias, in the compute dtype."""
+        out = depthwise_conv(
+            x.astype(self.dtype),
+            self.kernel[...],
+            dilation=self.dilation,
+            implementation=self.implementation,
+        )
+        return out + self.bias[...].astype(self.dtype)
+
+
+class BatchNorm(nnx.BatchNorm):
+    """BatchNorm over the whole (global) batch, computed in float32, returned in ``dtype``.
+
+    Under one jit over a sharded batch the mean is over all devices: synchronised by construction,
+    where the reference averages each GPU's statistics once an epoch.
+    """
+
+    def __init__(self, channels: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+        # nnx.BatchNorm rounds its running statistics to a bfloat16 ``dtype``; so it stays float32.
+        super().__init__(
+            channels,
+            momentum=BATCH_NORM_MOMENTUM,
+            epsilon=BATCH_NORM_EPSILON,
+            dtype=jnp.float32,
+            rngs=rngs,
+        )
+        self.output_dtype = dtype
+
+    def __call__(self, x: Array) -> Array:  # type: ignore[override]
+        """Normalise (..., C) over all other axes; running statistics are updated in training."""
+        return super().__call__(x).astype(self.output_dtype)
+
+
+class LayerNorm(nnx.LayerNorm):
+    """LayerNorm over channels, computed in float32, returned in ``dtype``."""
+
+    def __init__(self, channels: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+        super().__init__(channels, epsilon=LAYER_NORM_EPSILON, dtype=jnp.float32, rngs=rngs)
+        self.output_dtype = dtype
+
+    def __call__(self, x: Array) -> Array:  # type: ignore[override]
+        """Normalise (..., C) over the last axis."""
+        return super().__call__(x).astype(self.output_dtype)
+
+
+class LayerScale(nnx.Module):
+    """A learned factor for each channel of a residual branch, initialised to 1e-2."""
+
+    def __init__(self, channels: int, *, dtype: jnp.dtype = jnp.float32):
+        # The explicit dtype keeps the parameter strongly typed: a weak one compiles twice.
+        self.scale = nnx.Param(jnp.full((channels,), LAYER_SCALE_INIT, jnp.float32))
+        self.dtype = dtype
+
+    def __call__(self, x: Array) -> Array:
+        """Scale (..., C)."""
+        return x * self.scale[...].astype(self.dtype)
+
+
+class DropPath(nnx.Dropout):
+    """Drop a residual branch for whole samples (stochastic depth, arXiv 1603.09382)."""
+
+    def __init__(self, rate: float, *, rngs: nnx.Rngs):
+        # Without a rate there is no stream to carry, and the model's state stays parameters only.
+        super().__init__(rate, broadcast_dims=(1, 2, 3), rngs=rngs if rate > 0 else None)
+
+
+class PatchEmbedding(nnx.Module):
+    """Overlapping patch embedding: a strided convolution and BatchNorm.
+
+    Args:
+      in_channels: channels of the input map.
+      channels: channels of the output.
+      kernel_size: 7 in the first stage, 3 after.
+      stride: 4 in the first stage, 2 after.
+      dtype: compute dtype.
+      rngs: source of the initial parameters.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        kernel_size: int,
+        stride: int,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        padding = kernel_size // 2
+        self.projection = nnx.Conv(
+            in_channels,
+            channels,
+            (kernel_size, kernel_size),
+            strides=(stride, stride),
+            # Explicit pairs: "SAME" pads asymmetrically at stride > 1, PyTorch does not.
+            padding=((padding, padding), (padding, padding)),
+            kernel_init=fan_out_normal(kernel_size, kernel_size, channels),
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.norm = BatchNorm(channels, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "batch height width in_channels"]
+    ) -> Float[Array, "batch out_height out_width channels"]:
+        """Return (B, ceil(H / stride), ceil(W / stride), C)."""
+        return self.norm(self.projection(x))
+
+
+class ConvFFN(nnx.Module):
+    """Feed-forward network with a 3x3 depth-wise convolution between its two 1x1.
+
+    expand -> 3x3 depth-wise -> GELU -> dropout -> project -> dropout
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden_channels: int,
+        *,
+        drop_rate: float = 0.0,
+        dtype: jnp.dtype = jnp.float32,
+        implementation: str = "auto",
+        rngs: nnx.Rngs,
+    ):
+        self.expand = linear(channels, hidden_channels, dtype=dtype, rngs=rngs)
+        self.depthwise = DepthwiseConv(
+            hidden_channels, (3, 3), dtype=dtype, implementation=implementation, rngs=rngs
+        )
+        self.project = linear(hidden_channels, channels, dtype=dtype, rngs=rngs)
+        self.dropout = nnx.Dropout(drop_rate, rngs=rngs if drop_rate > 0 else None)
+
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], *, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "batch height width channels"]:
+        """Map (B, H, W, C) to the same shape; ``rngs`` overrides the module's own dropout keys."""
+        x = gelu(self.depthwise(self.expand(x)))
+        x = self.dropout(x, rngs=rngs)
+        return self.dropout(self.project(x), rngs=rngs)
+
+
+def gelu(x: Array) -> Array:
+    """Apply the exact (erf) GELU; ``jax.nn.gelu`` defaults to the tanh approximation."""
+    return jax.nn.gelu(x, approximate=False)

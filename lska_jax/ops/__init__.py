@@ -1,0 +1,19 @@
+"""Operations on arrays, without parameters: arrays in, arrays out."""
+
+from typing import TYPE_CHECKING
+
+from lska_jax._lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from lska_jax.ops.depthwise import depthwise_conv as depthwise_conv
+    from lska_jax.ops.depthwise import implementations as implementations
+    from lska_jax.ops.kernel_spec import kernel_spec as kernel_spec
+
+__getattr__, __all__ = lazy_attributes(
+    __name__,
+    {
+        "depthwise_conv": "lska_jax.ops.depthwise",
+        "implementations": "lska_jax.ops.depthwise",
+        "kernel_spec": "lska_jax.ops.kernel_spec",
+    },
+)
