@@ -14,9 +14,10 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from lska_jax.nn.layers import DepthwiseConv, linear
+from lska_jax.nn.layers import DepthwiseConv, Pointwise
 from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE, check_odd_kernel, kernel_spec
 
 
@@ -28,7 +29,7 @@ class _DepthwiseGate(nnx.Module):
         channels: int,
         steps: Sequence[tuple[tuple[int, int], int]],
         *,
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         implementation: str,
         rngs: nnx.Rngs,
     ):
@@ -43,7 +44,7 @@ class _DepthwiseGate(nnx.Module):
             )
             for kernel_size, dilation in steps
         )
-        self.pointwise = linear(channels, channels, dtype=dtype, rngs=rngs)
+        self.pointwise = Pointwise(channels, channels, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "batch height width channels"]
@@ -76,7 +77,7 @@ class LKA(_DepthwiseGate):
         k: int = DEFAULT_KERNEL_SIZE,
         *,
         dilation: int | None = None,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         implementation: str = "auto",
         rngs: nnx.Rngs,
     ):
@@ -98,7 +99,7 @@ class LSKA(_DepthwiseGate):
         k: int = DEFAULT_KERNEL_SIZE,
         *,
         dilation: int | None = None,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         implementation: str = "auto",
         rngs: nnx.Rngs,
     ):
@@ -119,7 +120,7 @@ class LKATrivial(_DepthwiseGate):
         channels: int,
         k: int = DEFAULT_KERNEL_SIZE,
         *,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         implementation: str = "auto",
         rngs: nnx.Rngs,
     ):
@@ -138,7 +139,7 @@ class LSKATrivial(_DepthwiseGate):
         channels: int,
         k: int = DEFAULT_KERNEL_SIZE,
         *,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         implementation: str = "auto",
         rngs: nnx.Rngs,
     ):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -53,7 +54,8 @@ class ModelFunctions:
     """The two modes of a model as functions of its parameters and statistics.
 
     Args:
-      model: any ``nnx.Module`` whose call is ``model(images, rngs=...)``. It is left as it is.
+      model: any ``nnx.Module`` whose call is ``model(images, rngs=...)``, real or abstract (from
+        ``nnx.eval_shape``). It is left as it is.
     """
 
     def __init__(self, model: nnx.Module):
@@ -69,6 +71,8 @@ class ModelFunctions:
             nnx.BatchStat,
             ...,
         )
+        # An abstract model has abstract random streams; calls bring their own keys anyway.
+        self._rest = jax.tree.map(_concrete, self._rest)
         self._params_template, self._stats_template = params, stats
 
     def train(
@@ -116,3 +120,11 @@ def _restore(template: nnx.State, arrays: FlatArrays) -> nnx.State:
         for path, variable in nnx.to_flat_state(template)
     ]
     return nnx.from_flat_state(flat)
+
+
+def _concrete(leaf: Any) -> jax.Array:
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jnp.broadcast_to(jax.random.key(0), leaf.shape)
+    return jnp.zeros(leaf.shape, leaf.dtype)

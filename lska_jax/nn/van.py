@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from lska_jax.nn.attention import LKA, LSKA, LKATrivial, LSKATrivial
@@ -18,8 +19,8 @@ from lska_jax.nn.layers import (
     LayerNorm,
     LayerScale,
     PatchEmbedding,
+    Pointwise,
     gelu,
-    linear,
 )
 from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE
 
@@ -58,7 +59,7 @@ class VANConfig:
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     stem_stride: int = 4
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     remat: bool = False
     implementation: str = "auto"
 
@@ -91,7 +92,7 @@ class Attention(nnx.Module):
 
     def __init__(self, channels: int, config: VANConfig, *, rngs: nnx.Rngs):
         dilation = {} if config.attention.endswith("_trivial") else {"dilation": config.dilation}
-        self.proj_in = linear(channels, channels, dtype=config.dtype, rngs=rngs)
+        self.proj_in = Pointwise(channels, channels, dtype=config.dtype, rngs=rngs)
         self.gate = ATTENTIONS[config.attention](
             channels,
             config.k,
@@ -100,7 +101,7 @@ class Attention(nnx.Module):
             rngs=rngs,
             **dilation,
         )
-        self.proj_out = linear(channels, channels, dtype=config.dtype, rngs=rngs)
+        self.proj_out = Pointwise(channels, channels, dtype=config.dtype, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "batch height width channels"]

@@ -1,0 +1,1 @@
+"""From examples on disk to global device batches: the only room that decodes images."""

@@ -1,0 +1,399 @@
+"""Prepare TFDS sets as ArrayRecord, without TensorFlow: ``python -m lska_jax.data.prepare``.
+
+- ``imagenet2012 --manual_dir DIR`` runs TFDS's builder on the two tars of ILSVRC 2012.
+- ``tfds NAME`` runs any other builder.
+- ``convert NAME`` adds ArrayRecord shards to a set that was prepared as TFRecord.
+
+TFDS's builders call TensorFlow for little more than opening files. Where it is not installed, they
+get a stand-in for that (see ``_without_tensorflow``). TFDS's own converter needs both TensorFlow
+and Beam, so TFRecord is read here; its format is
+https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
+"""
+
+import argparse
+import contextlib
+import difflib
+import functools
+import importlib.util
+import io
+import json
+import os
+import resource
+import shutil
+import struct
+import sys
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from lska_jax.data.tfds_source import PreparedSet, find_prepared, refuse_unreadable_format
+
+_GIB = 1 << 30
+# Size of the complete archives, from the download page.
+_IMAGENET_TARS = {"ILSVRC2012_img_train.tar": 138.0, "ILSVRC2012_img_val.tar": 6.3}
+# The examples lie on disk twice while TFDS shuffles them.
+_SHUFFLE_FACTOR = 2.0
+# TFDS shuffles large sets through a thousand open files; the usual soft limit is 1,024.
+_OPEN_FILES = 4096
+
+# CRC-32C (Castagnoli), bit-reversed polynomial; the block is what one table look-up handles.
+_CRC_POLYNOMIAL = 0x82F63B78
+_CRC_BLOCK = 1024
+# From a remainder of zero, these bytes lead to the all-ones remainder that CRC-32C starts from;
+# with them, zeros in front change nothing and any length can be padded to whole blocks.
+_CRC_ALL_ONES = b"Td\x1fd"
+_CRC_MASK_DELTA = 0xA282EAD8
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; return 0, or 1 after printing what is wrong."""
+    arguments = _build_parser().parse_args(argv)
+    try:
+        folder = arguments.run(arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"ready: {folder}")
+    return 0
+
+
+def prepare_imagenet2012(manual_dir: str, *, data_dir: str | None = None) -> Path:
+    """Prepare imagenet2012 from its train and validation tars.
+
+    Args:
+        manual_dir: The folder with the two tars.
+        data_dir: Where sets are prepared; ``None`` is TFDS's default.
+
+    Returns:
+        The prepared folder; at once when it is there already.
+
+    Raises:
+        ValueError: If a tar is missing or unreadable, the disk is too small, or the set is there
+            as TFRecord.
+    """
+    folder = Path(manual_dir).expanduser()
+    tars = [folder / name for name in _IMAGENET_TARS]
+    if missing := [tar.name for tar in tars if not tar.is_file()]:
+        sizes = ", ".join(f"{name} ({gib:g} GiB)" for name, gib in _IMAGENET_TARS.items())
+        raise ValueError(
+            f"{folder} lacks {' and '.join(missing)}. imagenet2012 needs {sizes}: register at "
+            "https://image-net.org/download-images, download both and pass their folder as "
+            "--manual_dir"
+        )
+    for tar in tars:
+        if not tarfile.is_tarfile(tar):
+            raise ValueError(f"{tar} is not a readable tar; download it again")
+        size, complete = tar.stat().st_size / _GIB, _IMAGENET_TARS[tar.name]
+        if abs(size - complete) > 0.01 * complete:
+            note = f"note: {tar.name} has {size:.1f} GiB, the complete one {complete:g} GiB"
+            print(note, file=sys.stderr)
+    needed = _SHUFFLE_FACTOR * sum(tar.stat().st_size for tar in tars)
+    return prepare_tfds("imagenet2012", data_dir=data_dir, manual_dir=manual_dir, needed=needed)
+
+
+def prepare_tfds(
+    location: str,
+    *,
+    data_dir: str | None = None,
+    manual_dir: str | None = None,
+    needed: float = 0.0,
+) -> Path:
+    """Download and prepare any TFDS set as ArrayRecord.
+
+    An interrupted run starts over: TFDS shuffles all examples before it writes the first shard.
+
+    Args:
+        location: ``NAME[/CONFIG][:VERSION]``.
+        data_dir: Where sets are prepared; ``None`` is TFDS's default.
+        manual_dir: Folder of files that have to be downloaded by hand.
+        needed: Free bytes needed; 0 leaves the check to TFDS.
+
+    Returns:
+        The prepared folder; at once when it is there already.
+
+    Raises:
+        ValueError: If TFDS knows no such set, the disk is too small, or the set is there as
+            TFRecord.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(location, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        known = sorted(set(tfds.list_builders(with_community_datasets=False)))
+        close = difflib.get_close_matches(location, known, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(f"TFDS knows no set {location!r}{hint}") from error
+    folder = Path(builder.data_dir)
+    if (folder / "dataset_info.json").is_file():
+        name, _, version = builder.info.full_name.rpartition("/")
+        prepared = find_prepared(f"{name}:{version}", data_dir=data_dir)
+        refuse_unreadable_format(prepared, data_dir=data_dir)
+        return folder
+    if leftovers := sorted(folder.parent.glob(f"incomplete.*_{folder.name}")):
+        shown = " ".join(str(leftover) for leftover in leftovers)
+        print(f"note: an earlier run left {shown}; remove it if none is running", file=sys.stderr)
+    _check_disk_space(folder, needed)
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
+    with _without_tensorflow():
+        builder.download_and_prepare(download_config=config, file_format="array_record")
+    return folder
+
+
+def convert(location: str, *, data_dir: str | None = None) -> Path:
+    """Add ArrayRecord shards to a set that was prepared as TFRecord.
+
+    Each record's checksums are verified. Shards are written to a folder ``incomplete.*`` beside
+    the set, where an interrupted run goes on; the set itself changes only when all are complete.
+    TFDS then lists ArrayRecord as an *alternative* format: TFRecord stays the main one, since
+    ``as_dataset`` reads nothing else and TensorFlow programs may share the folder.
+
+    Args:
+        location: ``NAME[/CONFIG][:VERSION]``.
+        data_dir: Where the set is; ``None`` is TFDS's default.
+
+    Returns:
+        The prepared folder; at once when it has ArrayRecord shards already.
+
+    Raises:
+        ValueError: If the set is missing, broken or in neither format, or the disk is too small.
+    """
+    prepared = find_prepared(location, data_dir=data_dir)
+    folder = prepared.folder
+    if "array_record" in prepared.formats:
+        return folder
+    if "tfrecord" not in prepared.formats:
+        raise ValueError(f"{folder} is prepared as {set(prepared.formats)}, not as TFRecord")
+    unfinished = folder.with_name(f"incomplete.array_record_{folder.name}")
+    unfinished.mkdir(exist_ok=True)
+    for shard in _convert_shards(prepared, unfinished):
+        os.replace(shard, folder / shard.name)
+    info = json.loads((folder / "dataset_info.json").read_text())
+    info.setdefault("alternativeFileFormats", []).append("array_record")
+    # Written last and in one step: until then readers see the set as it was.
+    (unfinished / "dataset_info.json").write_text(json.dumps(info, indent=2))
+    os.replace(unfinished / "dataset_info.json", folder / "dataset_info.json")
+    shutil.rmtree(unfinished)
+    return folder
+
+
+def read_tfrecords(path: Path) -> Iterator[bytes]:
+    """Yield the records of a TFRecord file, checksums verified.
+
+    A record is its length (uint64), the length's checksum (uint32), the bytes, and their checksum;
+    all little-endian, checksums masked CRC-32C.
+
+    Raises:
+        ValueError: If the file is cut short or a checksum does not fit.
+    """
+    with open(path, "rb") as file:
+        while header := file.read(12):
+            start = file.tell() - len(header)
+            broken = f"{path} is broken at byte {start:,}: prepare or copy it again"
+            if len(header) < 12 or _mask(crc32c(header[:8])) != struct.unpack("<I", header[8:])[0]:
+                raise ValueError(broken)
+            (length,) = struct.unpack("<Q", header[:8])
+            record, checksum = file.read(length), file.read(4)
+            if len(checksum) < 4 or _mask(crc32c(record)) != struct.unpack("<I", checksum)[0]:
+                raise ValueError(broken)
+            yield record
+
+
+def crc32c(data: bytes) -> int:
+    """Compute the CRC-32C checksum of some bytes.
+
+    The checksum is linear over GF(2): each byte of a block contributes a table entry that depends
+    on its value and its place only, so a block is one NumPy look-up and one XOR over it.
+    """
+    prefixed = _CRC_ALL_ONES + data
+    values = np.zeros(-(-len(prefixed) // _CRC_BLOCK) * _CRC_BLOCK, np.uint8)
+    values[-len(prefixed) :] = np.frombuffer(prefixed, np.uint8)
+    by_place, carry = _crc_tables()
+    blocks = by_place[np.arange(_CRC_BLOCK), values.reshape(-1, _CRC_BLOCK)]
+    remainder = 0
+    for block in np.bitwise_xor.reduce(blocks, axis=1).tolist():
+        for place, byte in enumerate(remainder.to_bytes(4, "little")):
+            block ^= carry[place][byte]
+        remainder = block
+    return remainder ^ 0xFFFFFFFF
+
+
+@functools.cache
+def _crc_tables() -> tuple[np.ndarray, list[list[int]]]:
+    """Return what a byte contributes by place (block, 256), and the first four places as lists."""
+    table: np.ndarray = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = (table >> 1) ^ (table & 1) * np.uint32(_CRC_POLYNOMIAL)
+    by_place = np.empty((_CRC_BLOCK, 256), np.uint32)
+    by_place[-1] = table
+    for place in range(_CRC_BLOCK - 2, -1, -1):
+        further = by_place[place + 1]
+        by_place[place] = table[further & 0xFF] ^ (further >> 8)
+    # The remainder so far acts as if it were XORed onto the next block's first four bytes.
+    return by_place, [by_place[place].tolist() for place in range(4)]
+
+
+def _mask(checksum: int) -> int:
+    return ((checksum >> 15 | checksum << 17) + _CRC_MASK_DELTA) & 0xFFFFFFFF
+
+
+def _convert_shards(prepared: PreparedSet, folder: Path) -> list[Path]:
+    """Write every shard into the folder, except those that are complete already."""
+    from tensorflow_datasets.core import dataset_info, file_adapters
+    from tqdm import tqdm
+
+    info = dataset_info.read_proto_from_builder_dir(prepared.folder)
+    read_from = dataset_info.get_split_dict_from_proto(info, prepared.folder, "tfrecord")
+    write_to = dataset_info.get_split_dict_from_proto(info, folder, "array_record")
+    done = sum(file.stat().st_size for file in folder.iterdir())
+    _check_disk_space(folder, max(0, sum(s.num_bytes for s in read_from.values()) - done))
+    adapter = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD]
+    shards = []
+    total = sum(split.num_examples for split in read_from.values())
+    with tqdm(total=total, desc=prepared.full_name, unit=" examples", mininterval=1.0) as progress:
+        for name, split in read_from.items():
+            lengths = split.shard_lengths
+            for index, length in enumerate(lengths):
+                place = {"shard_index": index, "num_shards": len(lengths)}
+                source = Path(split.filename_template.sharded_filepath(**place))
+                shard = Path(write_to[name].filename_template.sharded_filepath(**place))
+                shards.append(shard)
+                if shard.is_file():
+                    progress.update(length)
+                    continue
+                if not source.is_file():
+                    raise ValueError(f"{source} is missing: prepare or copy the set again")
+                part = shard.with_name(f"part.{shard.name}")
+                adapter.write_examples(part, _count_into(progress, read_tfrecords(source)))
+                if (written := adapter.num_examples(part)) != length:
+                    raise ValueError(
+                        f"{source} gave {written} examples, its set lists {length}: "
+                        "prepare or copy it again"
+                    )
+                os.replace(part, shard)
+    return shards
+
+
+def _count_into(progress: Any, records: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
+    for index, record in enumerate(records):
+        yield index, record
+        progress.update()
+
+
+def _check_disk_space(folder: Path, needed: float) -> None:
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise ValueError(
+            f"{existing} has {free / _GIB:.1f} GiB free and {needed / _GIB:.1f} GiB are needed; "
+            "free some, or choose another folder with --data_dir"
+        )
+
+
+class _StandIn(SimpleNamespace):
+    """The part of TensorFlow that builders use to open files."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise ValueError(
+            f"this TFDS builder needs TensorFlow (its {name!r}); install it in an environment for "
+            "preparing, where this command then uses it. Training and reading do without"
+        )
+
+
+@contextlib.contextmanager
+def _without_tensorflow() -> Iterator[None]:
+    """Let TFDS's builders run where TensorFlow is not installed.
+
+    Files are opened by Python. Images that builders re-encode, imagenet2012's 22 CMYK files and
+    its one PNG among them, go through Pillow: the same libjpeg settings (quality 100), but pixels
+    may differ from TensorFlow's by rounding.
+    """
+    if importlib.util.find_spec("tensorflow") is not None:
+        yield
+        return
+    from tensorflow_datasets.core import utils
+    from tensorflow_datasets.core.features import image_feature
+    from tensorflow_datasets.core.utils import lazy_imports_utils
+
+    gfile = _StandIn(
+        GFile=open,
+        exists=os.path.exists,
+        isdir=os.path.isdir,
+        listdir=os.listdir,
+        makedirs=functools.partial(os.makedirs, exist_ok=True),
+        remove=os.remove,
+        walk=os.walk,
+    )
+    stand_in = _StandIn(io=_StandIn(gfile=gfile))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != soft < _OPEN_FILES:
+        enough = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
+    replacements = (
+        (utils, "jpeg_cmyk_to_rgb", _to_rgb_jpeg),
+        (utils, "png_to_jpeg", _to_rgb_jpeg),
+        (image_feature._ImageEncoder, "_encode_image", _encode_array),
+    )
+    with contextlib.ExitStack() as undo:
+        for owner, name, replacement in replacements:
+            undo.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, replacement)
+        # Every module of TFDS shares this lazy module, which looks here for what it imported.
+        resolved = vars(lazy_imports_utils.tensorflow)
+        resolved["_module"] = stand_in
+        undo.callback(resolved.pop, "_module")
+        yield
+
+
+def _to_rgb_jpeg(image: bytes, quality: int = 100) -> bytes:
+    from PIL import Image
+
+    encoded = io.BytesIO()
+    Image.open(io.BytesIO(image)).convert("RGB").save(encoded, "JPEG", quality=quality)
+    return encoded.getvalue()
+
+
+def _encode_array(encoder: Any, image: np.ndarray) -> bytes:
+    from PIL import Image
+
+    if image.dtype != np.uint8:
+        raise ValueError(f"encoding {image.dtype} images needs TensorFlow; install it to prepare")
+    encoded = io.BytesIO()
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    # Lossless as PNG; 95 is TensorFlow's default for JPEG.
+    Image.fromarray(pixels).save(encoded, encoder.encoding_format, quality=95)
+    return encoded.getvalue()
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m lska_jax.data.prepare", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    imagenet = commands.add_parser("imagenet2012", help="prepare ImageNet from its two tars")
+    imagenet.add_argument("--manual_dir", required=True, help="folder with the two tars")
+    imagenet.set_defaults(run=lambda a: prepare_imagenet2012(a.manual_dir, data_dir=a.data_dir))
+
+    other = commands.add_parser("tfds", help="download and prepare any TFDS set")
+    other.add_argument("name", help="NAME[/CONFIG][:VERSION]")
+    other.add_argument("--manual_dir", help="folder of files downloaded by hand")
+    other.set_defaults(
+        run=lambda a: prepare_tfds(a.name, data_dir=a.data_dir, manual_dir=a.manual_dir)
+    )
+
+    conversion = commands.add_parser("convert", help="convert a TFRecord set to ArrayRecord")
+    conversion.add_argument("name", help="NAME[/CONFIG][:VERSION]")
+    conversion.set_defaults(run=lambda a: convert(a.name, data_dir=a.data_dir))
+    for command in (imagenet, other, conversion):
+        command.add_argument("--data_dir", help="where TFDS sets are (default: TFDS's own)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,352 @@
+"""TFDS sets as a source: ArrayRecord files read without TensorFlow.
+
+A prepared set is a folder ``DATA_DIR/NAME[/CONFIG]/VERSION`` with ``dataset_info.json``,
+``features.json`` and the shards. It is found and checked through those two files alone, so a config
+check needs no TFDS, a set prepared elsewhere needs no builder code, and nothing asks the network.
+
+Source: https://www.tensorflow.org/datasets/data_source and .../external_tfrecord (folder layout).
+"""
+
+import contextlib
+import fnmatch
+import json
+import os
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lska_jax.data.sources import Record, SourceFacts, check_index
+
+_NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>[\w.*]+))?")
+_SPLIT_PART = re.compile(
+    r"(?P<split>[\w-]+)(\[(?P<start>[^:\]]*)(?P<colon>:?)(?P<stop>[^:\]]*)\])?"
+)
+_BOUND = re.compile(r"(?P<value>-?[\d_.]+)(?P<unit>%|shard)?")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+class PreparedSet(NamedTuple):
+    """What the files of a prepared TFDS set say about it.
+
+    Attributes:
+        folder: ``DATA_DIR/NAME[/CONFIG]/VERSION``.
+        full_name: ``NAME[/CONFIG]:VERSION``.
+        formats: File formats of the shards, e.g. ``{"tfrecord"}``.
+        shard_lengths: For each split, the number of examples in each shard.
+        image_key: Name of the image feature.
+        label_key: Name of the label feature.
+        class_names: Name of each class; numbers where the set gives no names.
+        has_file_name: Whether there is a feature ``file_name``.
+    """
+
+    folder: Path
+    full_name: str
+    formats: frozenset[str]
+    shard_lengths: Mapping[str, tuple[int, ...]]
+    image_key: str
+    label_key: str
+    class_names: tuple[str, ...]
+    has_file_name: bool
+
+
+def inspect_tfds(location: str, *, split: str, data_dir: str | None = None) -> SourceFacts:
+    """Count classes and examples from the set's JSON files.
+
+    Args:
+        location: ``NAME[/CONFIG][:VERSION]``.
+        split: A split or a slice of it.
+        data_dir: Where sets are prepared; ``None`` is TFDS's default.
+
+    Raises:
+        ValueError: If the set is not prepared as ArrayRecord, is no image classification set, or
+            lacks the split.
+    """
+    prepared = find_prepared(location, data_dir=data_dir)
+    refuse_unreadable_format(prepared, data_dir=data_dir)
+    return SourceFacts(len(prepared.class_names), count_examples(prepared, split))
+
+
+class TfdsSource:
+    """One split of an image classification set, its images still encoded."""
+
+    def __init__(self, location: str, *, split: str, data_dir: str | None = None) -> None:
+        """Find the set, and read its first and last labels.
+
+        Args:
+            location: ``NAME[/CONFIG][:VERSION]``; without a version, the highest one prepared.
+            split: A split or a slice of it, in TFDS's syntax: ``train[:80%]``, ``train+test``.
+            data_dir: Where sets are prepared; ``None`` is TFDS's default.
+
+        Raises:
+            ValueError: As ``inspect_tfds``, or if the split carries no labels.
+        """
+        self._prepared = find_prepared(location, data_dir=data_dir)
+        refuse_unreadable_format(self._prepared, data_dir=data_dir)
+        self._length = count_examples(self._prepared, split)
+        self._split = split
+        self.name = f"tfds:{self._prepared.full_name}/{split}"
+        self.class_names = self._prepared.class_names
+        self._records: Any = None
+        self._lock = threading.Lock()
+        # A split without labels has -1 everywhere: found here, not hours later.
+        for index in (0, self._length - 1):
+            self[index]
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return self._length
+
+    def __getitem__(self, index: int) -> Record:
+        """Return the encoded image ``index`` and its label.
+
+        Raises:
+            ValueError: If the label is outside [0, number of classes).
+        """
+        check_index(index, len(self), self.name)
+        feature = self._read(index)
+        label = feature[self._prepared.label_key].int64_list.value[0]
+        if not 0 <= label < len(self.class_names):
+            raise ValueError(
+                f"{self._describe(index, feature)} has label {label}, outside "
+                f"0..{len(self.class_names) - 1}; choose a split with labels"
+            )
+        return Record(feature[self._prepared.image_key].bytes_list.value[0], label)
+
+    def path(self, index: int) -> str:
+        """Return ``tfds:name/split#index``, with the file name where the set stores it."""
+        check_index(index, len(self), self.name)
+        return self._describe(index, self._read(index) if self._prepared.has_file_name else {})
+
+    def _describe(self, index: int, feature: Mapping[str, Any]) -> str:
+        where = f"{self.name}#{index}"
+        if self._prepared.has_file_name:
+            where += f" ({os.fsdecode(feature['file_name'].bytes_list.value[0])})"
+        return where
+
+    def _read(self, index: int) -> Mapping[str, Any]:
+        """Parse example ``index``, a tf.Example, into its features by name."""
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        record = self._open()[int(index)]
+        return tf_example_pb2.Example.FromString(record).features.feature
+
+    def _open(self) -> Any:
+        if self._records is None:
+            with self._lock:
+                if self._records is None:
+                    self._records = _open_records(self._prepared, self._split)
+        return self._records
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle what finds the files, but neither the open files nor the lock."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_records", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore; the files are opened again on first use."""
+        self.__dict__.update(state, _records=None, _lock=threading.Lock())
+
+
+def default_data_dir() -> Path:
+    """Return where TFDS prepares sets unless told otherwise."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def find_prepared(location: str, *, data_dir: str | None = None) -> PreparedSet:
+    """Find a prepared set, in any file format, and read its description.
+
+    Args:
+        location: ``NAME[/CONFIG][:VERSION]``; ``VERSION`` may have wildcards, as in ``3.*.*``.
+        data_dir: Where sets are prepared; ``None`` is TFDS's default.
+
+    Raises:
+        ValueError: If it is not there, or is no image classification set.
+    """
+    match = _NAME.fullmatch(location)
+    if match is None:
+        raise ValueError(
+            f"cannot read {location!r} as a TFDS set; write NAME[/CONFIG][:VERSION], "
+            "such as 'imagenet2012:5.1.0'"
+        )
+    name, config, version = match["name"], match["config"], match["version"]
+    root = Path(data_dir).expanduser() if data_dir else default_data_dir()
+    base = root / name / config if config else _choose_config(root / name)
+    versions = _versions_in(base)
+    matching = [v for v in versions if fnmatch.fnmatch(v, version or "*")]
+    if not matching:
+        found = f" (found version {', '.join(versions)})" if versions else ""
+        raise ValueError(
+            f"the TFDS set {location!r} is not prepared in {root}{found}; "
+            f"prepare it with: {prepare_command(location, data_dir=data_dir)}"
+        )
+    folder = base / matching[-1]
+    full_name = f"{folder.parent.relative_to(root).as_posix()}:{folder.name}"
+    return _read_description(folder, full_name)
+
+
+def prepare_command(location: str, *, data_dir: str | None = None) -> str:
+    """Return the shell command that prepares a set as ArrayRecord."""
+    where = f" --data_dir {data_dir}" if data_dir else ""
+    if re.split("[/:]", location)[0] == "imagenet2012":
+        return f"python -m lska_jax.data.prepare imagenet2012 --manual_dir DIR_WITH_THE_TARS{where}"
+    return f"python -m lska_jax.data.prepare tfds {location}{where}"
+
+
+def refuse_unreadable_format(prepared: PreparedSet, *, data_dir: str | None = None) -> None:
+    """Refuse a set without ArrayRecord shards, with the command that makes them.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if "array_record" in prepared.formats:
+        return
+    where = f" --data_dir {data_dir}" if data_dir else ""
+    raise ValueError(
+        f"{prepared.folder} is prepared as {', '.join(sorted(prepared.formats))}, which allows no "
+        "random access; convert it once with: "
+        f"python -m lska_jax.data.prepare convert {prepared.full_name}{where}"
+    )
+
+
+def count_examples(prepared: PreparedSet, split: str) -> int:
+    """Count the examples of a split or slice as TFDS does (percentages to the nearest example).
+
+    Raises:
+        ValueError: If the split is unknown, cannot be read, or has no example.
+    """
+    if split == "all":
+        return sum(sum(lengths) for lengths in prepared.shard_lengths.values())
+    count = sum(_count_part(prepared, part) for part in re.split(r"\s*\+\s*", split))
+    if not count:
+        raise ValueError(f"{prepared.full_name}: the split {split!r} has no examples")
+    return count
+
+
+def _count_part(prepared: PreparedSet, part: str) -> int:
+    match = _SPLIT_PART.fullmatch(part)
+    if match is None:
+        raise ValueError(
+            f"cannot read the split {part!r}; write 'train', 'train[:80%]' or 'train[100:200]'"
+        )
+    lengths = prepared.shard_lengths.get(match["split"])
+    if lengths is None:
+        raise ValueError(
+            f"{prepared.full_name} has no split {match['split']!r}; "
+            f"its splits are: {', '.join(prepared.shard_lengths)}"
+        )
+    if match["start"] is None:
+        return sum(lengths)
+    bounds = [_BOUND.fullmatch(match[side]) for side in ("start", "stop")]
+    if any(
+        match[side] and not bound for side, bound in zip(("start", "stop"), bounds, strict=True)
+    ):
+        raise ValueError(f"cannot read the slice in {part!r}; bounds are 100, 80% or 3shard")
+    unit = next((bound["unit"] for bound in bounds if bound and bound["unit"]), None)
+    start, stop = (bound and bound["value"] for bound in bounds)
+    if not match["colon"]:
+        if unit != "shard" or start is None:
+            raise ValueError(
+                f"{part!r}: only a shard can be chosen by one number, as 'train[0shard]'"
+            )
+        stop = str(int(start) + 1) if start != "-1" else None
+    begin = _to_position(start, unit, lengths, 0)
+    end = _to_position(stop, unit, lengths, sum(lengths))
+    return max(0, end - begin)
+
+
+def _to_position(bound: str | None, unit: str | None, lengths: Sequence[int], default: int) -> int:
+    total = sum(lengths)
+    if not bound:
+        return default
+    if unit == "shard":
+        return sum(lengths[: int(bound)])
+    position = round(float(bound) * total / 100) if unit == "%" else int(bound)
+    if abs(position) > total:
+        raise ValueError(f"the slice bound {bound}{unit or ''} lies outside the {total:,} examples")
+    return position + total if position < 0 else position
+
+
+def _choose_config(base: Path) -> Path:
+    """Return the folder of versions: the set's own, or that of its default or only config."""
+    if _versions_in(base) or not base.is_dir():
+        return base
+    configs = sorted(entry.name for entry in base.iterdir() if _versions_in(entry))
+    chosen = configs[0] if len(configs) == 1 else ""
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        chosen = json.loads((base / ".config/metadata.json").read_text())["default_config_name"]
+    if configs and chosen not in configs:
+        raise ValueError(
+            f"{base} holds the configs {', '.join(configs)}; "
+            f"choose one as 'tfds:{base.name}/CONFIG'"
+        )
+    return base / chosen if chosen else base
+
+
+def _versions_in(base: Path) -> list[str]:
+    """List the prepared versions, lowest first."""
+    if not base.is_dir():
+        return []
+    found = [e.name for e in base.iterdir() if _VERSION.fullmatch(e.name)]
+    found = [name for name in found if (base / name / "dataset_info.json").is_file()]
+    return sorted(found, key=lambda name: [int(number) for number in name.split(".")])
+
+
+def _read_description(folder: Path, full_name: str) -> PreparedSet:
+    try:
+        info = json.loads((folder / "dataset_info.json").read_text())
+        features = json.loads((folder / "features.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} is not a readable TFDS set: {error}") from error
+    by_key = features.get("featuresDict", {}).get("features", {})
+    kinds = {key: value.get("pythonClassName", "") for key, value in by_key.items()}
+    image_key, label_key = _find_keys(info, kinds, full_name)
+    label = by_key[label_key].get("classLabel", {})
+    names_file = folder / f"{label_key}.labels.txt"
+    if names_file.is_file():
+        class_names = tuple(names_file.read_text().splitlines())
+    else:
+        class_names = tuple(str(number) for number in range(int(label.get("numClasses", 0))))
+    if not class_names:
+        raise ValueError(
+            f"{full_name}: the label {label_key!r} does not say how many classes it has"
+        )
+    # Sets prepared before TFDS wrote the format down are TFRecord.
+    formats = {info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", ())}
+    return PreparedSet(
+        folder=folder,
+        full_name=full_name,
+        formats=frozenset(formats),
+        shard_lengths={
+            split["name"]: tuple(int(length) for length in split.get("shardLengths", ()))
+            for split in info.get("splits", ())
+        },
+        image_key=image_key,
+        label_key=label_key,
+        class_names=class_names,
+        has_file_name=kinds.get("file_name", "").endswith(".Text"),
+    )
+
+
+def _find_keys(info: Mapping[str, Any], kinds: Mapping[str, str], name: str) -> tuple[str, str]:
+    """Find image and label: the supervised pair, else the only Image and the only ClassLabel."""
+    images = [key for key, kind in kinds.items() if kind.endswith(".Image")]
+    labels = [key for key, kind in kinds.items() if kind.endswith(".ClassLabel")]
+    pair = info.get("supervisedKeys", {}).get("tuple", {}).get("items", ())
+    pair = [item.get("featureKey") for item in pair]
+    if len(pair) == 2 and pair[0] in images and pair[1] in labels:
+        return pair[0], pair[1]
+    if len(images) == 1 and len(labels) == 1:
+        return images[0], labels[0]
+    raise ValueError(
+        f"{name} is no image classification set: it needs one image and one class label, "
+        f"and has the images {images or 'none'} and the labels {labels or 'none'}"
+    )
+
+
+def _open_records(prepared: PreparedSet, split: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(prepared.folder)
+    # Undecoded: decoding costs time, and some features cannot be decoded without TensorFlow.
+    return builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)

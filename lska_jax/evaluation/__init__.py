@@ -1,0 +1,1 @@
+"""Exact metrics over masked batches."""

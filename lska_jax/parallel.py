@@ -1,0 +1,129 @@
+"""Processes, the device mesh, and how arrays lie on it.
+
+One mesh with the axes ``data`` and ``fsdp``. The batch is split over both; parameters are
+replicated, or split over ``fsdp`` when that axis is larger than one. ``jax.jit`` does the rest:
+the gradients' and BatchNorm's sums become collectives by themselves.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+DATA_AXES = ("data", "fsdp")
+
+# Splitting a small array saves no memory and costs a gather.
+_MIN_FSDP_ELEMENTS = 2**14
+
+
+def start_processes(
+    *, coordinator_address: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Join the other processes of a run, if there are any.
+
+    Args:
+      coordinator_address: host:port of process 0; None runs a single process.
+      num_processes: how many processes there are.
+      process_id: this one's number, 0 based.
+
+    Raises:
+      ValueError: only some of the three are given, or process_id is out of range.
+    """
+    given = (coordinator_address, num_processes, process_id)
+    if all(value is None for value in given):
+        return
+    if any(value is None for value in given):
+        raise ValueError(
+            "Several processes need --coordinator_address, --num_processes and --process_id "
+            f"together, got {given}."
+        )
+    if not 0 <= process_id < num_processes:  # type: ignore[operator]
+        raise ValueError(f"--process_id must be in [0, {num_processes}), got {process_id}.")
+    jax.distributed.initialize(
+        coordinator_address=coordinator_address,
+        num_processes=num_processes,
+        process_id=process_id,
+    )
+
+
+def make_mesh(*, fsdp: int = 1) -> Mesh:
+    """Return a mesh over all devices, (devices / fsdp, fsdp).
+
+    Raises:
+      ValueError: fsdp does not divide the number of devices.
+    """
+    count = jax.device_count()
+    if fsdp < 1 or count % fsdp:
+        divisors = [n for n in range(1, count + 1) if count % n == 0]
+        raise ValueError(
+            f"training.fsdp={fsdp} does not divide the {count} devices; allowed: "
+            f"{', '.join(map(str, divisors))}."
+        )
+    return jax.make_mesh((count // fsdp, fsdp), DATA_AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of arrays whose first axis is the batch."""
+    return NamedSharding(mesh, PartitionSpec(DATA_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Return the sharding of arrays that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def state_sharding(mesh: Mesh, array: Any) -> NamedSharding:
+    """Return the sharding of one array of the train state.
+
+    Large arrays are split over ``fsdp`` along their largest axis that it divides; all others, and
+    all arrays where the axis has size 1, are replicated.
+
+    Args:
+      mesh: from ``make_mesh``.
+      array: anything with a shape.
+    """
+    parts = mesh.shape["fsdp"]
+    shape = tuple(array.shape)
+    divisible = [axis for axis, size in enumerate(shape) if size % parts == 0]
+    if parts == 1 or int(np.prod(shape)) < _MIN_FSDP_ELEMENTS or not divisible:
+        return replicated(mesh)
+    split = max(divisible, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*[None] * split, "fsdp"))
+
+
+def local_rows(sharding: NamedSharding, global_batch_size: int) -> np.ndarray:
+    """Return which rows of a global batch this process's devices hold, in order.
+
+    Args:
+      sharding: from ``batch_sharding``.
+      global_batch_size: rows over all processes.
+    """
+    slices = sharding.addressable_devices_indices_map((global_batch_size,)).values()
+    ranges = {part[0].indices(global_batch_size) for part in slices}
+    return np.concatenate([np.arange(*part) for part in sorted(ranges)])
+
+
+def to_global(
+    batch: Mapping[str, np.ndarray], sharding: NamedSharding, *, global_batch_size: int
+) -> dict[str, jax.Array]:
+    """Assemble this process's rows into arrays over all devices.
+
+    Args:
+      batch: arrays whose first axis are the rows ``local_rows`` names.
+      sharding: from ``batch_sharding``.
+      global_batch_size: rows over all processes.
+    """
+    return {
+        name: jax.make_array_from_process_local_data(
+            sharding, array, (global_batch_size, *array.shape[1:])
+        )
+        for name, array in batch.items()
+    }
+
+
+def place(array: Any, sharding: NamedSharding) -> jax.Array:
+    """Put a host array, the same on every process, onto the devices of a sharding."""
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])

@@ -1,0 +1,426 @@
+"""Checkpoints of a training run, on Orbax: atomic, verified, and never loaded in part.
+
+What this module adds to Orbax, which writes and reads the arrays:
+
+- a SHA-256 manifest inside every step, verified before anything is restored, because Orbax
+  restores a flipped bit without noticing; a damaged step is set aside loudly and the previous
+  complete one is used;
+- a comparison of names, shapes and data types before a restore, because Orbax casts data types
+  without a word;
+- errors that name the step, the folder and the last good step.
+
+A folder of checkpoints has one writer: the run that owns it. Read it from elsewhere with
+`load_tree`, which changes nothing. With several JAX processes, every process
+makes the same calls; process 0 alone hashes, verifies and cleans.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from lska_jax.training.checkpoint_folders import (
+    UNFINISHED_SUFFIX,
+    check_writable,
+    remove_debris,
+    set_aside,
+    step_folders,
+)
+from lska_jax.training.checkpoint_manifest import (
+    STATE_NAME,
+    CheckpointDamaged,
+    ManifestError,
+    canonical_metadata,
+    find_damage,
+    read_manifest,
+    write_manifest,
+)
+from lska_jax.training.load_tree import LoadedTree, load_tree
+from lska_jax.training.orbax_quiet import quiet_orbax
+from lska_jax.training.tree_difference import describe_tree, tree_bytes, tree_difference
+
+__all__ = [
+    "CheckpointDamaged",
+    "CheckpointMismatch",
+    "CheckpointSaveFailed",
+    "CheckpointWarning",
+    "Checkpointer",
+    "LoadedTree",
+    "check_writable",
+    "load_tree",
+    "tree_bytes",
+    "tree_difference",
+]
+
+_METRIC_NAME = "metric"
+
+
+class CheckpointMismatch(ValueError):
+    """The checkpoint holds another structure, other shapes or other data types."""
+
+
+class CheckpointSaveFailed(RuntimeError):
+    """A checkpoint could not be written; steps saved before are untouched."""
+
+
+class CheckpointWarning(UserWarning):
+    """Something was wrong with a checkpoint, and the run goes on without it."""
+
+
+class Checkpointer:
+    """Save and restore the steps of one run below `directory`.
+
+    Kept are the newest `keep_latest` steps and, besides them, the `keep_best` steps with the
+    highest metric; equal metrics favour the newer step. A step saved without a metric is never
+    the best.
+
+    Args:
+        directory: where `<directory>/<step>/` is written; made if missing.
+        keep_latest: how many of the newest steps to keep, at least 1.
+        keep_best: how many of the best steps to keep, 0 for none.
+        asynchronous: write in the background. `save` then returns as soon as the arrays are
+            copied off the devices, so the state may be donated right after; an error surfaces
+            at the next `save`, `wait` or `close`.
+
+    Raises:
+        ValueError: `keep_latest` or `keep_best` out of range.
+        OSError: the directory cannot be made or written.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        keep_latest: int = 2,
+        keep_best: int = 1,
+        asynchronous: bool = True,
+    ) -> None:
+        if keep_latest < 1:
+            raise ValueError(
+                f"keep_latest is {keep_latest}; at least 1 step must be kept to resume from"
+            )
+        if keep_best < 0:
+            raise ValueError(f"keep_best is {keep_best}; use 0 to keep no best step")
+        quiet_orbax()
+        import orbax.checkpoint.experimental.v1 as ocp
+
+        self._ocp = ocp
+        self._directory = Path(directory).absolute()
+        self._asynchronous = asynchronous
+        self._pending: tuple[int, Any] | None = None
+        self._failure: CheckpointSaveFailed | None = None
+        check_writable(self._directory, bytes_needed=0)
+        if _is_main():
+            remove_debris(self._directory)
+        _barrier("lska_jax:checkpoints_cleaned")
+        policies = ocp.training.preservation_policies
+        self._orbax = ocp.training.Checkpointer(
+            self._directory,
+            # keep_checkpoints_without_metrics would keep every mid-epoch step for ever.
+            preservation_policy=policies.AnyPreservationPolicy(
+                [
+                    policies.LatestN(keep_latest),
+                    policies.BestN(
+                        get_metric_fn=lambda metrics: metrics[_METRIC_NAME],
+                        n=keep_best,
+                        keep_checkpoints_without_metrics=False,
+                    ),
+                ]
+                if keep_best
+                else [policies.LatestN(keep_latest)]
+            ),
+        )
+
+    @property
+    def directory(self) -> Path:
+        """The folder that holds one folder a step."""
+        return self._directory
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        *,
+        metadata: Mapping[str, Any],
+        metric: float | None = None,
+    ) -> None:
+        """Save `state` as `step`.
+
+        A step that is already saved is left as it is: in one run, a step has one state.
+
+        Args:
+            step: global step, not negative.
+            state: pytree of arrays (dictionaries, NamedTuples, dataclasses), sharded or not.
+            metadata: JSON values to find again with the state: configuration, model name, epoch.
+            metric: score of this step, higher is better; None or a non-finite value where there
+                is none.
+
+        Raises:
+            ValueError: a negative step, a leaf that is not an array, metadata that JSON cannot
+                hold, or a metric for a step that was saved without it.
+            CheckpointSaveFailed: this save, or one before it, could not be written. There are
+                no further saves after that: start the run again.
+        """
+        if step < 0:
+            raise ValueError(f"step is {step}; a global step counts from 0")
+        self.wait()
+        if self._failure is not None:
+            raise self._failure
+        if metric is not None and not math.isfinite(metric):
+            metric = None
+        if step in self.all_steps():
+            saved_metric = read_manifest(self._directory / str(step))["metric"]
+            if metric is not None and metric != saved_metric:
+                raise ValueError(
+                    f"step {step} is already saved in {self._directory} with metric "
+                    f"{saved_metric}, and now came metric {metric}: evaluate first, then save once"
+                )
+            return
+        describe_tree(state)
+        kept = canonical_metadata(metadata)
+
+        def commit() -> None:
+            # Orbax calls this on process 0 when every file is in the temporary folder and only
+            # the rename is left; it does not say which folder, hence the search by its name.
+            for folder in self._directory.glob(f"{step}{UNFINISHED_SUFFIX}*"):
+                write_manifest(folder, step=step, metadata=kept, metric=metric)
+
+        context = self._ocp.Context()
+        context.async_options.post_finalization_callback = commit
+        try:
+            with context:
+                response = self._orbax.save_async(
+                    step,
+                    state,
+                    checkpointable_name=STATE_NAME,
+                    force=True,
+                    metrics=None if metric is None else {_METRIC_NAME: float(metric)},
+                )
+        except Exception as error:
+            raise self._save_failed(step, error) from error
+        self._pending = (step, response)
+        if not self._asynchronous:
+            self.wait()
+
+    def restore(self, abstract_state: Any, *, step: int | None = None) -> tuple[Any, dict]:
+        """Restore a step, bit for bit, onto the shardings of `abstract_state`.
+
+        Args:
+            abstract_state: pytree of `jax.ShapeDtypeStruct`, of the saved structure; a leaf
+                without a sharding goes to the first local device.
+            step: which step; None for the newest one that is intact. Damaged steps newer than
+                that are renamed to `<step>.damaged`, with a warning that names the files.
+
+        Returns:
+            The state, and the metadata it was saved with.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint, or not this step.
+            CheckpointDamaged: the step asked for, or every step there is, is damaged.
+            CheckpointMismatch: the checkpoint has another structure, other shapes or data types.
+        """
+        self.wait()
+        steps = self.all_steps()
+        if not steps or (step is not None and step not in steps):
+            wanted = "a checkpoint" if step is None else f"step {step}"
+            raise FileNotFoundError(
+                f"there is not {wanted} in {self._directory}; "
+                f"steps there: {', '.join(map(str, steps)) or 'none'}"
+            )
+        step = self._choose_intact(steps[::-1] if step is None else [step])
+        saved = self._ocp.metadata(
+            self._directory / str(step), checkpointable_name=STATE_NAME
+        ).metadata
+        differences = tree_difference(saved, abstract_state, limit=0)
+        if differences:
+            raise CheckpointMismatch(
+                f"{self._directory / str(step)} is a checkpoint of another model or setting; "
+                f"nothing was loaded. {len(differences)} differences:\n  "
+                + "\n  ".join(differences)
+            )
+        state = self._orbax.load(
+            step, _with_shardings(abstract_state), checkpointable_name=STATE_NAME
+        )
+        return state, self.metadata(step)
+
+    def metadata(self, step: int) -> dict[str, Any]:
+        """Return the metadata that `step` was saved with.
+
+        Raises:
+            FileNotFoundError: there is no such step, or its manifest cannot be trusted.
+        """
+        self.wait()
+        try:
+            return read_manifest(self._directory / str(step))["metadata"]
+        except ManifestError as error:
+            raise FileNotFoundError(f"no metadata of step {step}: {error}") from error
+
+    def latest_step(self) -> int | None:
+        """Return the newest complete step, or None."""
+        steps = self.all_steps()
+        return steps[-1] if steps else None
+
+    def best_step(self) -> int | None:
+        """Return the step with the highest metric (the newest of equals), or None."""
+        complete = self.all_steps()
+        scored = [
+            (found.metrics[_METRIC_NAME], found.step)
+            for found in self._orbax.checkpoints
+            if found.step in complete and found.metrics
+        ]
+        return max(scored)[1] if scored else None
+
+    def all_steps(self) -> list[int]:
+        """Return every complete step, oldest first; one being written is not in it."""
+        return [step for step, _ in step_folders(self._directory)]
+
+    def wait(self) -> None:
+        """Wait until the save in progress, if any, is complete.
+
+        Raises:
+            CheckpointSaveFailed: it could not be written.
+        """
+        if self._pending is None:
+            return
+        (step, response), self._pending = self._pending, None
+        try:
+            response.result()
+        except Exception as error:
+            raise self._save_failed(step, error) from error
+
+    def close(self) -> None:
+        """Finish the save in progress and release Orbax's threads.
+
+        Raises:
+            CheckpointSaveFailed: the save in progress could not be written.
+        """
+        try:
+            self.wait()
+        finally:
+            try:
+                self._orbax.close()
+            except Exception:
+                # Orbax raises a failed save's error again; it was reported already.
+                if self._failure is None:
+                    raise
+
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except CheckpointSaveFailed as failure:
+            if error is None:
+                raise
+            # The body's own error matters more; this one must not hide it.
+            warnings.warn(str(failure), CheckpointWarning, stacklevel=2)
+
+    def _choose_intact(self, candidates: list[int]) -> int:
+        """Return the first intact step of `candidates`; all processes get the same answer."""
+        chosen = -1
+        report: list[str] = []
+        if _is_main():
+            for step in candidates:
+                damage = find_damage(self._directory / str(step))
+                if not damage:
+                    chosen = step
+                    break
+                report.append(f"step {step}: " + "; ".join(damage))
+            if chosen >= 0:
+                for step in candidates[: len(report)]:
+                    set_aside(self._directory / str(step))
+        chosen = _broadcast(chosen)
+        if chosen < 0:
+            others = [step for step in self.all_steps() if step not in candidates]
+            raise CheckpointDamaged(
+                f"no intact checkpoint among the steps asked for ({candidates}) in "
+                f"{self._directory}: {' | '.join(report) or 'see the message of process 0'}. "
+                + (
+                    f"Other steps there: {others}."
+                    if others
+                    else "Restore the folder from a copy, or move it away to start afresh."
+                )
+            )
+        if chosen != candidates[0]:
+            self._orbax.reload()
+        if report:
+            warnings.warn(
+                f"DAMAGED CHECKPOINT, an older one is used. {' | '.join(report)}. Going on from "
+                f"step {chosen}; the damaged folders were renamed to *.damaged in "
+                f"{self._directory}.",
+                CheckpointWarning,
+                stacklevel=3,
+            )
+        return chosen
+
+    def _save_failed(self, step: int, error: BaseException) -> CheckpointSaveFailed:
+        last_good = self.latest_step()
+        try:
+            free = f"{shutil.disk_usage(self._directory).free / 1e9:.2f} GB are free"
+        except OSError as problem:
+            free = f"its disk cannot be asked for free space ({problem})"
+        self._failure = CheckpointSaveFailed(
+            f"saving step {step} to {self._directory} failed ({_first_line(error)}); {free}. "
+            + (
+                f"The last good step is {last_good}: make room, then run the same command again."
+                if last_good is not None
+                else "No step was saved before it."
+            )
+        )
+        return self._failure
+
+
+def _with_shardings(abstract_state: Any) -> Any:
+    """Give leaves without a sharding the first local device, instead of the saved topology."""
+    import jax
+
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def place(leaf: Any) -> Any:
+        sharding = getattr(leaf, "sharding", None) or here
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(place, abstract_state)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def _is_main() -> bool:
+    import jax
+
+    return jax.process_index() == 0
+
+
+def _barrier(name: str) -> None:
+    import jax
+
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def _broadcast(value: int) -> int:
+    """Return process 0's `value` on every process."""
+    import jax
+
+    if jax.process_count() == 1:
+        return value
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))

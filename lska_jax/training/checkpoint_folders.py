@@ -1,0 +1,82 @@
+"""The folder of a run's checkpoints: which steps are in it, and whether it can be written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from pathlib import Path
+
+from lska_jax.training.checkpoint_manifest import missing_files
+
+# Orbax writes `<step><this>...` and renames it to `<step>` when everything is in it.
+UNFINISHED_SUFFIX = ".orbax-checkpoint-tmp"
+
+
+def step_folders(directory: Path) -> list[tuple[int, Path]]:
+    """Return (step, folder) of every finished step in `directory`, oldest first."""
+    if not directory.is_dir():
+        return []
+    found = [
+        (int(path.name), path)
+        for path in directory.iterdir()
+        if re.fullmatch(r"\d+", path.name) and path.is_dir()
+    ]
+    return sorted(found)
+
+
+def remove_debris(directory: Path) -> None:
+    """Remove what a killed run left: unfinished saves, and deletions that were interrupted.
+
+    A step with files missing is such a deletion when a newer step is complete: Orbax deletes a
+    step only after a newer one is in place.
+    """
+    for unfinished in directory.glob(f"*{UNFINISHED_SUFFIX}*"):
+        shutil.rmtree(unfinished)
+    folders = step_folders(directory)
+    complete = [step for step, folder in folders if not missing_files(folder)]
+    for step, folder in folders:
+        if complete and step < complete[-1] and step not in complete:
+            shutil.rmtree(folder)
+
+
+def set_aside(folder: Path) -> None:
+    """Rename a damaged step's folder to `<step>.damaged`, which nobody takes for a step."""
+    target = folder.with_name(f"{folder.name}.damaged")
+    number = 2
+    while target.exists():
+        target = folder.with_name(f"{folder.name}.damaged-{number}")
+        number += 1
+    folder.rename(target)
+
+
+def check_writable(directory: str | Path, *, bytes_needed: int) -> None:
+    """Make `directory`, write a probe file into it, and compare the free space.
+
+    Args:
+        directory: where a run wants to write; made if missing, its parents too.
+        bytes_needed: room the run will need there, 0 to skip that comparison.
+
+    Raises:
+        OSError: the folder cannot be made or written, or its disk has less room than that.
+    """
+    directory = Path(directory).absolute()
+    probe = directory / f".write_probe.{os.getpid()}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"probe")
+        probe.unlink()
+        free = shutil.disk_usage(directory).free
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot write to {directory} ({error.strerror}); choose another output folder or "
+            f"change its permissions",
+        ) from error
+    if free < bytes_needed:
+        raise OSError(
+            errno.ENOSPC,
+            f"{directory} has {free / 1e9:.2f} GB free and needs {bytes_needed / 1e9:.2f} GB for "
+            f"the checkpoints to keep; make room or choose another output folder",
+        )

@@ -1,0 +1,82 @@
+"""Start a model from the weights of another run, for other classes or another image size."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lska_jax.nn.functional import assign, batch_stats, parameters
+from lska_jax.nn.van import VAN
+from lska_jax.training.checkpoint import CheckpointMismatch, load_tree
+
+_HEAD = ("classifier/kernel", "classifier/bias")
+
+
+def evaluation_arrays(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters and statistics of a loaded checkpoint by path, averaged where it has them.
+
+    Args:
+      tree: ``LoadedTree.tree`` of a ``TrainState``.
+    """
+    chosen = tree["ema"] if tree.get("ema") else tree
+    return {**chosen["params"], **chosen["batch_stats"]}
+
+
+def load_for_finetuning(model: VAN, path: str | Path) -> str:
+    """Write a checkpoint's weights into a model, all of them but a head of another size.
+
+    The network is convolutional, so any image size goes. The head is kept at its fresh values
+    when the number of classes differs, and only then.
+
+    Args:
+      model: the model to start, freshly initialised.
+      path: a run's folder, its checkpoints folder or one step's folder; the best step is taken.
+
+    Returns:
+      One line that says what was loaded and what was not.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint.
+      CheckpointMismatch: anything but the size of the head differs; every difference is listed.
+    """
+    loaded = load_tree(path, step="latest")
+    arrays = evaluation_arrays(loaded.tree)
+    wanted = {**parameters(model), **batch_stats(model)}
+    new_head = [
+        name
+        for name in _HEAD
+        if name in wanted and name in arrays and arrays[name].shape != wanted[name].shape
+    ]
+    if new_head and not _differ_in_classes_only(arrays, wanted):
+        new_head = []
+    for name in new_head:
+        del arrays[name], wanted[name]
+    check_same_arrays(arrays, wanted, where=str(loaded.folder))
+    assign(model, arrays)
+    head = "with a fresh head for other classes" if new_head else "head included"
+    return f"Starting from {loaded.folder}, {len(arrays)} arrays, {head}."
+
+
+def check_same_arrays(given: Mapping[str, Any], wanted: Mapping[str, Any], *, where: str) -> None:
+    """Compare names, shapes and dtypes of two flat dictionaries of arrays.
+
+    Raises:
+      CheckpointMismatch: they differ; every difference is listed.
+    """
+    lines = [f"{name}: missing in the checkpoint" for name in wanted if name not in given]
+    lines += [f"{name}: not in the model" for name in given if name not in wanted]
+    lines += [
+        f"{name}: checkpoint has {given[name].shape} {given[name].dtype}, "
+        f"model wants {wanted[name].shape} {wanted[name].dtype}"
+        for name in wanted
+        if name in given
+        and (given[name].shape, given[name].dtype) != (wanted[name].shape, wanted[name].dtype)
+    ]
+    if lines:
+        raise CheckpointMismatch(
+            f"{where} does not fit the model; nothing was loaded. {len(lines)} differences:\n  "
+            + "\n  ".join(lines)
+        )
+
+
+def _differ_in_classes_only(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return given[_HEAD[0]].shape[0] == wanted[_HEAD[0]].shape[0]

@@ -1,0 +1,210 @@
+"""Where a run's numbers go: JSON lines, TensorBoard, and two services as extras.
+
+A writer takes a step and a mapping of names to numbers. The JSON lines are the record that
+everything else can be made from again; they are strict JSON, one object a line.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class MetricWriter(Protocol):
+    """Something that keeps numbers by step."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Keep `values` as those of `step`."""
+
+    def close(self) -> None:
+        """Bring everything to where it belongs and let go of it."""
+
+
+class JsonLines:
+    """Write `{"step": ..., name: value, ...}` to one line of a file; NaN and infinity as null.
+
+    Every line is flushed as it is written, so a killed run loses none, and a later start
+    removes what a kill left half-written.
+
+    Args:
+        path: the file, continued if it is there.
+        start_step: where the run goes on. Lines of later steps are removed, since the run
+            will write them again, and so is a torn last line; a run that starts at 0 removes
+            all lines.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+
+    def __init__(self, path: str | Path, *, start_step: int = 0) -> None:
+        self._path = Path(path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        _keep_lines_until(self._path, start_step)
+        self._stream = self._path.open("a", encoding="utf-8")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one line."""
+        line = {"step": step, **{name: _finite_or_none(value) for name, value in values.items()}}
+        self._stream.write(json.dumps(line, allow_nan=False) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+class TensorBoard:
+    """Write scalars for TensorBoard, with tensorboardX.
+
+    Args:
+        directory: where the event files go.
+        start_step: where the run goes on; TensorBoard forgets what was written beyond it.
+    """
+
+    def __init__(self, directory: str | Path, *, start_step: int = 0) -> None:
+        from tensorboardX import SummaryWriter
+
+        # The purged step itself is dropped as well, hence the one beyond the last kept.
+        purge_step = start_step + 1 if start_step else 0
+        self._writer = SummaryWriter(str(directory), purge_step=purge_step)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Write each number as a scalar; the wall time comes from `time` where it is given."""
+        wall_time = values.get("time")
+        for name, value in values.items():
+            if name != "time":
+                self._writer.add_scalar(name, value, step, walltime=wall_time)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._writer.close()
+
+
+class WandB:
+    """Send numbers to Weights & Biases; needs `pip install lska-jax[wandb]`.
+
+    Args:
+        directory: the run's output folder. The service's id of the run is kept there, so that
+            a resumed run continues its own curves.
+        run_name: the name people see.
+        config: the resolved configuration.
+
+    Raises:
+        ValueError: the package is not installed.
+    """
+
+    def __init__(self, directory: str | Path, *, run_name: str, config: Mapping[str, Any]) -> None:
+        wandb = _import_extra("wandb")
+        identity = Path(directory) / "wandb_run_id.txt"
+        known = identity.read_text(encoding="utf-8").strip() if identity.exists() else None
+        self._run = wandb.init(
+            project="lska-jax",
+            name=run_name,
+            config=dict(config),
+            dir=str(directory),
+            id=known,
+            resume="allow",
+        )
+        identity.write_text(self._run.id, encoding="utf-8")
+        # The service drops numbers of a step it has passed, as a resumed run's may be;
+        # an axis of our own has no such order.
+        self._run.define_metric("global_step")
+        self._run.define_metric("*", step_metric="global_step")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Send one row."""
+        self._run.log({**values, "global_step": step})
+
+    def close(self) -> None:
+        """Finish the run on the service."""
+        self._run.finish()
+
+
+class MLflow:
+    """Send numbers to the MLflow server of `MLFLOW_TRACKING_URI`; `pip install lska-jax[mlflow]`.
+
+    Args:
+        directory: the run's output folder. The server's id of the run is kept there, so that a
+            resumed run continues its own curves.
+        run_name: the name people see.
+        config: the resolved configuration; nested names are joined with dots.
+
+    Raises:
+        ValueError: the package is not installed.
+    """
+
+    def __init__(self, directory: str | Path, *, run_name: str, config: Mapping[str, Any]) -> None:
+        self._mlflow = _import_extra("mlflow")
+        identity = Path(directory) / "mlflow_run_id.txt"
+        if identity.exists():
+            self._mlflow.start_run(run_id=identity.read_text(encoding="utf-8").strip())
+        else:
+            run = self._mlflow.start_run(run_name=run_name)
+            identity.write_text(run.info.run_id, encoding="utf-8")
+            self._mlflow.log_params(_flatten(config))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Send one row."""
+        self._mlflow.log_metrics({k: v for k, v in values.items() if k != "time"}, step=step)
+
+    def close(self) -> None:
+        """End the run on the server."""
+        self._mlflow.end_run()
+
+
+def _keep_lines_until(path: Path, step: int) -> None:
+    """Rewrite `path` without the lines after `step` and without a torn one, atomically."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    lines = content.splitlines(keepends=True) if step > 0 else []
+    kept = b"".join(line for line in lines if _keeps(line, step))
+    if kept == content:
+        return
+    beside = path.with_name(path.name + ".new")
+    with beside.open("wb") as stream:
+        stream.write(kept)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(beside, path)
+
+
+def _keeps(line: bytes, step: int) -> bool:
+    if not line.endswith(b"\n"):
+        return False
+    try:
+        return json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _import_extra(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(
+            f"the metric writer {name!r} needs the package {name}, which cannot be imported "
+            f"({error}); install it with: pip install lska-jax[{name}]"
+        ) from error

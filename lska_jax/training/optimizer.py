@@ -1,0 +1,91 @@
+"""AdamW and the learning-rate schedule of the reference recipe (timm 0.4.12's defaults)."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lska_jax.nn.functional import FlatArrays
+
+Schedule = Callable[[jax.Array | int], jax.Array]
+
+
+def cosine_schedule(
+    *,
+    steps_per_epoch: int,
+    epochs: int,
+    warmup_epochs: int,
+    learning_rate: float,
+    min_learning_rate: float,
+    warmup_learning_rate: float,
+    by: str = "epoch",
+) -> Schedule:
+    """Return the learning rate as a function of the step.
+
+    Linear warm-up, then a cosine whose clock starts at epoch 0 (the warm-up does not shift it):
+
+        lr(t) = min + (lr - min) (1 + cos(pi t / epochs)) / 2      for warmup <= t < epochs
+
+    then the minimum, for the cooldown.
+
+    Args:
+      steps_per_epoch: steps of one epoch.
+      epochs: length of the cosine, in epochs, the warm-up included.
+      warmup_epochs: length of the warm-up, in epochs.
+      learning_rate: at the top of the cosine.
+      min_learning_rate: at its bottom.
+      warmup_learning_rate: at step 0.
+      by: "epoch" keeps the rate during an epoch, as the reference does; "step" moves on at every
+        step, which short runs prefer.
+
+    Raises:
+      ValueError: ``by`` is neither.
+    """
+    if by not in ("epoch", "step"):
+        raise ValueError(f"optimizer.schedule_by={by!r} is unknown; allowed: epoch, step.")
+
+    def schedule(step: jax.Array | int) -> jax.Array:
+        time = jnp.asarray(step, jnp.float32) / steps_per_epoch
+        if by == "epoch":
+            time = jnp.asarray(jnp.asarray(step) // steps_per_epoch, jnp.float32)
+        warming = warmup_learning_rate + time * (
+            (learning_rate - warmup_learning_rate) / max(warmup_epochs, 1)
+        )
+        cosine = min_learning_rate + 0.5 * (learning_rate - min_learning_rate) * (
+            1.0 + jnp.cos(jnp.pi * jnp.minimum(time / epochs, 1.0))
+        )
+        return jnp.where(time < warmup_epochs, warming, cosine)
+
+    return schedule
+
+
+def decay_mask(params: FlatArrays) -> dict[str, bool]:
+    """Tell which parameters decay: not biases, norms and layer scales, which are all 1-D."""
+    return {path: array.ndim > 1 for path, array in params.items()}
+
+
+def make_optimizer(
+    *,
+    weight_decay: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+    clip_norm: float = 0.0,
+) -> optax.GradientTransformation:
+    """Return AdamW (arXiv 1711.05101) over flat parameters at learning rate 1.
+
+    The step multiplies the updates by the schedule: the whole update is proportional to the rate,
+    and a skipped step must not hold the schedule back.
+
+    Args:
+      weight_decay: decoupled, times the learning rate; masked by ``decay_mask``.
+      beta1: decay of the first moment.
+      beta2: decay of the second moment.
+      epsilon: added to the root of the second moment.
+      clip_norm: largest global norm of the gradient; 0 does not clip.
+    """
+    adamw = optax.adamw(
+        1.0, b1=beta1, b2=beta2, eps=epsilon, weight_decay=weight_decay, mask=decay_mask
+    )
+    return optax.chain(optax.clip_by_global_norm(clip_norm), adamw) if clip_norm else adamw

@@ -1,0 +1,243 @@
+"""What a run is made of, built from its config: data, mesh, model, optimizer, compiled steps."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from lska_jax import parallel
+from lska_jax.config import check_against_devices, check_against_source
+from lska_jax.data.augment import EvalTransform, TrainTransform
+from lska_jax.data.loader import default_num_workers
+from lska_jax.data.mixing import MixingSpec
+from lska_jax.data.sources import Source, open_source
+from lska_jax.nn.functional import ModelFunctions
+from lska_jax.nn.registry import create_model
+from lska_jax.nn.van import VAN
+from lska_jax.training.optimizer import Schedule, cosine_schedule, make_optimizer
+from lska_jax.training.state import TrainState, abstract_state, host_state
+from lska_jax.training.step import Batch, StepSpec, eval_step, train_step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run's parts; nothing in it changes while it trains.
+
+    Attributes:
+      config: the resolved config.
+      mesh: all devices.
+      functions: the model as pure functions.
+      optimizer: AdamW at learning rate 1.
+      schedule: learning rate by step.
+      spec: what a step does.
+      steps_per_epoch: steps that see the training split once, rounded down.
+      total_steps: where the run ends.
+      state: shapes, dtypes and shardings of the train state.
+    """
+
+    config: ConfigDict
+    mesh: Mesh
+    functions: ModelFunctions
+    optimizer: optax.GradientTransformation
+    schedule: Schedule
+    spec: StepSpec
+    steps_per_epoch: int
+    total_steps: int
+    state: TrainState
+
+
+def build_run(config: ConfigDict, *, num_train_examples: int) -> Run:
+    """Build everything but the data, abstractly: no parameter is computed, nothing is compiled.
+
+    Args:
+      config: checked by ``lska_jax.config.check_config``.
+      num_train_examples: size of the training split.
+
+    Raises:
+      ValueError: the batches or the mesh do not fit the devices.
+    """
+    check_against_devices(config, device_count=jax.device_count())
+    mesh = parallel.make_mesh(fsdp=config.training.fsdp)
+    steps_per_epoch = max(1, num_train_examples // config.training.batch_size)
+    settings = config.optimizer
+    schedule = cosine_schedule(
+        steps_per_epoch=steps_per_epoch,
+        epochs=settings.epochs,
+        warmup_epochs=settings.warmup_epochs,
+        learning_rate=settings.learning_rate,
+        min_learning_rate=settings.min_learning_rate,
+        warmup_learning_rate=settings.warmup_learning_rate,
+        by=settings.schedule_by,
+    )
+    optimizer = make_optimizer(
+        weight_decay=settings.weight_decay,
+        beta1=settings.beta1,
+        beta2=settings.beta2,
+        epsilon=settings.epsilon,
+        clip_norm=settings.clip_norm,
+    )
+    model = nnx.eval_shape(lambda: build_model(config))
+    use_ema = config.training.ema_decay > 0
+    state = jax.eval_shape(lambda: host_state(build_model(config), optimizer, use_ema=use_ema))
+    return Run(
+        config=config,
+        mesh=mesh,
+        functions=ModelFunctions(model),
+        optimizer=optimizer,
+        schedule=schedule,
+        spec=step_spec(config),
+        steps_per_epoch=steps_per_epoch,
+        total_steps=steps_per_epoch * (settings.epochs + settings.cooldown_epochs),
+        state=abstract_state(state, mesh),
+    )
+
+
+def build_model(config: ConfigDict) -> VAN:
+    """Return the config's model, freshly initialised from the run's seed."""
+    model = config.model
+    replaced = {name: model[name] for name in ("dims", "depths", "ffn_ratios") if model[name]}
+    return create_model(
+        model.name,
+        k=model.k,
+        dilation=model.dilation,
+        num_classes=model.num_classes,
+        in_channels=model.in_channels,
+        drop_rate=model.drop_rate,
+        drop_path_rate=model.drop_path_rate,
+        stem_stride=model.stem_stride,
+        dtype=jnp.dtype(model.dtype).type,
+        remat=model.remat,
+        implementation=model.implementation,
+        rngs=nnx.Rngs(config.training.seed),
+        **replaced,
+    )
+
+
+def step_spec(config: ConfigDict) -> StepSpec:
+    """Return what the config says about a step."""
+    data, training = config.data, config.training
+    return StepSpec(
+        num_classes=config.model.num_classes,
+        mean=tuple(data.mean),
+        std=tuple(data.std),
+        mixing=MixingSpec(
+            mixup_alpha=data.mixup_alpha,
+            cutmix_alpha=data.cutmix_alpha,
+            switch_prob=data.switch_prob,
+            label_smoothing=training.label_smoothing,
+        ),
+        erase_prob=data.erase_prob,
+        gradient_accumulation=training.gradient_accumulation,
+        ema_decay=training.ema_decay,
+        seed=training.seed,
+    )
+
+
+def open_sources(config: ConfigDict) -> tuple[Source, Source]:
+    """Open the training and the evaluation split and check both against the config.
+
+    Raises:
+      ValueError: a split is missing or empty, the class counts differ, or both splits are the same
+        images.
+    """
+    data = config.data
+    opened = []
+    for split in (data.train_split, data.eval_split):
+        source = open_source(data.source, split=split, data_dir=data.data_dir or None)
+        check_against_source(
+            config, num_classes=len(source.class_names), num_examples=len(source), split=split
+        )
+        opened.append(source)
+    train_source, eval_source = opened
+    if train_source.class_names != eval_source.class_names:
+        different = sorted(set(train_source.class_names) ^ set(eval_source.class_names))
+        raise ValueError(
+            f"{train_source.name} and {eval_source.name} have different classes: "
+            f"{', '.join(different[:10])}; the class folders of both splits must be the same."
+        )
+    if train_source.name == eval_source.name:
+        raise ValueError(
+            f"Training and evaluation would read the same images, {train_source.name}. Give the "
+            "source split folders, or name another data.eval_split."
+        )
+    return train_source, eval_source
+
+
+def train_transform(config: ConfigDict) -> TrainTransform:
+    """Return the config's host-side augmentation."""
+    data = config.data
+    return TrainTransform(
+        image_size=data.image_size,
+        channels=config.model.in_channels,
+        crop=data.crop,
+        crop_scale=tuple(map(float, data.crop_scale)),
+        crop_ratio=tuple(map(float, data.crop_ratio)),
+        pad=data.pad,
+        hflip_prob=data.hflip_prob,
+        rand_augment=data.rand_augment,
+        interpolation=data.train_interpolation,
+        mean=tuple(data.mean),
+    )
+
+
+def eval_transform(config: ConfigDict) -> EvalTransform:
+    """Return the config's evaluation preprocessing."""
+    data = config.data
+    return EvalTransform(
+        image_size=data.image_size,
+        channels=config.model.in_channels,
+        crop_pct=data.crop_pct,
+        interpolation=data.interpolation,
+    )
+
+
+def num_workers(config: ConfigDict) -> int:
+    """Return how many decoding processes to start."""
+    asked = config.data.num_workers
+    return default_num_workers() if asked < 0 else asked
+
+
+def compile_train_step(run: Run) -> Any:
+    """Compile the train step for the run's shapes and shardings: (state, batch) -> both outputs."""
+    step = functools.partial(
+        train_step,
+        functions=run.functions,
+        optimizer=run.optimizer,
+        schedule=run.schedule,
+        spec=run.spec,
+    )
+    shardings = jax.tree.map(lambda x: x.sharding, run.state)
+    jitted = jax.jit(
+        step, donate_argnums=0, out_shardings=(shardings, parallel.replicated(run.mesh))
+    )
+    return jitted.lower(run.state, abstract_batch(run, run.config.training.batch_size)).compile()
+
+
+def compile_eval_step(run: Run) -> Any:
+    """Compile the evaluation step: (params, stats, batch) -> EvalSums."""
+    step = functools.partial(eval_step, functions=run.functions, spec=run.spec)
+    jitted = jax.jit(step, out_shardings=parallel.replicated(run.mesh))
+    batch = abstract_batch(run, run.config.training.eval_batch_size)
+    return jitted.lower(run.state.params, run.state.batch_stats, batch).compile()
+
+
+def abstract_batch(run: Run, batch_size: int) -> Batch:
+    """Return shapes, dtypes and shardings of a global batch."""
+    size = run.config.data.image_size
+    shapes = {
+        "image": ((batch_size, size, size, run.config.model.in_channels), np.uint8),
+        "label": ((batch_size,), np.int32),
+        "mask": ((batch_size,), np.bool_),
+    }
+    sharding = parallel.batch_sharding(run.mesh)
+    return {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # type: ignore[misc]
+        for name, (shape, dtype) in shapes.items()
+    }

@@ -1,0 +1,164 @@
+"""Small runs that the checkpoint tests start as processes of their own, some to be killed.
+
+Usage: python checkpoint_runs.py {save_forever,shard,join,fill_disk} DIRECTORY [arguments]
+"""
+
+import os
+import resource
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+if sys.argv[1:2] == ["shard"]:
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lska_jax.training.checkpoint import Checkpointer, CheckpointSaveFailed, CheckpointWarning
+from lska_jax.training.checkpoint_manifest import STATE_NAME
+
+
+class Moments(NamedTuple):
+    """A stand-in for an optimizer's state: a NamedTuple inside a tuple."""
+
+    count: Any
+    mean: Any
+
+
+def state_at(step: int, *, size: int = 200_000) -> dict[str, Any]:
+    """Return a state whose every bit follows from `step`."""
+    draw = np.random.default_rng(step)
+    kernel = jnp.asarray(draw.standard_normal(size, dtype=np.float32)).reshape(-1, 8)
+    return {
+        "params": {"dense": {"kernel": kernel, "bias": kernel[0].astype(jnp.bfloat16)}},
+        "opt_state": (Moments(jnp.int32(step), {"kernel": kernel * 2}), ()),
+        "step": jnp.int32(step),
+    }
+
+
+def abstract(state: Any, sharding: Any = None) -> Any:
+    """Return shapes and data types of `state`, on one sharding."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state
+    )
+
+
+def same_bits(left: Any, right: Any) -> bool:
+    """Say whether two pytrees agree in structure, data types and every byte."""
+    if jax.tree.structure(left) != jax.tree.structure(right):
+        return False
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    return all(
+        a.dtype == b.dtype and a.shape == b.shape and np.array(a).tobytes() == np.array(b).tobytes()
+        for a, b in pairs
+    )
+
+
+def resume(checkpointer: Checkpointer) -> int:
+    """Return the step to go on from, after comparing it with what it must contain."""
+    step = checkpointer.latest_step()
+    if step is None:
+        return 0
+    state, metadata = checkpointer.restore(abstract(state_at(0)))
+    if metadata != {"epoch": step} or not same_bits(state, state_at(step)):
+        sys.exit(f"step {step} was restored with another content")
+    return step
+
+
+def save_forever(directory: Path) -> None:
+    """Resume, say so, then save step after step until somebody kills this process."""
+    with Checkpointer(directory, keep_latest=1, keep_best=1) as checkpointer:
+        step = resume(checkpointer)
+        debris = [path.name for path in directory.iterdir() if not path.name.isdigit()]
+        print(f"resumed {step} debris {debris}", flush=True)
+        while True:
+            step += 1
+            metric = 1 / step if step % 3 == 0 else None
+            checkpointer.save(step, state_at(step), metadata={"epoch": step}, metric=metric)
+
+
+def shard(directory: Path) -> None:
+    """Save arrays sharded over 8 devices, restore them onto another sharding."""
+    mesh = jax.make_mesh((4, 2), ("data", "fsdp"))
+    spec = jax.sharding.PartitionSpec
+    rows = jax.sharding.NamedSharding(mesh, spec(("data", "fsdp")))
+    columns = jax.sharding.NamedSharding(mesh, spec(None, "fsdp"))
+    kernel = np.arange(64 * 16, dtype=np.float32).reshape(64, 16)
+    state = {
+        "kernel": jax.device_put(kernel, rows),
+        "low": jax.device_put(kernel.astype(jnp.bfloat16), rows),
+        "count": jax.device_put(np.arange(8, dtype=np.int32), rows),
+    }
+    wanted = {
+        "kernel": jax.ShapeDtypeStruct((64, 16), jnp.float32, sharding=columns),
+        "low": jax.ShapeDtypeStruct((64, 16), jnp.bfloat16, sharding=columns),
+        "count": jax.ShapeDtypeStruct(
+            (8,), jnp.int32, sharding=jax.sharding.NamedSharding(mesh, spec())
+        ),
+    }
+    with Checkpointer(directory) as checkpointer:
+        checkpointer.save(7, state, metadata={})
+        restored, _ = checkpointer.restore(wanted)
+    if not same_bits(restored, state):
+        sys.exit("restored values differ")
+    if any(restored[name].sharding != wanted[name].sharding for name in wanted):
+        sys.exit("restored onto another sharding than asked for")
+    print("same", flush=True)
+
+
+def join(directory: Path, coordinator: str, index: str) -> None:
+    """Be one of two processes that save together, meet a damaged step, and go on."""
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(coordinator, num_processes=2, process_id=int(index))
+    mesh = jax.make_mesh((2,), ("data",))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+
+    def state(step: int) -> dict[str, Any]:
+        values = np.arange(32, dtype=np.float32) + step
+        return {
+            "kernel": jax.make_array_from_callback((32,), rows, lambda index: values[index]),
+        }
+
+    wanted = {"kernel": jax.ShapeDtypeStruct((32,), jnp.float32, sharding=rows)}
+    with Checkpointer(directory) as checkpointer:
+        for step in (1, 2):
+            checkpointer.save(step, state(step), metadata={"epoch": step}, metric=0.5)
+        checkpointer.wait()
+        if index == "0":
+            victim = max((directory / "2" / STATE_NAME).rglob("d/*"), key=os.path.getsize)
+            content = bytearray(victim.read_bytes())
+            content[len(content) // 2] ^= 1
+            victim.write_bytes(content)
+        warnings.simplefilter("always", CheckpointWarning)
+        restored, metadata = checkpointer.restore(wanted)
+        mine = restored["kernel"].addressable_shards[0].data
+        expected = state(1)["kernel"].addressable_shards[0].data
+        if metadata != {"epoch": 1} or not same_bits(mine, expected):
+            sys.exit(f"process {index} restored {metadata}: {mine}")
+        checkpointer.save(2, state(2), metadata={"epoch": 2}, metric=0.5)
+    print(f"process {index} went on from 1", flush=True)
+
+
+def fill_disk(directory: Path) -> None:
+    """Save once, then once more on a disk that has become full."""
+    with Checkpointer(directory) as checkpointer:
+        checkpointer.save(1, state_at(1, size=8), metadata={"epoch": 1})
+        checkpointer.wait()
+        # The kernel refuses larger files from here on, as a full disk would.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            checkpointer.save(2, state_at(2), metadata={"epoch": 2})
+            checkpointer.wait()
+        except CheckpointSaveFailed as error:
+            print(error, flush=True)
+        else:
+            sys.exit("the save went through")
+        print("steps", checkpointer.all_steps(), flush=True)
+
+
+if __name__ == "__main__":
+    run = {"save_forever": save_forever, "shard": shard, "join": join, "fill_disk": fill_disk}
+    run[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])

@@ -1,0 +1,415 @@
+"""Checkpoints: the same bits back, the right steps kept, nothing loaded that does not fit."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lska_jax
+from lska_jax.training.checkpoint import (
+    CheckpointDamaged,
+    Checkpointer,
+    CheckpointMismatch,
+    CheckpointSaveFailed,
+    CheckpointWarning,
+    check_writable,
+    load_tree,
+    tree_bytes,
+    tree_difference,
+)
+
+SCRIPT = Path(__file__).with_name("checkpoint_runs.py")
+REPOSITORY = Path(lska_jax.__file__).parents[1]
+
+
+class Pair(NamedTuple):
+    """A NamedTuple, as optimizer states are."""
+
+    first: jax.Array
+    second: dict
+
+
+@flax.struct.dataclass
+class Train:
+    """A dataclass, as train states are."""
+
+    params: dict
+    opt_state: tuple
+    ema: dict | None
+
+
+def make_state(seed=0):
+    key = jax.random.key(seed)
+    params = {
+        "kernel": jax.random.normal(key, (7, 5), jnp.float32),
+        "scale": jax.random.normal(key, (5,), jnp.bfloat16),
+        "blocks": {0: {"count": jnp.arange(3, dtype=jnp.int32)}, 1: {"mask": jnp.arange(4) > 1}},
+    }
+    return Train(params, (optax.adamw(1e-3).init(params), Pair(jnp.uint8(seed), {})), None)
+
+
+def abstract(state):
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
+
+
+def assert_same_bits(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        assert a.dtype == b.dtype
+        assert a.shape == b.shape
+        assert np.array(a).tobytes() == np.array(b).tobytes()
+
+
+def run_script(*arguments, **options):
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu"}
+    environment.pop("XLA_FLAGS", None)
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", str(SCRIPT), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,
+    )
+
+
+def flip_a_bit(folder):
+    """Change one bit in the largest file of arrays below `folder`, and return that file."""
+    victim = max((folder / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    return victim
+
+
+def save_steps(directory, steps, *, metrics=None, **options):
+    with Checkpointer(directory, **options) as checkpointer:
+        for step in steps:
+            metric = (metrics or {}).get(step)
+            checkpointer.save(step, make_state(step), metadata={"epoch": step}, metric=metric)
+
+
+def test_a_restored_state_has_the_same_bits_types_and_structure(tmp_path):
+    state = make_state()
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(5, state, metadata={"epoch": 1, "sizes": (3, 4)})
+        restored, metadata = checkpointer.restore(abstract(state))
+    assert_same_bits(restored, state)
+    assert metadata == {"epoch": 1, "sizes": [3, 4]}
+
+
+def test_a_state_may_be_donated_right_after_an_asynchronous_save(tmp_path):
+    values = np.random.default_rng(0).standard_normal(1_000_000).astype(np.float32)
+    state = {"kernel": jnp.asarray(values)}
+    overwrite = jax.jit(lambda tree: {"kernel": tree["kernel"] * 0 - 1}, donate_argnums=0)
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, state, metadata={})
+        for _ in range(3):
+            state = overwrite(state)
+        jax.block_until_ready(state)
+        restored, _ = checkpointer.restore(abstract(state))
+    assert np.array(restored["kernel"]).tobytes() == values.tobytes()
+
+
+def test_arrays_sharded_over_eight_devices_come_back_on_another_sharding(tmp_path):
+    output, errors = run_script("shard", tmp_path).communicate(timeout=60)
+    assert output == "same\n", errors
+
+
+def test_two_processes_agree_on_the_step_to_use_when_the_newest_is_damaged(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
+    processes = [run_script("join", tmp_path, coordinator, index) for index in range(2)]
+    try:
+        outputs = [process.communicate(timeout=90) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for index, (output, errors) in enumerate(outputs):
+        assert f"process {index} went on from 1" in output, errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "2.damaged"]
+
+
+def test_a_run_killed_at_any_moment_goes_on_from_its_last_complete_step(tmp_path):
+    moments = random.Random(0)
+    resumed = []
+    for _ in range(6):
+        process = run_script("save_forever", tmp_path)
+        line = process.stdout.readline().split()
+        time.sleep(moments.uniform(0.0, 0.4))
+        process.send_signal(signal.SIGKILL)
+        errors = process.communicate(timeout=30)[1]
+        # The script itself compares every bit of what it resumes from, and leaves if it differs.
+        assert process.returncode == -signal.SIGKILL, errors
+        assert line[:1] == ["resumed"], errors
+        assert line[2:] == ["debris", "[]"]
+        resumed.append(int(line[1]))
+    assert resumed == sorted(resumed)
+    assert resumed[-1] > 0
+
+
+def test_a_full_disk_is_reported_with_the_last_good_step(tmp_path):
+    output, errors = run_script("fill_disk", tmp_path).communicate(timeout=60)
+    assert f"saving step 2 to {tmp_path} failed" in output, errors
+    assert "File too large" in output
+    assert "The last good step is 1" in output
+    assert output.endswith("steps [1]\n")
+    # Orbax's own report of the same failure, many pages long, stays away.
+    assert errors == ""
+
+
+def test_no_save_is_attempted_after_a_failed_one(tmp_path):
+    with Checkpointer(tmp_path / "run", asynchronous=False) as checkpointer:
+        (tmp_path / "run").rmdir()
+        (tmp_path / "run").write_text("a file where the folder was")
+        for _ in range(2):
+            with pytest.raises(CheckpointSaveFailed, match="saving step 1"):
+                checkpointer.save(1, make_state(), metadata={})
+
+
+def test_the_newest_and_the_best_steps_are_kept(tmp_path):
+    scores = {1: 0.2, 2: 0.9, 3: 0.1, 4: 0.3, 5: 0.3, 6: 0.2}
+    with Checkpointer(tmp_path, keep_latest=2, keep_best=1) as checkpointer:
+        for step, metric in scores.items():
+            checkpointer.save(step, make_state(step), metadata={}, metric=metric)
+        checkpointer.wait()
+        assert checkpointer.all_steps() == [2, 5, 6]
+        assert (checkpointer.best_step(), checkpointer.latest_step()) == (2, 6)
+
+
+def test_a_worse_newest_step_is_never_deleted_for_a_better_old_one(tmp_path):
+    save_steps(tmp_path, [1, 2, 3], metrics={1: 0.9, 2: 0.8, 3: 0.1}, keep_latest=1)
+    with Checkpointer(tmp_path, keep_latest=1) as checkpointer:
+        assert checkpointer.all_steps() == [1, 3]
+
+
+@pytest.mark.parametrize("metric", [None, float("nan"), float("inf")])
+def test_a_step_without_a_finite_metric_is_kept_as_newest_but_never_as_best(tmp_path, metric):
+    metrics = {1: 0.5, 2: metric, 3: metric, 4: metric}
+    save_steps(tmp_path, [1, 2, 3, 4], metrics=metrics, keep_latest=2)
+    with Checkpointer(tmp_path) as checkpointer:
+        assert checkpointer.all_steps() == [1, 3, 4]
+        assert checkpointer.best_step() == 1
+
+
+def test_the_newest_of_equally_good_steps_is_the_best(tmp_path):
+    save_steps(tmp_path, [1, 2, 3], metrics={1: 0.5, 2: 0.5}, keep_latest=1)
+    with Checkpointer(tmp_path) as checkpointer:
+        assert checkpointer.all_steps() == [2, 3]
+        assert checkpointer.best_step() == 2
+
+
+def test_an_empty_folder_has_no_step_and_restoring_from_it_says_so(tmp_path):
+    with Checkpointer(tmp_path) as checkpointer:
+        assert checkpointer.latest_step() is None
+        assert checkpointer.best_step() is None
+        with pytest.raises(FileNotFoundError, match="steps there: none"):
+            checkpointer.restore(abstract(make_state()))
+
+
+def test_every_difference_is_listed_and_nothing_is_loaded(tmp_path):
+    saved = {"head": {"kernel": jnp.zeros((64, 10)), "bias": jnp.zeros(10)}, "old": jnp.zeros(2)}
+    wanted = {
+        "head": {"kernel": jnp.zeros((64, 7)), "bias": jnp.zeros(10, jnp.bfloat16)},
+        "new": jnp.zeros(3),
+    }
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, saved, metadata={})
+        with pytest.raises(CheckpointMismatch) as caught:
+            checkpointer.restore(abstract(wanted))
+    text = str(caught.value)
+    assert "4 differences" in text
+    assert "head/kernel: checkpoint has (64, 10), model wants (64, 7)" in text
+    assert "head/bias: checkpoint has float32, model wants bfloat16" in text
+    assert "new: missing from the checkpoint, model wants (3,) float32" in text
+    assert "old: checkpoint has (2,) float32, unexpected by the model" in text
+
+
+def test_a_long_list_of_differences_is_cut_with_a_count():
+    saved = {f"layer{number}": np.zeros(2) for number in range(30)}
+    lines = tree_difference(saved, {}, limit=20)
+    assert len(lines) == 21
+    assert lines[-1] == "... and 10 more"
+
+
+def test_equal_trees_have_no_difference_whatever_their_containers():
+    left = Pair(np.zeros(2), {"a": np.ones(3)})
+    assert tree_difference(left, {"first": np.zeros(2), "second": {"a": np.ones(3)}}) == []
+
+
+def test_a_flipped_bit_is_found_and_the_previous_step_is_used(tmp_path):
+    save_steps(tmp_path, [1, 2])
+    victim = flip_a_bit(tmp_path / "2")
+    with Checkpointer(tmp_path) as checkpointer:
+        with pytest.warns(CheckpointWarning, match=victim.name):
+            restored, metadata = checkpointer.restore(abstract(make_state()))
+        assert_same_bits(restored, make_state(1))
+        assert metadata == {"epoch": 1}
+        assert (tmp_path / "2.damaged").is_dir()
+        checkpointer.save(2, make_state(2), metadata={"epoch": 2})
+        checkpointer.wait()
+        assert checkpointer.all_steps() == [1, 2]
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "manifest", "metadata"])
+def test_other_damage_to_the_newest_step_is_found_too(tmp_path, damage):
+    save_steps(tmp_path, [1, 2])
+    victim = tmp_path / "2" / "manifest.json"
+    if damage == "missing":
+        victim = next((tmp_path / "2" / "state").glob("d/*"))
+        victim.unlink()
+    elif damage == "truncated":
+        victim = tmp_path / "2" / "state" / "_METADATA"
+        victim.write_bytes(victim.read_bytes()[:-1])
+    elif damage == "manifest":
+        victim.unlink()
+    else:
+        text = victim.read_text().replace('"epoch": 2', '"epoch": 3')
+        assert '"epoch": 3' in text
+        victim.write_text(text)
+    with Checkpointer(tmp_path) as checkpointer, pytest.warns(CheckpointWarning, match=victim.name):
+        restored, _ = checkpointer.restore(abstract(make_state()))
+    assert_same_bits(restored, make_state(1))
+
+
+def test_a_damaged_step_asked_for_by_number_is_refused(tmp_path):
+    save_steps(tmp_path, [1, 2])
+    victim = flip_a_bit(tmp_path / "2")
+    with Checkpointer(tmp_path) as checkpointer:
+        with pytest.raises(CheckpointDamaged, match=rf"{victim.name}.*Other steps there: \[1\]"):
+            checkpointer.restore(abstract(make_state()), step=2)
+        assert checkpointer.all_steps() == [1, 2]
+
+
+def test_a_run_whose_only_step_is_damaged_does_not_start_afresh_silently(tmp_path):
+    save_steps(tmp_path, [1])
+    flip_a_bit(tmp_path / "1")
+    with Checkpointer(tmp_path) as checkpointer:
+        assert checkpointer.latest_step() == 1
+        with pytest.raises(CheckpointDamaged, match="start afresh"):
+            checkpointer.restore(abstract(make_state()))
+
+
+def test_an_unfinished_save_is_removed_at_the_next_start(tmp_path):
+    (tmp_path / "3.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+    with Checkpointer(tmp_path) as checkpointer:
+        assert checkpointer.latest_step() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_deletion_is_finished_at_the_next_start(tmp_path):
+    save_steps(tmp_path, [1, 2])
+    next((tmp_path / "1" / "state").glob("d/*")).unlink()
+    with Checkpointer(tmp_path):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2"]
+
+
+def test_saving_a_step_twice_keeps_the_first(tmp_path):
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, make_state(1), metadata={"epoch": 1}, metric=0.5)
+        checkpointer.save(1, make_state(2), metadata={"epoch": 2})
+        restored, metadata = checkpointer.restore(abstract(make_state()))
+    assert_same_bits(restored, make_state(1))
+    assert metadata == {"epoch": 1}
+
+
+def test_a_metric_for_a_step_saved_without_one_is_refused(tmp_path):
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, make_state(1), metadata={})
+        with pytest.raises(ValueError, match="evaluate first, then save once"):
+            checkpointer.save(1, make_state(1), metadata={}, metric=0.5)
+
+
+@pytest.mark.parametrize(
+    ("state", "metadata", "message"),
+    [
+        ({"a": jnp.zeros(2), "b": 3}, {}, "b is a int"),
+        ({"a": jnp.zeros(2)}, {"loss": float("nan")}, "plain JSON"),
+        ({"a": jnp.zeros(2)}, {"path": Path("x")}, "plain JSON"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_before_anything_is_written(
+    tmp_path, state, metadata, message
+):
+    with Checkpointer(tmp_path) as checkpointer, pytest.raises(ValueError, match=message):
+        checkpointer.save(1, state, metadata=metadata)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["", "checkpoints", "checkpoints/2"])
+def test_a_tree_is_read_from_a_run_its_checkpoints_or_one_step(tmp_path, place):
+    save_steps(tmp_path / "checkpoints", [1, 2])
+    loaded = load_tree(tmp_path / place)
+    wanted = make_state(2).params
+    assert (loaded.step, loaded.metadata) == (2, {"epoch": 2})
+    assert "opt_state" not in loaded.tree
+    assert isinstance(loaded.tree["params"]["scale"], np.ndarray)
+    assert loaded.tree["params"]["scale"].dtype == jnp.bfloat16
+    assert loaded.tree["params"]["scale"].tobytes() == np.array(wanted["scale"]).tobytes()
+    assert loaded.tree["params"]["kernel"].tobytes() == np.array(wanted["kernel"]).tobytes()
+    assert loaded.tree["params"]["blocks"]["0"]["count"].tolist() == [0, 1, 2]
+
+
+def test_the_best_step_or_one_by_number_can_be_read(tmp_path):
+    save_steps(tmp_path, [1, 2, 3], metrics={1: 0.9, 2: 0.1})
+    assert load_tree(tmp_path, step="best").step == 1
+    assert load_tree(tmp_path, step=2).step == 2
+
+
+def test_reading_a_tree_refuses_a_damaged_step_and_changes_nothing(tmp_path):
+    save_steps(tmp_path, [1, 2])
+    victim = flip_a_bit(tmp_path / "2")
+    with pytest.raises(CheckpointDamaged, match=rf"{victim.name}.*Other steps there: \[1\]"):
+        load_tree(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_reading_a_tree_where_there_is_none_says_what_to_give(tmp_path):
+    with pytest.raises(FileNotFoundError, match="give a run's output folder"):
+        load_tree(tmp_path)
+    save_steps(tmp_path, [1])
+    with pytest.raises(FileNotFoundError, match=r"steps there: \[1\]"):
+        load_tree(tmp_path, step=4)
+    with pytest.raises(ValueError, match="'newest'"):
+        load_tree(tmp_path, step="newest")
+
+
+def test_a_folder_that_cannot_be_made_is_reported_before_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="choose another output folder"):
+        check_writable(tmp_path / "file" / "run", bytes_needed=0)
+
+
+def test_too_little_room_is_reported_before_training(tmp_path):
+    with pytest.raises(OSError, match="needs 1000000.00 GB"):
+        check_writable(tmp_path / "run", bytes_needed=10**15)
+
+
+def test_a_writable_folder_is_left_without_a_trace_of_the_check(tmp_path):
+    check_writable(tmp_path / "new" / "run", bytes_needed=1)
+    assert list((tmp_path / "new" / "run").iterdir()) == []
+
+
+def test_the_size_of_a_state_counts_every_byte():
+    shapes = {"a": jax.ShapeDtypeStruct((3, 4), jnp.float32), "b": jnp.zeros(5, jnp.bfloat16)}
+    assert tree_bytes(shapes) == 3 * 4 * 4 + 5 * 2
+
+
+@pytest.mark.parametrize("numbers", [{"keep_latest": 0}, {"keep_best": -1}])
+def test_keeping_fewer_steps_than_possible_is_refused(tmp_path, numbers):
+    with pytest.raises(ValueError, match="keep_"):
+        Checkpointer(tmp_path, **numbers)

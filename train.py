@@ -1,0 +1,138 @@
+"""Train, or evaluate, a model: ``python train.py --config configs/digits.py``.
+
+Running the same command again resumes at the latest checkpoint of the workdir. Any value of the
+config can be replaced: ``--config.optimizer.learning_rate=1e-3``.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from lska_jax import config as configs
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, see configs/.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run. Default: runs/NAME-OF-THE-CONFIG."
+)
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Build abstractly, compile, print sizes and costs, train nothing."
+)
+_EVAL_ONLY = flags.DEFINE_bool("eval_only", False, "Evaluate a checkpoint, train nothing.")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "For --eval_only: run folder or step folder. Default: the workdir."
+)
+_COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of process 0.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes the run has.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+
+USAGE_ERROR = 2
+
+
+def main(argv: list[str]) -> None:
+    """Run what the flags say; mistakes in config or data end in one readable message."""
+    if len(argv) > 1:
+        _fail(f"Unexpected arguments {argv[1:]}; every option starts with --.")
+    try:
+        config = _CONFIG.value
+        configs.check_config(config)
+        _check_data(config)
+        _run(config)
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+
+
+def _run(config) -> None:
+    from lska_jax import parallel
+
+    parallel.start_processes(
+        coordinator_address=_COORDINATOR.value,
+        num_processes=_NUM_PROCESSES.value,
+        process_id=_PROCESS_ID.value,
+    )
+    workdir = Path(_WORKDIR.value or f"runs/{_config_name()}")
+    if _DRY_RUN.value:
+        from lska_jax.training.dry_run import describe_run
+
+        print(describe_run(config))
+    elif _EVAL_ONLY.value:
+        from lska_jax.training.evaluate_only import evaluate_checkpoint
+
+        evaluate_checkpoint(config, workdir=workdir, checkpoint=_CHECKPOINT.value or workdir)
+    else:
+        from lska_jax.training.loop import TrainingStopped, train
+
+        try:
+            train(config, workdir=workdir)
+        except TrainingStopped as error:
+            sys.exit(f"Stopped: {error}")
+
+
+def _check_data(config) -> None:
+    """Compare config and data before jax is imported: cheap, and most mistakes are here."""
+    from lska_jax.data.sources import inspect_source
+
+    for split in (config.data.train_split, config.data.eval_split):
+        try:
+            facts = inspect_source(
+                config.data.source, split=split, data_dir=config.data.data_dir or None
+            )
+        except ValueError as error:
+            if not _DRY_RUN.value:
+                raise
+            print(f"Data not checked: {error}")
+            return
+        configs.check_against_source(
+            config, num_classes=facts.num_classes, num_examples=facts.num_examples, split=split
+        )
+
+
+def _config_name() -> str:
+    return Path(_config_file(sys.argv).split(":")[0]).stem
+
+
+def _config_file(argv: list[str]) -> str:
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        match = re.fullmatch(r"--?config(=(?P<file>.*))?", word)
+        if match:
+            return match["file"] or following
+    return ""
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Parse flags, and say what is allowed where one does not exist or has the wrong type."""
+    if not _config_file(argv) and not any(word.startswith("--help") for word in argv):
+        _fail("--config is missing, as in: python train.py --config configs/digits.py")
+    try:
+        return flags.FLAGS(argv)
+    except AttributeError as error:
+        key = str(error).strip("\"'")
+        _fail(f"Unknown config key {key!r}.")
+    except (flags.Error, ValueError, TypeError, OSError) as error:
+        _fail(str(error))
+    raise AssertionError("unreachable")
+
+
+def _fail(message: str) -> None:
+    print(f"Error: {message}", file=sys.stderr)
+    sys.exit(USAGE_ERROR)
+
+
+def _use_huge_pages() -> None:
+    """Restart once with glibc backing large allocations by huge pages.
+
+    On CPU every step faults its temporaries in anew; with 4 KiB pages that took up to half of the
+    training time. The setting is read when a process starts, hence the restart. Set
+    GLIBC_TUNABLES yourself, to anything, to keep it as it is.
+    """
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+
+
+if __name__ == "__main__":
+    _use_huge_pages()
+    app.run(main, flags_parser=_parse_flags)
