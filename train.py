@@ -6,11 +6,13 @@ config can be replaced: ``--config.optimizer.learning_rate=1e-3``.
 
 import os
 import re
+import runpy
 import sys
 from pathlib import Path
+from typing import NoReturn
 
-from absl import app, flags
-from ml_collections import config_flags
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
 
 from lska_jax import config as configs
 
@@ -34,6 +36,7 @@ USAGE_ERROR = 2
 
 def main(argv: list[str]) -> None:
     """Run what the flags say; mistakes in config or data end in one readable message."""
+    logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         _fail(f"Unexpected arguments {argv[1:]}; every option starts with --.")
     try:
@@ -45,7 +48,7 @@ def main(argv: list[str]) -> None:
         _fail(str(error))
 
 
-def _run(config) -> None:
+def _run(config: ConfigDict) -> None:
     from lska_jax import parallel
 
     parallel.start_processes(
@@ -53,6 +56,9 @@ def _run(config) -> None:
         num_processes=_NUM_PROCESSES.value,
         process_id=_PROCESS_ID.value,
     )
+    import jax
+
+    configs.check_against_devices(config, device_count=jax.device_count())
     workdir = Path(_WORKDIR.value or f"runs/{_config_name()}")
     if _DRY_RUN.value:
         from lska_jax.training.dry_run import describe_run
@@ -71,7 +77,7 @@ def _run(config) -> None:
             sys.exit(f"Stopped: {error}")
 
 
-def _check_data(config) -> None:
+def _check_data(config: ConfigDict) -> None:
     """Compare config and data before jax is imported: cheap, and most mistakes are here."""
     from lska_jax.data.sources import inspect_source
 
@@ -91,32 +97,55 @@ def _check_data(config) -> None:
 
 
 def _config_name() -> str:
-    return Path(_config_file(sys.argv).split(":")[0]).stem
+    return Path(_option(sys.argv, "config").split(":")[0]).stem
 
 
-def _config_file(argv: list[str]) -> str:
+def _option(argv: list[str], name: str) -> str:
+    """Return the value of a flag before flags are parsed, or ""."""
     for word, following in zip(argv, [*argv[1:], ""], strict=True):
-        match = re.fullmatch(r"--?config(=(?P<file>.*))?", word)
-        if match:
-            return match["file"] or following
+        flag, equals, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and flag == name:
+            return value if equals else following
     return ""
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
     """Parse flags, and say what is allowed where one does not exist or has the wrong type."""
-    if not _config_file(argv) and not any(word.startswith("--help") for word in argv):
-        _fail("--config is missing, as in: python train.py --config configs/digits.py")
+    is_help = any(word.lstrip("-").startswith("help") for word in argv[1:])
+    config = None if is_help else _load_checked(argv)
     try:
         return flags.FLAGS(argv)
-    except AttributeError as error:
-        key = str(error).strip("\"'")
-        _fail(f"Unknown config key {key!r}.")
-    except (flags.Error, ValueError, TypeError, OSError) as error:
-        _fail(str(error))
-    raise AssertionError("unreachable")
+    except (flags.Error, ValueError, TypeError) as error:
+        message = str(error).splitlines()[0]
+        key = re.search(r"--config\.([\w.]+)", message)
+        if config is not None and key:
+            message += f". Allowed: {configs.describe_type(config, key[1])}."
+        _fail(message)
 
 
-def _fail(message: str) -> None:
+def _load_checked(argv: list[str]) -> ConfigDict:
+    """Load the config file and check the names of the keys that are overridden."""
+    location = _option(argv, "config")
+    path, _, argument = location.partition(":")
+    if not location:
+        _fail("--config is missing, as in: python train.py --config configs/digits.py")
+    if not Path(path).is_file():
+        found = ", ".join(sorted(map(str, Path("configs").glob("*.py")))) or "none in configs/"
+        _fail(f"There is no config file {path}. Configs here: {found}.")
+    try:
+        config = runpy.run_path(path)["get_config"](argument)
+    except Exception as error:
+        _fail(f"{path} does not load: {type(error).__name__}: {error}")
+    for word in argv[1:]:
+        key = word.lstrip("-").partition("=")[0]
+        if word.startswith("-") and key.startswith("config."):
+            key = key.removeprefix("config.")
+            if not configs.has_key(config, key):
+                _fail(configs.unknown_key_message(config, key))
+    return config
+
+
+def _fail(message: str) -> NoReturn:
     print(f"Error: {message}", file=sys.stderr)
     sys.exit(USAGE_ERROR)
 

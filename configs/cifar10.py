@@ -18,9 +18,9 @@ def get_config(argument: str = "") -> ConfigDict:
     config.model.name = "van_lska_tiny"
     config.model.k = parse_argument(argument)["k"]
     config.model.num_classes = 10
-    config.model.dims = (32, 64, 128, 192)
-    config.model.depths = (1, 2, 3, 1)
-    config.model.ffn_ratios = (4, 4, 4, 4)
+    config.model.dims = (32, 64, 128)
+    config.model.depths = (1, 2, 4)
+    config.model.ffn_ratios = (4, 4, 4)
     config.model.stem_stride = 2
     config.model.drop_path_rate = 0.0
 

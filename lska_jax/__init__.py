@@ -1,8 +1,8 @@
 """Large-kernel attention for JAX: LSKA, LKA and the Visual Attention Network in Flax NNX.
 
-    from lska_jax import LSKA, create_model
+from lska_jax import LSKA, create_model
 
-    model = create_model("van_lska_tiny", k=23, num_classes=10)
+model = create_model("van_lska_tiny", k=23, num_classes=10)
 """
 
 from typing import TYPE_CHECKING

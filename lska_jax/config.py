@@ -156,7 +156,14 @@ def unknown_key_message(config: ConfigDict, key: str) -> str:
 
 def has_key(config: ConfigDict, key: str) -> bool:
     """Tell whether a dotted key names a value of the config."""
-    return key in set(_leaf_keys(config))
+    return key in _leaf_keys(config)
+
+
+def describe_type(config: ConfigDict, key: str) -> str:
+    """Return which values a dotted key takes, with its present value as an example."""
+    group, _, name = key.rpartition(".")
+    parent = config[group] if group else config
+    return f"{parent.get_type(name).__name__}, as in {key}={parent[name]!r}"
 
 
 def check_config(config: ConfigDict) -> None:
@@ -221,8 +228,7 @@ def check_against_source(
 
 def _leaf_keys(config: ConfigDict, prefix: str = "") -> Sequence[str]:
     keys: list[str] = []
-    for name in config:
-        value = config[name] if config.get_ref(name).get() is not None else None
+    for name, value in config.items():
         if isinstance(value, ConfigDict):
             keys += _leaf_keys(value, f"{prefix}{name}.")
         else:

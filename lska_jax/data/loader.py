@@ -4,23 +4,32 @@ Everything is a function of (seed, step): global batch number ``step`` holds the
 the same order with the same augmentation however many processes share it, so resuming at a step
 needs no saved iterator. Training runs through an endless sequence of reshuffled epochs and no
 example is dropped at their seams; evaluation visits every example once, padded and masked.
+
+Order and random numbers are Grain's (https://google-grain.readthedocs.io). Threads and worker
+processes build batches in parts of 32 rows: the first batch is there sooner, and stopping never
+waits for more than a part.
 """
 
 import dataclasses
+import inspect
+import itertools
 import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import grain
 import numpy as np
 
-from lska_jax.data.augment import EvalTransform
 from lska_jax.data.decode import BrokenImage
 from lska_jax.data.sources import Source
+from lska_jax.data.workers import prefetch_in_workers
 
 # Padding rows of the last evaluation batch carry this index; a broken image keeps its own.
 _PADDING_INDEX = -1
+_ROWS_PER_PART = 32
 _READ_AHEAD_BATCHES = 4
+_THREADS = 2
 
 
 class HostBatch(TypedDict):
@@ -39,14 +48,18 @@ class HostBatch(TypedDict):
     index: np.ndarray
 
 
+class ExampleError(RuntimeError):
+    """Raised where an example can be neither read nor declared broken; names the example."""
+
+
 def default_num_workers(cpu_count: int | None = None) -> int:
-    """Return how many worker processes to decode with: one a core beyond the first two, up to 16.
+    """Return how many worker processes to decode with: one a core beyond the first two, up to 64.
 
     Threads in the process itself (0 workers) are the faster choice on two cores, where a worker
     only competes with the computation; ``python -m lska_jax.data.bench`` measures your machine.
     """
     count = cpu_count or len(os.sched_getaffinity(0))
-    return max(0, min(16, count - 2))
+    return max(0, min(64, count - 2))
 
 
 def train_batches(
@@ -55,22 +68,32 @@ def train_batches(
     *,
     global_batch_size: int,
     seed: int,
-    rows: Sequence[int] | None = None,
+    rows: Sequence[int] | np.ndarray | None = None,
     start_step: int = 0,
     stop_step: int | None = None,
     num_workers: int = 0,
 ) -> Iterator[HostBatch]:
     """Yield this process's rows of global batches ``start_step``, ``start_step + 1``, ...
 
+    Reading begins with the first ``next``; closing or dropping the iterator ends it.
+
     Args:
       source: the examples.
-      transform: (encoded or uint8 image, generator) -> uint8 (S, S, C).
+      transform: (encoded or uint8 image, generator) -> uint8 (S, S, C). Its attributes
+        ``image_size`` and ``channels`` tell the shape.
       global_batch_size: examples of a step over all processes.
-      seed: decides order and augmentation, together with the step.
+      seed: decides order and augmentation, together with the step; in [0, 2**32).
       rows: which rows of the global batch this process holds; None is all of them.
       start_step: first global step; resuming is starting here.
       stop_step: step to stop before; None never stops.
-      num_workers: worker processes; 0 reads with threads of this process.
+      num_workers: worker processes; 0 reads with threads of this process. A program that uses
+        workers starts from a file with an ``if __name__ == "__main__":`` guard.
+
+    Raises:
+      ValueError: an argument is out of its range, or there is too little shared memory.
+      ExampleError: while iterating, if reading or transforming an example fails otherwise than
+        with ``BrokenImage``.
+      RuntimeError: while iterating, if a worker process dies.
     """
     examples = (
         grain.MapDataset.range(len(source))
@@ -79,9 +102,13 @@ def train_batches(
         .repeat()
         .random_map(_ReadAugmented(source, transform))
     )
+    _check_batch_size(global_batch_size)
+    if start_step < 0:
+        raise ValueError(f"start_step is {start_step}; steps count from 0.")
     return _batches(
         examples,
-        rows=range(global_batch_size) if rows is None else rows,
+        transform,
+        rows=rows,
         global_batch_size=global_batch_size,
         steps=range(start_step, 2**40 if stop_step is None else stop_step),
         num_workers=num_workers,
@@ -93,61 +120,125 @@ def eval_batches(
     transform: Callable[[Any], np.ndarray],
     *,
     global_batch_size: int,
-    rows: Sequence[int] | None = None,
+    rows: Sequence[int] | np.ndarray | None = None,
     num_workers: int = 0,
 ) -> Iterator[HostBatch]:
     """Yield this process's rows of the batches that visit every example exactly once.
 
     The last batch is padded to full size with masked rows, so every process sees the same number
-    of batches of one shape. Arguments are those of ``train_batches``.
+    of batches of one shape. Arguments and errors are those of ``train_batches``.
     """
+    _check_batch_size(global_batch_size)
     num_batches = -(-len(source) // global_batch_size)
     examples = grain.MapDataset.range(num_batches * global_batch_size).map(
         _ReadOrPad(source, transform)
     )
     return _batches(
         examples,
-        rows=range(global_batch_size) if rows is None else rows,
+        transform,
+        rows=rows,
         global_batch_size=global_batch_size,
         steps=range(num_batches),
         num_workers=num_workers,
     )
 
 
+class _Example(NamedTuple):
+    image: np.ndarray
+    label: int
+    is_usable: bool
+    position: int
+
+
 def _batches(
     examples: grain.MapDataset,
+    transform: Any,
     *,
-    rows: Sequence[int],
+    rows: Sequence[int] | np.ndarray | None,
     global_batch_size: int,
     steps: range,
     num_workers: int,
 ) -> Iterator[HostBatch]:
-    selected = _RowsOfSteps(examples, np.asarray(rows), global_batch_size, steps)
-    batched = grain.MapDataset.source(selected).batch(len(rows))
-    if not num_workers:
-        threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=_READ_AHEAD_BATCHES)
-        return iter(batched.to_iter_dataset(threads))
-    # Workers take whole batches in turn, which keeps the order of steps.
-    workers = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
-    one_thread = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    return iter(batched.to_iter_dataset(one_thread).mp_prefetch(workers))
+    wanted = np.arange(global_batch_size) if rows is None else np.asarray(rows)
+    if not len(wanted) or wanted.min() < 0 or wanted.max() >= global_batch_size:
+        raise ValueError(
+            f"rows {wanted.tolist()} of a global batch of {global_batch_size}: give at least one, "
+            f"each in [0, {global_batch_size})."
+        )
+    if num_workers < 0:
+        raise ValueError(f"num_workers is {num_workers}; give 0 (threads) or more.")
+    parts = _Parts(examples, wanted, global_batch_size, steps)
+    read_ahead = min(len(parts), _READ_AHEAD_BATCHES * parts.per_step)
+    # More workers than parts to read ahead would have nothing to do.
+    num_workers = min(num_workers, read_ahead)
+    dataset = grain.MapDataset.source(parts)
+    if num_workers:
+        part_rows = min(_ROWS_PER_PART, len(wanted))
+        read = prefetch_in_workers(
+            dataset,
+            num_workers=num_workers,
+            read_ahead=read_ahead,
+            element_bytes=part_rows * transform.image_size**2 * transform.channels,
+        )
+    else:
+        read = dataset.to_iter_dataset(
+            grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=max(_THREADS, read_ahead))
+        )
+    return _join_parts(read, parts)
+
+
+def _check_batch_size(size: int) -> None:
+    if size < 1:
+        raise ValueError(f"global_batch_size is {size}; give at least 1.")
 
 
 @dataclasses.dataclass(frozen=True)
-class _RowsOfSteps:
-    """A random-access view: the wanted rows of the wanted steps, one example an index."""
+class _Parts:
+    """A random-access view: the wanted rows of the wanted steps, at most 32 at a time."""
 
     examples: grain.MapDataset
     rows: np.ndarray
     global_batch_size: int
     steps: range
 
+    @property
+    def per_step(self) -> int:
+        return -(-len(self.rows) // _ROWS_PER_PART)
+
     def __len__(self) -> int:
-        return len(self.steps) * len(self.rows)
+        return len(self.steps) * self.per_step
 
     def __getitem__(self, index: int) -> HostBatch:
-        step, row = divmod(int(index), len(self.rows))
-        return self.examples[self.steps[step] * self.global_batch_size + int(self.rows[row])]
+        step, part = divmod(int(index), self.per_step)
+        start = self.steps[step] * self.global_batch_size
+        rows = self.rows[part * _ROWS_PER_PART : (part + 1) * _ROWS_PER_PART]
+        examples = [self.examples[start + row] for row in rows.tolist()]
+        return HostBatch(
+            image=np.stack([example.image for example in examples]),
+            label=np.array([example.label for example in examples], np.int32),
+            mask=np.array([example.is_usable for example in examples], bool),
+            index=np.array([example.position for example in examples], np.int64),
+        )
+
+
+def _join_parts(dataset: grain.IterDataset, parts: _Parts) -> Iterator[HostBatch]:
+    """Yield whole batches; reading ends with this generator, however it ends."""
+    iterator = iter(dataset)
+    try:
+        for _ in parts.steps:
+            yield _concatenate(list(itertools.islice(iterator, parts.per_step)))
+    finally:
+        iterator.close()
+
+
+def _concatenate(parts: Sequence[HostBatch]) -> HostBatch:
+    # A copy in any case: what workers send lies in shared memory, which is scarce.
+    return HostBatch(
+        image=np.concatenate([part["image"] for part in parts]),
+        label=np.concatenate([part["label"] for part in parts]),
+        mask=np.concatenate([part["mask"] for part in parts]),
+        index=np.concatenate([part["index"] for part in parts]),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,8 +246,8 @@ class _ReadAugmented(grain.transforms.RandomMap):
     source: Source
     transform: Callable[[Any, np.random.Generator], np.ndarray]
 
-    def random_map(self, element: int, rng: np.random.Generator) -> HostBatch:
-        return _read(self.source, lambda image: self.transform(image, rng), element)
+    def random_map(self, element: int, rng: np.random.Generator) -> _Example:
+        return _read(self.source, element, self.transform, rng)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,39 +255,43 @@ class _ReadOrPad(grain.transforms.Map):
     source: Source
     transform: Callable[[Any], np.ndarray]
 
-    def map(self, element: int) -> HostBatch:
+    def map(self, element: int) -> _Example:
         if element < len(self.source):
-            return _read(self.source, self.transform, element)
+            return _read(self.source, element, self.transform)
         return _masked_example(self.transform, _PADDING_INDEX)
 
 
-def _read(source: Source, transform: Callable[[Any], np.ndarray], index: int) -> HostBatch:
-    record = source[index]
+def _read(
+    source: Source, index: int, transform: Callable[..., np.ndarray], *rng: np.random.Generator
+) -> _Example:
     try:
-        image = transform(record.image)
+        record = source[index]
+        return _Example(transform(record.image, *rng), record.label, True, index)
     except BrokenImage:
         return _masked_example(transform, index)
-    return HostBatch(
-        image=image,
-        label=np.int32(record.label),  # type: ignore[typeddict-item]
-        mask=np.bool_(True),  # type: ignore[typeddict-item]
-        index=np.int64(index),  # type: ignore[typeddict-item]
-    )
+    except Exception as error:
+        failure = ExampleError(f"{_path(source, index)}: {type(error).__name__}: {error}")
+        # Text survives the way out of a worker process, where any exception need not: one that
+        # cannot be pickled would leave the reader waiting forever.
+        failure.add_note(f"Caused by:\n{traceback.format_exc()}")
+        raise failure from None
 
 
-def _masked_example(transform: Any, index: int) -> HostBatch:
+def _path(source: Source, index: int) -> str:
+    try:
+        return source.path(index)
+    except Exception:
+        return f"{source.name}#{index}"
+
+
+def _masked_example(transform: Any, index: int) -> _Example:
     shape = (transform.image_size, transform.image_size, transform.channels)
-    return HostBatch(
-        # Mid-grey is what normalisation maps to about zero: it hardly moves BatchNorm's statistics.
-        image=np.full(shape, 128, np.uint8),
-        label=np.int32(0),  # type: ignore[typeddict-item]
-        mask=np.bool_(False),  # type: ignore[typeddict-item]
-        index=np.int64(index),  # type: ignore[typeddict-item]
-    )
+    # Mid-grey is what normalisation maps to about zero: it hardly moves BatchNorm's statistics.
+    return _Example(np.full(shape, 128, np.uint8), 0, False, index)
 
 
 class BrokenImages:
-    """The undecodable images met so far, each named once.
+    """The undecodable images met so far, each named once; ``len`` counts them.
 
     Args:
       source: the source whose indices the batches carry.
@@ -216,6 +311,10 @@ class BrokenImages:
         self._report = report
         self._reasons: dict[int, str] = {}
 
+    def __len__(self) -> int:
+        """Return how many different images were broken."""
+        return len(self._reasons)
+
     def note(self, batch: HostBatch) -> None:
         """Record and report the broken images of a batch."""
         broken = batch["index"][~batch["mask"] & (batch["index"] != _PADDING_INDEX)]
@@ -223,23 +322,21 @@ class BrokenImages:
             if index not in self._reasons:
                 self._reasons[index] = self._reason(index)
                 self._report(
-                    f"Broken image left out: {self._source.path(index)} ({self._reasons[index]})"
+                    f"Broken image left out: {_path(self._source, index)} ({self._reasons[index]})"
                 )
 
     def listing(self, *, limit: int = 50) -> str:
         """Return the broken images' paths and reasons, one a line."""
-        lines = [f"  {self._source.path(i)} ({why})" for i, why in self._reasons.items()]
-        more = [f"  ... and {len(lines) - limit} more"] if len(lines) > limit else []
-        return "\n".join(lines[:limit] + more)
+        shown = itertools.islice(self._reasons.items(), limit)
+        lines = [f"  {_path(self._source, index)} ({reason})" for index, reason in shown]
+        more = [f"  ... and {len(self) - limit} more"] if len(self) > limit else []
+        return "\n".join(lines + more)
 
     def _reason(self, index: int) -> str:
-        generator = () if _is_deterministic(self._transform) else (np.random.default_rng(0),)
+        is_random = len(inspect.signature(self._transform).parameters) > 1
+        generator = (np.random.default_rng(0),) if is_random else ()
         try:
             self._transform(self._source[index].image, *generator)
-        except BrokenImage as error:
+        except Exception as error:
             return str(error)
         return "decoded at a second attempt"
-
-
-def _is_deterministic(transform: Callable[..., np.ndarray]) -> bool:
-    return isinstance(transform, EvalTransform)

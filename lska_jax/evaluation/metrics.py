@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
@@ -12,13 +11,13 @@ class EvalSums(NamedTuple):
     """Sums over counted examples; add them up, then call ``means``.
 
     Attributes:
-      count: () int32, examples counted.
+      examples: () int32, how many were counted.
       top1: () int32, of them with the label ranked first.
       top5: () int32, of them with the label among the first five.
       loss: () float32, sum of the cross-entropies.
     """
 
-    count: Int[Array, ""]
+    examples: Int[Array, ""]
     top1: Int[Array, ""]
     top5: Int[Array, ""]
     loss: Float[Array, ""]
@@ -38,7 +37,7 @@ class EvalSums(NamedTuple):
         Raises:
           ValueError: no example was counted.
         """
-        count = int(self.count)
+        count = int(self.examples)
         if count == 0:
             raise ValueError("No example was counted: every image was masked out or missing.")
         return {
@@ -68,7 +67,7 @@ def eval_sums(
     rank = jnp.where(jnp.all(jnp.isfinite(logits), axis=1), rank, logits.shape[1])
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return EvalSums(
-        count=jnp.sum(mask, dtype=jnp.int32),
+        examples=jnp.sum(mask, dtype=jnp.int32),
         top1=jnp.sum(mask & (rank < 1), dtype=jnp.int32),
         top5=jnp.sum(mask & (rank < 5), dtype=jnp.int32),
         loss=jnp.sum(jnp.where(mask, losses, 0.0), dtype=jnp.float32),

@@ -59,21 +59,19 @@ class ModelFunctions:
     """
 
     def __init__(self, model: nnx.Module):
-        self._train_graph, params, stats, self._rest = nnx.split(
-            nnx.view(model, deterministic=False, use_running_average=False, raise_if_not_found=False),
-            nnx.Param,
-            nnx.BatchStat,
-            ...,
-        )
-        self._eval_graph, *_ = nnx.split(
-            nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False),
-            nnx.Param,
-            nnx.BatchStat,
-            ...,
-        )
+        def split(*, is_training: bool) -> Any:
+            mode = nnx.view(
+                model,
+                deterministic=not is_training,
+                use_running_average=not is_training,
+                raise_if_not_found=False,
+            )
+            return nnx.split(mode, nnx.Param, nnx.BatchStat, ...)
+
+        self._train_graph, self._params, self._stats, rest = split(is_training=True)
+        self._eval_graph, *_ = split(is_training=False)
         # An abstract model has abstract random streams; calls bring their own keys anyway.
-        self._rest = jax.tree.map(_concrete, self._rest)
-        self._params_template, self._stats_template = params, stats
+        self._rest = jax.tree.map(_concrete, rest)
 
     def train(
         self,
@@ -107,8 +105,8 @@ class ModelFunctions:
     def _merge(self, graph: nnx.GraphDef, params: FlatArrays, stats: FlatArrays) -> Any:
         return nnx.merge(
             graph,
-            _restore(self._params_template, params),
-            _restore(self._stats_template, stats),
+            _restore(self._params, params),
+            _restore(self._stats, stats),
             self._rest,
             copy=True,
         )

@@ -21,7 +21,9 @@ LAYER_NORM_EPSILON = 1e-6
 LAYER_SCALE_INIT = 1e-2
 
 
-def fan_out_normal(kernel_height: int, kernel_width: int, features_per_group: int) -> nnx.Initializer:
+def fan_out_normal(
+    kernel_height: int, kernel_width: int, features_per_group: int
+) -> nnx.Initializer:
     """Return the reference's init of convolutions: normal, std sqrt(2 / fan_out)."""
     fan_out = kernel_height * kernel_width * features_per_group
     return nnx.initializers.normal(stddev=math.sqrt(2.0 / fan_out))
@@ -80,7 +82,9 @@ class DepthwiseConv(nnx.Module):
         rngs: nnx.Rngs,
     ):
         initializer = fan_out_normal(*kernel_size, 1)
-        self.kernel = nnx.Param(initializer(rngs.params(), (*kernel_size, 1, channels), jnp.float32))
+        self.kernel = nnx.Param(
+            initializer(rngs.params(), (*kernel_size, 1, channels), jnp.float32)
+        )
         self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
         self.dilation = dilation
         self.dtype = dtype

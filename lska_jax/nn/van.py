@@ -4,7 +4,7 @@ Reads config -> block -> stage -> model. Images and maps are NHWC.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from flax import nnx
@@ -227,11 +227,23 @@ class VAN(nnx.Module):
           images: (B, H, W, in_channels), normalised, any height and width.
           rngs: keys for dropout and drop path in training mode; None takes the model's own.
 
+        Raises:
+          ValueError: images of another rank or number of channels.
+
         Returns:
           One (B, ceil(H / s), ceil(W / s), dims[i]) a stage in the compute dtype, with
           s = 4, 8, 16, 32 at the paper's stem stride.
         """
-        return list(self._stage_outputs(images, rngs))
+        if images.ndim != 4 or images.shape[-1] != self.config.in_channels:
+            raise ValueError(
+                f"images must have shape (B, H, W, {self.config.in_channels}), got {images.shape}."
+            )
+        maps = []
+        x = images.astype(self.config.dtype)
+        for stage in self.stages:
+            x = stage(x, rngs=rngs)
+            maps.append(x)
+        return maps
 
     def head(
         self, features: Float[Array, "batch height width channels"]
@@ -256,20 +268,7 @@ class VAN(nnx.Module):
           images: (B, H, W, in_channels), normalised, any height and width.
           rngs: keys for dropout and drop path in training mode; None takes the model's own.
         """
-        x = images
-        for x in self._stage_outputs(images, rngs):
-            pass
-        return self.head(x)
-
-    def _stage_outputs(self, images: Array, rngs: nnx.Rngs | None) -> Iterator[Array]:
-        if images.ndim != 4 or images.shape[-1] != self.config.in_channels:
-            raise ValueError(
-                f"images must have shape (B, H, W, {self.config.in_channels}), got {images.shape}."
-            )
-        x = images.astype(self.config.dtype)
-        for stage in self.stages:
-            x = stage(x, rngs=rngs)
-            yield x
+        return self.head(self.features(images, rngs=rngs)[-1])
 
 
 def _classifier(config: VANConfig, rngs: nnx.Rngs) -> nnx.Linear:

@@ -10,20 +10,26 @@ What this module adds to Orbax, which writes and reads the arrays:
 - errors that name the step, the folder and the last good step.
 
 A folder of checkpoints has one writer: the run that owns it. Read it from elsewhere with
-`load_tree`, which changes nothing. With several JAX processes, every process
-makes the same calls; process 0 alone hashes, verifies and cleans.
+`load_tree`, which changes nothing. With several JAX processes, every process makes the
+same calls; process 0 alone hashes, verifies and cleans.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from lska_jax.training.checkpoint_errors import (
+    CheckpointDamaged,
+    CheckpointMismatch,
+    CheckpointSaveFailed,
+    CheckpointWarning,
+    failed_save,
+)
 from lska_jax.training.checkpoint_folders import (
     UNFINISHED_SUFFIX,
     check_writable,
@@ -33,7 +39,6 @@ from lska_jax.training.checkpoint_folders import (
 )
 from lska_jax.training.checkpoint_manifest import (
     STATE_NAME,
-    CheckpointDamaged,
     ManifestError,
     canonical_metadata,
     find_damage,
@@ -42,6 +47,7 @@ from lska_jax.training.checkpoint_manifest import (
 )
 from lska_jax.training.load_tree import LoadedTree, load_tree
 from lska_jax.training.orbax_quiet import quiet_orbax
+from lska_jax.training.processes import is_main_process, value_of_main, wait_for_all
 from lska_jax.training.tree_difference import describe_tree, tree_bytes, tree_difference
 
 __all__ = [
@@ -58,18 +64,6 @@ __all__ = [
 ]
 
 _METRIC_NAME = "metric"
-
-
-class CheckpointMismatch(ValueError):
-    """The checkpoint holds another structure, other shapes or other data types."""
-
-
-class CheckpointSaveFailed(RuntimeError):
-    """A checkpoint could not be written; steps saved before are untouched."""
-
-
-class CheckpointWarning(UserWarning):
-    """Something was wrong with a checkpoint, and the run goes on without it."""
 
 
 class Checkpointer:
@@ -114,10 +108,11 @@ class Checkpointer:
         self._asynchronous = asynchronous
         self._pending: tuple[int, Any] | None = None
         self._failure: CheckpointSaveFailed | None = None
+        self._verified: set[int] = set()
         check_writable(self._directory, bytes_needed=0)
-        if _is_main():
+        if is_main_process():
             remove_debris(self._directory)
-        _barrier("lska_jax:checkpoints_cleaned")
+        wait_for_all("lska_jax:checkpoints_cleaned")
         policies = ocp.training.preservation_policies
         self._orbax = ocp.training.Checkpointer(
             self._directory,
@@ -157,6 +152,7 @@ class Checkpointer:
             step: global step, not negative.
             state: pytree of arrays (dictionaries, NamedTuples, dataclasses), sharded or not.
             metadata: JSON values to find again with the state: configuration, model name, epoch.
+                Numbers that are not finite come back as None.
             metric: score of this step, higher is better; None or a non-finite value where there
                 is none.
 
@@ -174,7 +170,7 @@ class Checkpointer:
         if metric is not None and not math.isfinite(metric):
             metric = None
         if step in self.all_steps():
-            saved_metric = read_manifest(self._directory / str(step))["metric"]
+            saved_metric = read_manifest(self._folder(step))["metric"]
             if metric is not None and metric != saved_metric:
                 raise ValueError(
                     f"step {step} is already saved in {self._directory} with metric "
@@ -233,13 +229,11 @@ class Checkpointer:
                 f"steps there: {', '.join(map(str, steps)) or 'none'}"
             )
         step = self._choose_intact(steps[::-1] if step is None else [step])
-        saved = self._ocp.metadata(
-            self._directory / str(step), checkpointable_name=STATE_NAME
-        ).metadata
+        saved = self._ocp.metadata(self._folder(step), checkpointable_name=STATE_NAME).metadata
         differences = tree_difference(saved, abstract_state, limit=0)
         if differences:
             raise CheckpointMismatch(
-                f"{self._directory / str(step)} is a checkpoint of another model or setting; "
+                f"{self._folder(step)} is a checkpoint of another model or setting; "
                 f"nothing was loaded. {len(differences)} differences:\n  "
                 + "\n  ".join(differences)
             )
@@ -256,7 +250,7 @@ class Checkpointer:
         """
         self.wait()
         try:
-            return read_manifest(self._directory / str(step))["metadata"]
+            return read_manifest(self._folder(step))["metadata"]
         except ManifestError as error:
             raise FileNotFoundError(f"no metadata of step {step}: {error}") from error
 
@@ -264,6 +258,19 @@ class Checkpointer:
         """Return the newest complete step, or None."""
         steps = self.all_steps()
         return steps[-1] if steps else None
+
+    def latest_intact_step(self) -> int | None:
+        """Return the newest step whose files are what was saved, or None if there is no step.
+
+        This is where `restore` goes on from. Damaged steps newer than it are renamed to
+        `<step>.damaged`, with a warning that names the files.
+
+        Raises:
+            CheckpointDamaged: there are steps, and every one is damaged.
+        """
+        self.wait()
+        steps = self.all_steps()
+        return self._choose_intact(steps[::-1]) if steps else None
 
     def best_step(self) -> int | None:
         """Return the step with the highest metric (the newest of equals), or None."""
@@ -326,21 +333,25 @@ class Checkpointer:
             # The body's own error matters more; this one must not hide it.
             warnings.warn(str(failure), CheckpointWarning, stacklevel=2)
 
+    def _folder(self, step: int) -> Path:
+        return self._directory / str(step)
+
     def _choose_intact(self, candidates: list[int]) -> int:
         """Return the first intact step of `candidates`; all processes get the same answer."""
         chosen = -1
         report: list[str] = []
-        if _is_main():
+        if is_main_process():
             for step in candidates:
-                damage = find_damage(self._directory / str(step))
+                damage = [] if step in self._verified else find_damage(self._folder(step))
                 if not damage:
+                    self._verified.add(step)
                     chosen = step
                     break
                 report.append(f"step {step}: " + "; ".join(damage))
             if chosen >= 0:
                 for step in candidates[: len(report)]:
-                    set_aside(self._directory / str(step))
-        chosen = _broadcast(chosen)
+                    set_aside(self._folder(step))
+        chosen = value_of_main(chosen)
         if chosen < 0:
             others = [step for step in self.all_steps() if step not in candidates]
             raise CheckpointDamaged(
@@ -352,8 +363,9 @@ class Checkpointer:
                     else "Restore the folder from a copy, or move it away to start afresh."
                 )
             )
-        if chosen != candidates[0]:
-            self._orbax.reload()
+        # Orbax remembers the steps it saw. Another process may have listed them after process 0
+        # renamed some, so none of them can tell by itself whether that list is out of date.
+        self._orbax.reload()
         if report:
             warnings.warn(
                 f"DAMAGED CHECKPOINT, an older one is used. {' | '.join(report)}. Going on from "
@@ -365,18 +377,8 @@ class Checkpointer:
         return chosen
 
     def _save_failed(self, step: int, error: BaseException) -> CheckpointSaveFailed:
-        last_good = self.latest_step()
-        try:
-            free = f"{shutil.disk_usage(self._directory).free / 1e9:.2f} GB are free"
-        except OSError as problem:
-            free = f"its disk cannot be asked for free space ({problem})"
-        self._failure = CheckpointSaveFailed(
-            f"saving step {step} to {self._directory} failed ({_first_line(error)}); {free}. "
-            + (
-                f"The last good step is {last_good}: make room, then run the same command again."
-                if last_good is not None
-                else "No step was saved before it."
-            )
+        self._failure = failed_save(
+            self._directory, step=step, error=error, last_good=self.latest_step()
         )
         return self._failure
 
@@ -392,35 +394,3 @@ def _with_shardings(abstract_state: Any) -> Any:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     return jax.tree.map(place, abstract_state)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-
-
-def _is_main() -> bool:
-    import jax
-
-    return jax.process_index() == 0
-
-
-def _barrier(name: str) -> None:
-    import jax
-
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
-
-
-def _broadcast(value: int) -> int:
-    """Return process 0's `value` on every process."""
-    import jax
-
-    if jax.process_count() == 1:
-        return value
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))

@@ -27,25 +27,22 @@ class ManifestError(ValueError):
     """A manifest that is missing, cannot be read, or was changed after it was written."""
 
 
-class CheckpointDamaged(RuntimeError):
-    """A checkpoint's files are not what was saved, and no other step may stand in for it."""
-
-
 def canonical_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `metadata` as JSON keeps it (tuples become lists, keys strings).
+    """Return `metadata` as JSON keeps it: tuples become lists, keys strings, NaN None.
 
     Args:
         metadata: what the caller wants to find next to the arrays; any JSON values.
 
     Raises:
-        ValueError: a value JSON cannot hold, NaN and infinity included.
+        ValueError: a value JSON cannot hold.
     """
     try:
-        return json.loads(json.dumps(dict(metadata), allow_nan=False))
+        # A loss that is not a number must not cost the checkpoint it is reported with.
+        return json.loads(json.dumps(dict(metadata)), parse_constant=lambda name: None)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"checkpoint metadata must be plain JSON (str, finite numbers, bool, None, lists and "
-            f"dicts), but {error}. Convert such values before saving."
+            f"checkpoint metadata must be plain JSON (str, numbers, bool, None, lists and dicts), "
+            f"but {error}. Convert such values before saving."
         ) from error
 
 

@@ -38,7 +38,7 @@ def load_for_finetuning(model: VAN, path: str | Path) -> str:
       FileNotFoundError: there is no checkpoint.
       CheckpointMismatch: anything but the size of the head differs; every difference is listed.
     """
-    loaded = load_tree(path, step="latest")
+    loaded = load_tree(path, step="best")
     arrays = evaluation_arrays(loaded.tree)
     wanted = {**parameters(model), **batch_stats(model)}
     new_head = [

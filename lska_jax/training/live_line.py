@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from io import TextIOBase
 from typing import TextIO
 
 _SECONDS_BETWEEN_REFRESHES = 0.2
@@ -30,7 +31,10 @@ class LiveLine:
     """
 
     def __init__(
-        self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        stream: TextIO | TextIOBase | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = sys.stdout if stream is None else stream
         self._clock = clock

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+from lska_jax.training.checkpoint_errors import CheckpointDamaged
 from lska_jax.training.checkpoint_folders import step_folders
 from lska_jax.training.checkpoint_manifest import (
     MANIFEST_NAME,
     STATE_NAME,
-    CheckpointDamaged,
     ManifestError,
     find_damage,
     read_manifest,
@@ -45,14 +45,15 @@ class LoadedTree(NamedTuple):
 def load_tree(
     path: str | Path,
     *,
-    step: int | Literal["latest", "best"] = "latest",
+    step: int | str = "latest",
     skip: Sequence[str] = ("opt_state",),
 ) -> LoadedTree:
     """Read a checkpoint as nested dictionaries of NumPy arrays.
 
     Args:
         path: a run's output folder, its `checkpoints` folder, or one step's folder.
-        step: which step of a folder that holds several; ignored for one step's folder.
+        step: which step of a folder that holds several: a number, "latest" or "best".
+            Ignored for one step's folder.
         skip: top-level names of the state that are not read from the disk.
 
     Raises:
@@ -90,7 +91,7 @@ def load_tree(
     return LoadedTree(tree, manifest["metadata"], manifest["step"], folder)
 
 
-def find_step_folder(path: str | Path, *, step: int | Literal["latest", "best"] = "latest") -> Path:
+def find_step_folder(path: str | Path, *, step: int | str = "latest") -> Path:
     """Return the folder of one step, given a run's folder, its `checkpoints`, or the step itself.
 
     Raises:

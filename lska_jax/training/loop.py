@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,9 @@ def train(config: ConfigDict, *, workdir: str | Path) -> dict[str, float]:
         keep_best=config.training.keep_best,
     ) as checkpointer:
         start_step = checkpointer.latest_step() or 0
-        with _reporter(run, workdir, start_step) as reporter:
+        with make_reporter(
+            run, workdir, start_step=start_step, writers=config.training.writers
+        ) as reporter:
             _save_config(config, workdir, reporter)
             state, metadata = _restore_or_initialise(run, checkpointer, reporter)
             if int(state.step) >= run.total_steps:
@@ -183,9 +185,7 @@ class Trainer:
 
     def _save(self, step: int, state: TrainState, evaluation: Mapping[str, float]) -> None:
         metadata = {"config": self._run.config.to_dict(), "evaluation": dict(evaluation)}
-        self._checkpointer.save(
-            step, state, metadata=metadata, metric=evaluation.get("eval/top1")
-        )
+        self._checkpointer.save(step, state, metadata=metadata, metric=evaluation.get("eval/top1"))
 
 
 class Evaluator:
@@ -226,12 +226,28 @@ class Evaluator:
                 progress.advance()
         for sums in in_flight:
             total += jax.device_get(sums)
-        broken = len(self._source) - int(total.count)
+        broken = len(self._source) - int(total.examples)
         if broken > config.data.max_broken_fraction * len(self._source):
             raise TrainingStopped(_too_many_broken(broken, self._source, self._broken))
         evaluation = {f"eval/{name}": value for name, value in total.means().items()}
         self._reporter.evaluation(step, evaluation)
         return evaluation
+
+
+def make_reporter(run: Run, workdir: Path, *, start_step: int, writers: Sequence[str]) -> Reporter:
+    """Return the reporter of a run; only the first process writes."""
+    return Reporter(
+        workdir,
+        total_steps=run.total_steps,
+        steps_per_epoch=run.steps_per_epoch,
+        global_batch_size=run.config.training.batch_size,
+        start_step=start_step,
+        is_main=jax.process_index() == 0,
+        log_every_steps=run.config.training.log_every_steps,
+        writers=writers,
+        run_name=workdir.name,
+        config=run.config.to_dict(),
+    )
 
 
 def _restore_or_initialise(
@@ -267,22 +283,6 @@ def _on_devices(
         broken.note(batch)
         arrays = {name: batch[name] for name in ("image", "label", "mask")}  # type: ignore[literal-required]
         yield parallel.to_global(arrays, sharding, global_batch_size=global_batch_size)
-
-
-def _reporter(run: Run, workdir: Path, start_step: int) -> Reporter:
-    training = run.config.training
-    return Reporter(
-        workdir,
-        total_steps=run.total_steps,
-        steps_per_epoch=run.steps_per_epoch,
-        global_batch_size=training.batch_size,
-        start_step=start_step,
-        is_main=jax.process_index() == 0,
-        log_every_steps=training.log_every_steps,
-        writers=training.writers,
-        run_name=workdir.name,
-        config=run.config.to_dict(),
-    )
 
 
 def _reporting(reporter: Reporter) -> Any:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from io import TextIOBase
 from pathlib import Path
 from types import TracebackType
 from typing import Any, SupportsFloat, TextIO
@@ -93,7 +94,7 @@ class Reporter:
         writers: Sequence[str] = ("jsonl", "tensorboard"),
         run_name: str,
         config: Mapping[str, Any],
-        stream: TextIO | None = None,
+        stream: TextIO | TextIOBase | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         for name, value in {

@@ -7,6 +7,4 @@ from lska_jax._lazy import lazy_attributes
 if TYPE_CHECKING:
     from lska_jax.weights.state_dict import load_state_dict as load_state_dict
 
-__getattr__, __all__ = lazy_attributes(
-    __name__, {"load_state_dict": "lska_jax.weights.state_dict"}
-)
+__getattr__, __all__ = lazy_attributes(__name__, {"load_state_dict": "lska_jax.weights.state_dict"})

@@ -78,6 +78,7 @@ def save_forever(directory: Path) -> None:
             step += 1
             metric = 1 / step if step % 3 == 0 else None
             checkpointer.save(step, state_at(step), metadata={"epoch": step}, metric=metric)
+            print(f"saving {step}", flush=True)
 
 
 def shard(directory: Path) -> None:

@@ -104,10 +104,21 @@ def save_steps(directory, steps, *, metrics=None, **options):
 def test_a_restored_state_has_the_same_bits_types_and_structure(tmp_path):
     state = make_state()
     with Checkpointer(tmp_path) as checkpointer:
-        checkpointer.save(5, state, metadata={"epoch": 1, "sizes": (3, 4)})
-        restored, metadata = checkpointer.restore(abstract(state))
+        checkpointer.save(5, state, metadata={})
+        restored, _ = checkpointer.restore(abstract(state))
     assert_same_bits(restored, state)
-    assert metadata == {"epoch": 1, "sizes": [3, 4]}
+
+
+def test_metadata_comes_back_as_json_keeps_it(tmp_path):
+    with Checkpointer(tmp_path) as checkpointer:
+        metadata = {"epoch": 1, "sizes": (3, 4), "loss": float("nan"), "nested": {"k": 23}}
+        checkpointer.save(5, make_state(), metadata=metadata)
+        assert checkpointer.metadata(5) == {
+            "epoch": 1,
+            "sizes": [3, 4],
+            "loss": None,
+            "nested": {"k": 23},
+        }
 
 
 def test_a_state_may_be_donated_right_after_an_asynchronous_save(tmp_path):
@@ -124,7 +135,7 @@ def test_a_state_may_be_donated_right_after_an_asynchronous_save(tmp_path):
 
 
 def test_arrays_sharded_over_eight_devices_come_back_on_another_sharding(tmp_path):
-    output, errors = run_script("shard", tmp_path).communicate(timeout=60)
+    output, errors = run_script("shard", tmp_path).communicate(timeout=120)
     assert output == "same\n", errors
 
 
@@ -133,36 +144,41 @@ def test_two_processes_agree_on_the_step_to_use_when_the_newest_is_damaged(tmp_p
         probe.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
     processes = [run_script("join", tmp_path, coordinator, index) for index in range(2)]
-    try:
-        outputs = [process.communicate(timeout=90) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for index, (output, errors) in enumerate(outputs):
-        assert f"process {index} went on from 1" in output, errors
+    # One that hangs waits for the other's failure, so both are ended before either is read.
+    deadline = time.monotonic() + 120
+    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for process in processes:
+        process.kill()
+    outputs = [process.communicate() for process in processes]
+    for index, (output, _) in enumerate(outputs):
+        assert f"process {index} went on from 1" in output, outputs
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "2.damaged"]
 
 
 def test_a_run_killed_at_any_moment_goes_on_from_its_last_complete_step(tmp_path):
-    moments = random.Random(0)
-    resumed = []
+    draw = random.Random(0)
+    complete = 0
     for _ in range(6):
         process = run_script("save_forever", tmp_path)
         line = process.stdout.readline().split()
-        time.sleep(moments.uniform(0.0, 0.4))
+        for _ in range(draw.randint(1, 4)):
+            saving = process.stdout.readline().split()
+        time.sleep(draw.uniform(0.0, 0.05))
         process.send_signal(signal.SIGKILL)
-        errors = process.communicate(timeout=30)[1]
+        errors = process.communicate(timeout=120)[1]
         # The script itself compares every bit of what it resumes from, and leaves if it differs.
         assert process.returncode == -signal.SIGKILL, errors
-        assert line[:1] == ["resumed"], errors
+        assert line[0] == "resumed"
+        assert int(line[1]) >= complete
         assert line[2:] == ["debris", "[]"]
-        resumed.append(int(line[1]))
-    assert resumed == sorted(resumed)
-    assert resumed[-1] > 0
+        # A save begins when the one before it is complete.
+        complete = int(saving[1]) - 1
+    assert complete > 6
 
 
 def test_a_full_disk_is_reported_with_the_last_good_step(tmp_path):
-    output, errors = run_script("fill_disk", tmp_path).communicate(timeout=60)
+    output, errors = run_script("fill_disk", tmp_path).communicate(timeout=120)
     assert f"saving step 2 to {tmp_path} failed" in output, errors
     assert "File too large" in output
     assert "The last good step is 1" in output
@@ -215,6 +231,7 @@ def test_the_newest_of_equally_good_steps_is_the_best(tmp_path):
 def test_an_empty_folder_has_no_step_and_restoring_from_it_says_so(tmp_path):
     with Checkpointer(tmp_path) as checkpointer:
         assert checkpointer.latest_step() is None
+        assert checkpointer.latest_intact_step() is None
         assert checkpointer.best_step() is None
         with pytest.raises(FileNotFoundError, match="steps there: none"):
             checkpointer.restore(abstract(make_state()))
@@ -294,6 +311,16 @@ def test_a_damaged_step_asked_for_by_number_is_refused(tmp_path):
         assert checkpointer.all_steps() == [1, 2]
 
 
+def test_the_step_to_go_on_from_is_known_before_anything_is_restored(tmp_path):
+    save_steps(tmp_path, [1, 2])
+    victim = flip_a_bit(tmp_path / "2")
+    with Checkpointer(tmp_path) as checkpointer:
+        with pytest.warns(CheckpointWarning, match=victim.name):
+            assert checkpointer.latest_intact_step() == 1
+        _, metadata = checkpointer.restore(abstract(make_state()))
+    assert metadata == {"epoch": 1}
+
+
 def test_a_run_whose_only_step_is_damaged_does_not_start_afresh_silently(tmp_path):
     save_steps(tmp_path, [1])
     flip_a_bit(tmp_path / "1")
@@ -338,7 +365,6 @@ def test_a_metric_for_a_step_saved_without_one_is_refused(tmp_path):
     ("state", "metadata", "message"),
     [
         ({"a": jnp.zeros(2), "b": 3}, {}, "b is a int"),
-        ({"a": jnp.zeros(2)}, {"loss": float("nan")}, "plain JSON"),
         ({"a": jnp.zeros(2)}, {"path": Path("x")}, "plain JSON"),
     ],
 )

@@ -373,7 +373,7 @@ def test_settings_out_of_range_are_refused(tmp_path, changes, message):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "0:00:00"), (59.6, "0:01:00"), (3725, "1:02:05"), (90061, "1 d 1:01:01")],
+    [(0.4, "0:00:00"), (59.6, "0:01:00"), (3725.0, "1:02:05"), (90061.0, "1 d 1:01:01")],
 )
 def test_durations_read_as_hours_minutes_and_seconds(seconds, text):
     assert format_duration(seconds) == text

@@ -1,0 +1,20 @@
+"""VAN-tiny with LKA on ImageNet-1K (arXiv 2202.09741).
+
+    python train.py --config configs/van_lka_tiny.py            # k = 23
+    python train.py --config configs/van_lka_tiny.py:35         # another k
+    python train.py --config configs/van_lka_tiny.py:23,trivial # one undilated kernel
+
+Needs ImageNet as ArrayRecord: ``python -m lska_jax.data.prepare imagenet2012 --manual_dir DIR``.
+Hardware: any number of TPU or GPU devices that divides the batch. Result: not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+from lska_jax.config import imagenet_config
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    """Return the config; the argument is k, "trivial", or both."""
+    config = imagenet_config("lka", "tiny", argument)
+    config.training.batch_size = 1024
+    return config

@@ -1,0 +1,18 @@
+"""VAN-LSKA-base on ImageNet-1K, the paper's recipe (arXiv 2309.01439).
+
+    python train.py --config configs/van_lska_base.py            # k = 23
+    python train.py --config configs/van_lska_base.py:35         # another k
+    python train.py --config configs/van_lska_base.py:23,trivial # one undilated kernel
+
+Needs ImageNet as ArrayRecord: ``python -m lska_jax.data.prepare imagenet2012 --manual_dir DIR``.
+Hardware: any number of TPU or GPU devices that divides the batch. Result: not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+from lska_jax.config import imagenet_config
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    """Return the config; the argument is k, "trivial", or both."""
+    return imagenet_config("lska", "base", argument)

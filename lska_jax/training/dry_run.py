@@ -1,0 +1,78 @@
+"""What a run would be and cost, without computing a parameter or reading an image."""
+
+import math
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from lska_jax.data.sources import inspect_source
+from lska_jax.training import run as building
+from lska_jax.training.checkpoint import tree_bytes
+
+# Only the number of steps depends on it, and only where the data is not here.
+_IMAGENET_TRAIN_EXAMPLES = 1_281_167
+
+
+def describe_run(config: ConfigDict) -> str:
+    """Compile a config's steps abstractly and return their sizes and costs as text.
+
+    Args:
+      config: checked by ``lska_jax.config.check_config``. Its data may be missing on this machine;
+        steps are then counted for ImageNet-1K, and the text says so.
+
+    Raises:
+      ValueError: the batches or the mesh do not fit the devices.
+    """
+    examples, origin = _count_examples(config)
+    run = building.build_run(config, num_train_examples=examples)
+    train_step = building.compile_train_step(run)
+    eval_step = building.compile_eval_step(run)
+    training, devices = config.training, jax.devices()
+    rows = [
+        ("model", f"{config.model.name}, k={config.model.k}, {config.model.dtype}"),
+        ("parameters", f"{sum(math.prod(x.shape) for x in run.state.params.values()):,}"),
+        ("devices", f"{len(devices)} x {devices[0].device_kind}"),
+        ("mesh", ", ".join(f"{name}={size}" for name, size in run.mesh.shape.items())),
+        ("training examples", f"{examples:,} ({origin})"),
+        ("global batch", f"{training.batch_size} ({training.batch_size // len(devices)} a device)"),
+        ("steps", f"{run.total_steps:,} ({run.steps_per_epoch:,} an epoch)"),
+        ("train state", f"{tree_bytes(run.state) / 1e6:,.1f} MB over all devices"),
+        *_costs("train step", train_step, training.batch_size, len(devices)),
+        *_costs("evaluation step", eval_step, training.eval_batch_size, len(devices)),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _count_examples(config: ConfigDict) -> tuple[int, str]:
+    data = config.data
+    try:
+        facts = inspect_source(data.source, split=data.train_split, data_dir=data.data_dir or None)
+    except ValueError:
+        return _IMAGENET_TRAIN_EXAMPLES, "data not found here, assuming ImageNet-1K"
+    return facts.num_examples, data.source
+
+
+def _costs(name: str, compiled: Any, batch_size: int, num_devices: int) -> list[tuple[str, str]]:
+    flops = (compiled.cost_analysis() or {}).get("flops")
+    memory = compiled.memory_analysis()
+    rows = []
+    if flops and flops > 0:
+        # XLA counts one device's program.
+        total = flops * num_devices
+        rows.append(
+            (
+                f"{name} FLOPs",
+                f"{total / 1e9:,.1f} G, {total / batch_size / 1e9:,.2f} G an image (XLA's count)",
+            )
+        )
+    if memory is not None:
+        parts = {
+            "arguments": memory.argument_size_in_bytes,
+            "temporaries": memory.temp_size_in_bytes,
+            "outputs beyond donated": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        }
+        listed = ", ".join(f"{part} {size / 1e6:,.1f} MB" for part, size in parts.items())
+        rows.append((f"{name} memory a device", listed))
+    return rows

@@ -1,0 +1,57 @@
+"""Evaluate a checkpoint without training."""
+
+import json
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from lska_jax.parallel import place, state_sharding
+from lska_jax.training import run as building
+from lska_jax.training.checkpoint import load_tree
+from lska_jax.training.finetune import check_same_arrays, evaluation_arrays
+from lska_jax.training.loop import Evaluator, make_reporter
+
+
+def evaluate_checkpoint(
+    config: ConfigDict, *, workdir: str | Path, checkpoint: str | Path
+) -> dict[str, float]:
+    """Evaluate the best step of a checkpoint on the config's evaluation split.
+
+    Args:
+      config: checked by ``lska_jax.config.check_config``; its model must be the checkpoint's.
+      workdir: where ``evaluation.json`` and the log are written.
+      checkpoint: a run's folder, its checkpoints folder or one step's folder.
+
+    Returns:
+      "eval/top1", "eval/top5" in [0, 1] and "eval/loss".
+
+    Raises:
+      FileNotFoundError: there is no checkpoint.
+      CheckpointMismatch: it is of another model or class count; every difference is listed.
+      ValueError: data or devices do not fit the config.
+    """
+    loaded = load_tree(checkpoint, step="best")
+    train_source, eval_source = building.open_sources(config)
+    run = building.build_run(config, num_train_examples=len(train_source))
+    wanted = {**run.state.params, **run.state.batch_stats}
+    arrays = evaluation_arrays(loaded.tree)
+    check_same_arrays(arrays, wanted, where=str(loaded.folder))
+    placed = {
+        path: place(arrays[path], state_sharding(run.mesh, leaf)) for path, leaf in wanted.items()
+    }
+    state = run.state._replace(
+        params={path: placed[path] for path in run.state.params},
+        batch_stats={path: placed[path] for path in run.state.batch_stats},
+        ema={},
+    )
+    with make_reporter(run, Path(workdir), start_step=loaded.step, writers=()) as reporter:
+        reporter.message(f"Evaluating {loaded.folder} on {eval_source.name}.")
+        evaluator = Evaluator(run, eval_source, reporter)
+        evaluator.compile()
+        evaluation = evaluator.evaluate(state, step=loaded.step)
+    if jax.process_index() == 0:
+        record = {"checkpoint": str(loaded.folder), "step": loaded.step, **evaluation}
+        path = Path(workdir) / "evaluation.json"
+        path.write_text(json.dumps(record, indent=2) + "\n")
+    return evaluation
