@@ -1,5 +1,6 @@
 """``create_model``: a named model, with any part of its config replaced."""
 
+import dataclasses
 from typing import Any
 
 from flax import nnx
@@ -37,6 +38,15 @@ def create_model(
       TypeError: a field that ``VANConfig`` does not have.
     """
     entry = model_entry(name)
-    fields = {"attention": entry.attention, **entry.size._asdict(), **config}
+    allowed = {field.name for field in dataclasses.fields(VANConfig)} - {"attention"}
+    unknown = sorted(set(config) - allowed)
+    if unknown:
+        raise TypeError(
+            f"create_model has no argument {', '.join(unknown)}; allowed: "
+            f"{', '.join(sorted(allowed))}, rngs."
+        )
+    # Tuples hash, lists do not, and the config is part of the module's static structure.
+    given = {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}
+    fields = {"attention": entry.attention, **entry.size._asdict(), **given}
     van_config = VANConfig(k=k, num_classes=num_classes, in_channels=in_channels, **fields)
     return VAN(van_config, rngs=nnx.Rngs(0) if rngs is None else rngs)

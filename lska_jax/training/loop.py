@@ -1,5 +1,6 @@
 """The training loop, in the order in which things happen."""
 
+import itertools
 import json
 import sys
 import time
@@ -70,7 +71,7 @@ def train(config: ConfigDict, *, workdir: str | Path) -> dict[str, float]:
                 reporter.message(f"The run in {workdir} is complete: {metadata['evaluation']}")
                 return metadata["evaluation"]
             trainer = Trainer(run, train_source, eval_source, checkpointer, reporter)
-            trainer.compile()
+            trainer.prepare(int(state.step))
             reporter.message(f"Ready after {time.monotonic() - started:.1f} s.")
             return trainer.fit(state)
 
@@ -95,8 +96,11 @@ class Trainer:
         self._broken = BrokenImages(train_source, self._transform, report=_reporting(reporter))
         self._broken_in_epoch = 0
 
-    def compile(self) -> None:
-        """Compile both steps, once."""
+    def prepare(self, first_step: int) -> None:
+        """Start reading, then compile both steps; reading errors show before the compile."""
+        with self._reporter.progress("reading the first batch"):
+            batches = self._device_batches(first_step)
+            self._batches = itertools.chain([next(batches)], batches)
         with self._reporter.progress("compiling the train step"):
             self._train_step = building.compile_train_step(self._run)
         self._evaluator.compile()
@@ -105,11 +109,10 @@ class Trainer:
         """Train from the state's step to the end and return the last evaluation."""
         run, training = self._run, self._run.config.training
         first_step = int(state.step)
-        batches = self._device_batches(first_step)
         in_flight: deque[tuple[int, dict[str, jax.Array]]] = deque()
         evaluation: dict[str, float] = {}
         for step in range(first_step + 1, run.total_steps + 1):
-            state, metrics = self._train_step(state, next(batches))
+            state, metrics = self._train_step(state, next(self._batches))
             in_flight.append((step, metrics))
             while len(in_flight) > _STEPS_IN_FLIGHT:
                 self._report(*in_flight.popleft())
@@ -257,7 +260,9 @@ def _restore_or_initialise(
         state, metadata = checkpointer.restore(run.state)
         reporter.message(f"Resuming at step {int(state.step)} of {run.total_steps}.")
         return state, metadata
-    model = building.build_model(run.config)
+    # On the host: an accelerator would compile every draw, and FSDP may need its memory.
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        model = building.build_model(run.config)
     finetune_from = run.config.training.finetune_from
     if finetune_from:
         reporter.message(load_for_finetuning(model, finetune_from))

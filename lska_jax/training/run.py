@@ -25,6 +25,8 @@ from lska_jax.training.optimizer import Schedule, cosine_schedule, make_optimize
 from lska_jax.training.state import TrainState, abstract_state, host_state
 from lska_jax.training.step import Batch, StepSpec, eval_step, train_step
 
+_PROBED_EXAMPLES = 64
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
@@ -144,8 +146,8 @@ def open_sources(config: ConfigDict) -> tuple[Source, Source]:
     """Open the training and the evaluation split and check both against the config.
 
     Raises:
-      ValueError: a split is missing or empty, the class counts differ, or both splits are the same
-        images.
+      ValueError: a split is missing or empty, the class counts differ, a label is out of range, or
+        both splits are the same images.
     """
     data = config.data
     opened = []
@@ -154,6 +156,7 @@ def open_sources(config: ConfigDict) -> tuple[Source, Source]:
         check_against_source(
             config, num_classes=len(source.class_names), num_examples=len(source), split=split
         )
+        _check_some_labels(source)
         opened.append(source)
     train_source, eval_source = opened
     if train_source.class_names != eval_source.class_names:
@@ -168,6 +171,17 @@ def open_sources(config: ConfigDict) -> tuple[Source, Source]:
             "source split folders, or name another data.eval_split."
         )
     return train_source, eval_source
+
+
+def _check_some_labels(source: Source) -> None:
+    """Read examples all over a source: unlabelled splits show before anything is compiled."""
+    for index in np.linspace(0, len(source) - 1, _PROBED_EXAMPLES).astype(int).tolist():
+        label = source[index].label
+        if not 0 <= label < len(source.class_names):
+            raise ValueError(
+                f"{source.path(index)} has label {label}; {source.name} has classes 0 to "
+                f"{len(source.class_names) - 1}. Choose a labelled split, or repair the data."
+            )
 
 
 def train_transform(config: ConfigDict) -> TrainTransform:
