@@ -15,6 +15,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from lska_jax import config as configs
+from lska_jax import config_check
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, see configs/.")
 _WORKDIR = flags.DEFINE_string(
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> None:
         _fail(f"Unexpected arguments {argv[1:]}; every option starts with --.")
     try:
         config = _CONFIG.value
-        configs.check_config(config)
+        config_check.check_config(config)
         _check_data(config)
         _run(config)
     except (ValueError, OSError) as error:
@@ -58,7 +59,7 @@ def _run(config: ConfigDict) -> None:
     )
     import jax
 
-    configs.check_against_devices(config, device_count=jax.device_count())
+    config_check.check_against_devices(config, device_count=jax.device_count())
     workdir = Path(_WORKDIR.value or f"runs/{_config_name()}")
     if _DRY_RUN.value:
         from lska_jax.training.dry_run import describe_run
@@ -69,19 +70,29 @@ def _run(config: ConfigDict) -> None:
 
         evaluate_checkpoint(config, workdir=workdir, checkpoint=_CHECKPOINT.value or workdir)
     else:
-        from lska_jax.training.loop import TrainingStopped, train
+        _train(config, workdir)
 
-        try:
-            train(config, workdir=workdir)
-        except TrainingStopped as error:
-            sys.exit(f"Stopped: {error}")
+
+def _train(config: ConfigDict, workdir: Path) -> None:
+    from lska_jax.data.loader import ExampleError
+    from lska_jax.training.checkpoint import CheckpointDamaged, CheckpointSaveFailed
+    from lska_jax.training.loop import TrainingStopped, train
+
+    try:
+        train(config, workdir=workdir)
+    except (TrainingStopped, CheckpointDamaged, CheckpointSaveFailed, ExampleError) as error:
+        sys.exit(f"Stopped: {error}")
 
 
 def _check_data(config: ConfigDict) -> None:
     """Compare config and data before jax is imported: cheap, and most mistakes are here."""
     from lska_jax.data.sources import inspect_source
 
-    for split in (config.data.train_split, config.data.eval_split):
+    splits = [config.data.eval_split]
+    if not _EVAL_ONLY.value:
+        config_check.check_splits_differ(config)
+        splits.insert(0, config.data.train_split)
+    for split in splits:
         try:
             facts = inspect_source(
                 config.data.source, split=split, data_dir=config.data.data_dir or None
@@ -91,7 +102,7 @@ def _check_data(config: ConfigDict) -> None:
                 raise
             print(f"Data not checked: {error}")
             return
-        configs.check_against_source(
+        config_check.check_against_source(
             config, num_classes=facts.num_classes, num_examples=facts.num_examples, split=split
         )
 

@@ -1,21 +1,17 @@
-"""The configuration of a run: every key with its default, and the check of the whole.
+"""The configuration of a run: every key with its default.
 
-A config file in ``configs/`` starts from ``base_config`` and changes what its experiment changes.
-The check runs before anything heavy is imported: a mistake costs a second, not a compile.
+A config file in ``configs/`` starts from ``base_config`` and changes what its experiment changes;
+``lska_jax.config_check`` checks the whole.
 """
 
 import difflib
-import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from lska_jax.nn.model_table import ATTENTION_NAMES, model_entry
-from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE, check_odd_kernel, kernel_spec
-
-METRIC_WRITERS = ("jsonl", "tensorboard", "wandb", "mlflow")
+from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE
 
 
 def base_config() -> ConfigDict:
@@ -166,66 +162,6 @@ def describe_type(config: ConfigDict, key: str) -> str:
     return f"{parent.get_type(name).__name__}, as in {key}={parent[name]!r}"
 
 
-def check_config(config: ConfigDict) -> None:
-    """Check the whole config against itself; nothing is read from disk, no device is asked.
-
-    Raises:
-      ValueError: listing every contradiction, with the value and what is allowed.
-    """
-    problems: list[str] = []
-    for check in (_check_model, _check_data, _check_optimizer, _check_training):
-        check(config, problems)
-    if problems:
-        raise ValueError("The config does not work:\n- " + "\n- ".join(problems))
-
-
-def check_against_devices(config: ConfigDict, *, device_count: int) -> None:
-    """Check that the batches split evenly over the devices and microbatches.
-
-    Raises:
-      ValueError: they do not; the message names the nearest sizes that do.
-    """
-    training = config.training
-    problems = []
-    for name, unit in (
-        ("batch_size", device_count * training.gradient_accumulation),
-        ("eval_batch_size", device_count),
-    ):
-        value = training[name]
-        if value % unit:
-            nearest = sorted({max(unit, value // unit * unit), (value // unit + 1) * unit})
-            detail = f"{device_count} devices"
-            if unit != device_count:
-                detail += f" x {training.gradient_accumulation} gradient accumulation steps"
-            problems.append(
-                f"training.{name}={value} is not divisible by {unit} ({detail}); "
-                f"nearest: {' or '.join(map(str, nearest))}."
-            )
-    if problems:
-        raise ValueError("The config does not fit the devices:\n- " + "\n- ".join(problems))
-
-
-def check_against_source(
-    config: ConfigDict, *, num_classes: int, num_examples: int, split: str
-) -> None:
-    """Check the config against what a split of the source holds.
-
-    Raises:
-      ValueError: the class counts differ, or a batch is larger than the training split.
-    """
-    source = config.data.source
-    if config.model.num_classes != num_classes:
-        raise ValueError(
-            f"model.num_classes={config.model.num_classes}, but {source} split {split!r} has "
-            f"{num_classes} classes; pass --config.model.num_classes={num_classes}."
-        )
-    if split == config.data.train_split and config.training.batch_size > num_examples:
-        raise ValueError(
-            f"training.batch_size={config.training.batch_size} is larger than the {num_examples} "
-            f"examples of {source} split {split!r}; lower it."
-        )
-
-
 def _leaf_keys(config: ConfigDict, prefix: str = "") -> Sequence[str]:
     keys: list[str] = []
     for name, value in config.items():
@@ -234,134 +170,3 @@ def _leaf_keys(config: ConfigDict, prefix: str = "") -> Sequence[str]:
         else:
             keys.append(f"{prefix}{name}")
     return keys
-
-
-def _collect(problems: list[str], check: Callable[[], object]) -> None:
-    try:
-        check()
-    except (ValueError, TypeError) as error:
-        problems.append(str(error))
-
-
-def _check_range(
-    problems: list[str],
-    name: str,
-    value: float,
-    *,
-    low: float = -math.inf,
-    high: float = math.inf,
-    below: float = math.inf,
-) -> None:
-    if math.isfinite(value) and low <= value <= high and value < below:
-        return
-    bounds = [f"at least {low:g}"] if low > -math.inf else []
-    bounds += [f"at most {high:g}"] if high < math.inf else []
-    bounds += [f"below {below:g}"] if below < math.inf else []
-    problems.append(f"{name}={value} must be {' and '.join(bounds) or 'finite'}.")
-
-
-def _check_choice(problems: list[str], name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        problems.append(f"{name}={value!r} is unknown; allowed: {', '.join(allowed)}.")
-
-
-def _check_model(config: ConfigDict, problems: list[str]) -> None:
-    model = config.model
-    attention = None
-    try:
-        attention = model_entry(model.name).attention
-    except ValueError as error:
-        problems.append(f"model.name: {error}")
-    if attention in ATTENTION_NAMES:
-        if attention.endswith("_trivial"):
-            if model.dilation is not None:
-                problems.append(f"model.dilation={model.dilation}: {model.name} has no dilation.")
-            _collect(problems, lambda: check_odd_kernel(model.k))
-        else:
-            _collect(problems, lambda: kernel_spec(model.k, dilation=model.dilation))
-    lengths = {len(model[name]) for name in ("dims", "depths", "ffn_ratios") if model[name]}
-    stages = lengths | ({4} if not all((model.dims, model.depths, model.ffn_ratios)) else set())
-    if len(stages) > 1:
-        problems.append(
-            f"model.dims={model.dims}, model.depths={model.depths} and "
-            f"model.ffn_ratios={model.ffn_ratios} need one entry for each stage "
-            "(an empty one keeps the named size's four)."
-        )
-    for name in ("num_classes", "in_channels", "stem_stride"):
-        _check_range(problems, f"model.{name}", model[name], low=1)
-    for name in ("drop_rate", "drop_path_rate"):
-        _check_range(problems, f"model.{name}", model[name], low=0, below=1)
-    _check_choice(problems, "model.dtype", model.dtype, ("float32", "bfloat16"))
-
-
-def _check_data(config: ConfigDict, problems: list[str]) -> None:
-    from lska_jax.data.augment import CROPS
-    from lska_jax.data.rand_augment import INTERPOLATIONS, parse_rand_augment
-
-    data = config.data
-    if not (data.source == "digits" or data.source.startswith(("folder:", "tfds:"))):
-        problems.append(
-            f"data.source={data.source!r} is unknown; allowed: digits, folder:PATH, tfds:NAME."
-        )
-    channels = config.model.in_channels
-    if channels not in (1, 3):
-        problems.append(f"model.in_channels={channels}: images are read with 1 or 3 channels.")
-    for name in ("mean", "std"):
-        if len(data[name]) != channels:
-            problems.append(
-                f"data.{name}={data[name]} needs one value for each of the "
-                f"{channels} channels (model.in_channels)."
-            )
-    if any(value <= 0 for value in data.std):
-        problems.append(f"data.std={data.std} must be positive.")
-    _check_range(problems, "data.image_size", data.image_size, low=1)
-    _check_range(problems, "data.crop_pct", data.crop_pct, low=0.05, high=1)
-    _check_range(problems, "data.pad", data.pad, low=0)
-    _check_choice(problems, "data.crop", data.crop, CROPS)
-    _check_choice(problems, "data.interpolation", data.interpolation, ("bilinear", "bicubic"))
-    _check_choice(problems, "data.train_interpolation", data.train_interpolation, INTERPOLATIONS)
-    for name in ("hflip_prob", "erase_prob", "switch_prob", "max_broken_fraction"):
-        _check_range(problems, f"data.{name}", data[name], low=0, high=1)
-    for name in ("mixup_alpha", "cutmix_alpha"):
-        _check_range(problems, f"data.{name}", data[name], low=0)
-    for name, high in (("crop_scale", 1.0), ("crop_ratio", math.inf)):
-        bounds = data[name]
-        if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] <= high:
-            problems.append(f"data.{name}={bounds} must be (low, high) with 0 < low <= high.")
-    _check_range(problems, "data.num_workers", data.num_workers, low=-1)
-    if data.rand_augment:
-        _collect(problems, lambda: parse_rand_augment(data.rand_augment))
-
-
-def _check_optimizer(config: ConfigDict, problems: list[str]) -> None:
-    optimizer = config.optimizer
-    for name in ("learning_rate", "min_learning_rate", "warmup_learning_rate", "weight_decay"):
-        _check_range(problems, f"optimizer.{name}", optimizer[name], low=0)
-    for name in ("beta1", "beta2"):
-        _check_range(problems, f"optimizer.{name}", optimizer[name], low=0, below=1)
-    for name in ("epsilon", "clip_norm", "warmup_epochs", "cooldown_epochs"):
-        _check_range(problems, f"optimizer.{name}", optimizer[name], low=0)
-    _check_range(problems, "optimizer.epochs", optimizer.epochs, low=1)
-    if optimizer.warmup_epochs >= optimizer.epochs:
-        problems.append(
-            f"optimizer.warmup_epochs={optimizer.warmup_epochs} must be below "
-            f"optimizer.epochs={optimizer.epochs}."
-        )
-    _check_choice(problems, "optimizer.schedule_by", optimizer.schedule_by, ("epoch", "step"))
-
-
-def _check_training(config: ConfigDict, problems: list[str]) -> None:
-    training = config.training
-    for name in (
-        *("batch_size", "eval_batch_size", "gradient_accumulation", "fsdp"),
-        *("eval_every_epochs", "keep_latest", "log_every_steps", "max_bad_steps"),
-    ):
-        _check_range(problems, f"training.{name}", training[name], low=1)
-    for name in ("checkpoint_every_steps", "keep_best"):
-        _check_range(problems, f"training.{name}", training[name], low=0)
-    # Keys and Grain's shuffle take 32-bit seeds.
-    _check_range(problems, "training.seed", training.seed, low=0, below=2**32)
-    for name in ("label_smoothing", "ema_decay"):
-        _check_range(problems, f"training.{name}", training[name], low=0, below=1)
-    for writer in training.writers:
-        _check_choice(problems, "training.writers", writer, METRIC_WRITERS)

@@ -101,7 +101,7 @@ def local_rows(sharding: NamedSharding, global_batch_size: int) -> np.ndarray:
       global_batch_size: rows over all processes.
     """
     slices = sharding.addressable_devices_indices_map((global_batch_size,)).values()
-    ranges = {part[0].indices(global_batch_size) for part in slices}
+    ranges = {part[0].indices(global_batch_size) for part in slices if part is not None}
     return np.concatenate([np.arange(*part) for part in sorted(ranges)])
 
 

@@ -15,7 +15,7 @@ import inspect
 import itertools
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import grain
@@ -28,7 +28,7 @@ from lska_jax.data.workers import prefetch_in_workers
 # Padding rows of the last evaluation batch carry this index; a broken image keeps its own.
 _PADDING_INDEX = -1
 _ROWS_PER_PART = 32
-_READ_AHEAD_BATCHES = 4
+READ_AHEAD_BATCHES = 4
 _THREADS = 2
 
 
@@ -72,7 +72,7 @@ def train_batches(
     start_step: int = 0,
     stop_step: int | None = None,
     num_workers: int = 0,
-) -> Iterator[HostBatch]:
+) -> Generator[HostBatch, None, None]:
     """Yield this process's rows of global batches ``start_step``, ``start_step + 1``, ...
 
     Reading begins with the first ``next``; closing or dropping the iterator ends it.
@@ -122,7 +122,7 @@ def eval_batches(
     global_batch_size: int,
     rows: Sequence[int] | np.ndarray | None = None,
     num_workers: int = 0,
-) -> Iterator[HostBatch]:
+) -> Generator[HostBatch, None, None]:
     """Yield this process's rows of the batches that visit every example exactly once.
 
     The last batch is padded to full size with masked rows, so every process sees the same number
@@ -158,7 +158,7 @@ def _batches(
     global_batch_size: int,
     steps: range,
     num_workers: int,
-) -> Iterator[HostBatch]:
+) -> Generator[HostBatch, None, None]:
     wanted = np.arange(global_batch_size) if rows is None else np.asarray(rows)
     if not len(wanted) or wanted.min() < 0 or wanted.max() >= global_batch_size:
         raise ValueError(
@@ -168,7 +168,7 @@ def _batches(
     if num_workers < 0:
         raise ValueError(f"num_workers is {num_workers}; give 0 (threads) or more.")
     parts = _Parts(examples, wanted, global_batch_size, steps)
-    read_ahead = min(len(parts), _READ_AHEAD_BATCHES * parts.per_step)
+    read_ahead = min(len(parts), READ_AHEAD_BATCHES * parts.per_step)
     # More workers than parts to read ahead would have nothing to do.
     num_workers = min(num_workers, read_ahead)
     dataset = grain.MapDataset.source(parts)
@@ -221,7 +221,7 @@ class _Parts:
         )
 
 
-def _join_parts(dataset: grain.IterDataset, parts: _Parts) -> Iterator[HostBatch]:
+def _join_parts(dataset: grain.IterDataset, parts: _Parts) -> Generator[HostBatch, None, None]:
     """Yield whole batches; reading ends with this generator, however it ends."""
     iterator = iter(dataset)
     try:

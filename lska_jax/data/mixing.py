@@ -153,9 +153,9 @@ def _cutmix_weight(key: jax.Array, shape: tuple[int, ...], alpha: float) -> Arra
 def _erase_mask(key: jax.Array, height: int, width: int) -> Array:
     area_key, ratio_key, row_key, column_key = jax.random.split(key, 4)
     attempts = (_ERASE_ATTEMPTS,)
-    area = jax.random.uniform(
-        area_key, attempts, minval=_ERASE_AREA[0], maxval=_ERASE_AREA[1]
-    ) * (height * width)
+    area = jax.random.uniform(area_key, attempts, minval=_ERASE_AREA[0], maxval=_ERASE_AREA[1]) * (
+        height * width
+    )
     ratio = jnp.exp(
         jax.random.uniform(
             ratio_key, attempts, minval=math.log(_ERASE_RATIO[0]), maxval=math.log(_ERASE_RATIO[1])
@@ -172,9 +172,7 @@ def _erase_mask(key: jax.Array, height: int, width: int) -> Array:
     return box & fits[first]
 
 
-def _box(
-    rows: tuple[Array, Array], columns: tuple[Array, Array], height: int, width: int
-) -> Array:
+def _box(rows: tuple[Array, Array], columns: tuple[Array, Array], height: int, width: int) -> Array:
     """Return (H, W) bool, True inside the half-open box."""
     row = jnp.arange(height)[:, None]
     column = jnp.arange(width)[None, :]

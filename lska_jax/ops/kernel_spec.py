@@ -49,9 +49,9 @@ def kernel_spec(k: int, *, dilation: int | None = None) -> KernelSpec:
       TypeError: k or dilation is not an int.
       ValueError: no centred cascade has this extent; the message names the nearest that do.
     """
-    for name, value in (("k", k), ("dilation", dilation)):
-        if isinstance(value, bool) or not isinstance(value, int | None):
-            raise TypeError(f"{name} must be an int, got {value!r} ({type(value).__name__}).")
+    _check_int("k", k)
+    if dilation is not None:
+        _check_int("dilation", dilation)
     d = default_dilation(k) if dilation is None else dilation
     if d < 1:
         raise ValueError(f"dilation must be at least 1, got {d}.")
@@ -67,8 +67,7 @@ def check_odd_kernel(k: int) -> int:
       TypeError: k is not an int.
       ValueError: k is even or not positive; the message names the nearest odd sizes.
     """
-    if isinstance(k, bool) or not isinstance(k, int):
-        raise TypeError(f"k must be an int, got {k!r} ({type(k).__name__}).")
+    _check_int("k", k)
     if k < 1 or k % 2 == 0:
         nearest = [1] if k < 1 else [k - 1, k + 1]
         raise ValueError(
@@ -76,6 +75,11 @@ def check_odd_kernel(k: int) -> int:
             f"Nearest valid: {_join(nearest)}."
         )
     return k
+
+
+def _check_int(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r} ({type(value).__name__}).")
 
 
 def _is_valid(k: int, d: int) -> bool:

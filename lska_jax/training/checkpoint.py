@@ -64,6 +64,8 @@ __all__ = [
 ]
 
 _METRIC_NAME = "metric"
+# Parameters come before their moments and averages, which repeat them.
+_SHOWN_DIFFERENCES = 60
 
 
 class Checkpointer:
@@ -235,7 +237,7 @@ class Checkpointer:
             raise CheckpointMismatch(
                 f"{self._folder(step)} is a checkpoint of another model or setting; "
                 f"nothing was loaded. {len(differences)} differences:\n  "
-                + "\n  ".join(differences)
+                + "\n  ".join(tree_difference(saved, abstract_state, limit=_SHOWN_DIFFERENCES))
             )
         state = self._orbax.load(
             step, _with_shardings(abstract_state), checkpointable_name=STATE_NAME

@@ -18,8 +18,8 @@ def describe_run(config: ConfigDict) -> str:
     """Compile a config's steps abstractly and return their sizes and costs as text.
 
     Args:
-      config: checked by ``lska_jax.config.check_config``. Its data may be missing on this machine;
-        steps are then counted for ImageNet-1K, and the text says so.
+      config: checked by ``lska_jax.config_check.check_config``. Its data may be missing on this
+        machine; steps are then counted for ImageNet-1K, and the text says so.
 
     Raises:
       ValueError: the batches or the mesh do not fit the devices.

@@ -19,7 +19,7 @@ def evaluate_checkpoint(
     """Evaluate the best step of a checkpoint on the config's evaluation split.
 
     Args:
-      config: checked by ``lska_jax.config.check_config``; its model must be the checkpoint's.
+      config: checked by ``lska_jax.config_check.check_config``; its model must be the checkpoint's.
       workdir: where ``evaluation.json`` and the log are written.
       checkpoint: a run's folder, its checkpoints folder or one step's folder.
 
@@ -32,8 +32,12 @@ def evaluate_checkpoint(
       ValueError: data or devices do not fit the config.
     """
     loaded = load_tree(checkpoint, step="best")
-    train_source, eval_source = building.open_sources(config)
-    run = building.build_run(config, num_train_examples=len(train_source))
+    eval_source = building.open_checked_source(config, split=config.data.eval_split)
+    # The training split need not be here; the checkpoint knows how long its epoch was.
+    steps_per_epoch = loaded.metadata.get("steps_per_epoch", 1)
+    run = building.build_run(
+        config, num_train_examples=steps_per_epoch * config.training.batch_size
+    )
     wanted = {**run.state.params, **run.state.batch_stats}
     arrays = evaluation_arrays(loaded.tree)
     check_same_arrays(arrays, wanted, where=str(loaded.folder))

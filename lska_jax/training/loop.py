@@ -38,7 +38,7 @@ def train(config: ConfigDict, *, workdir: str | Path) -> dict[str, float]:
     """Train to the end of the config's schedule, from where the workdir stands.
 
     Args:
-      config: checked by ``lska_jax.config.check_config``.
+      config: checked by ``lska_jax.config_check.check_config``.
       workdir: folder of the run; the same folder again resumes at its latest checkpoint.
 
     Returns:
@@ -53,20 +53,21 @@ def train(config: ConfigDict, *, workdir: str | Path) -> dict[str, float]:
     workdir = Path(workdir)
     train_source, eval_source = building.open_sources(config)
     run = building.build_run(config, num_train_examples=len(train_source))
-    kept = config.training.keep_latest + config.training.keep_best + 1
-    check_writable(workdir, bytes_needed=kept * tree_bytes(run.state))
-
     with Checkpointer(
         workdir / CHECKPOINTS,
         keep_latest=config.training.keep_latest,
         keep_best=config.training.keep_best,
     ) as checkpointer:
-        start_step = checkpointer.latest_step() or 0
+        # One more than are kept: an old step goes when the new one is complete.
+        kept = config.training.keep_latest + config.training.keep_best + 1
+        missing = max(1, kept - len(checkpointer.all_steps()))
+        check_writable(workdir, bytes_needed=missing * tree_bytes(run.state))
+        start_step = checkpointer.latest_intact_step() or 0
         with make_reporter(
             run, workdir, start_step=start_step, writers=config.training.writers
         ) as reporter:
-            _save_config(config, workdir, reporter)
             state, metadata = _restore_or_initialise(run, checkpointer, reporter)
+            _save_config(config, workdir, reporter)
             if int(state.step) >= run.total_steps:
                 reporter.message(f"The run in {workdir} is complete: {metadata['evaluation']}")
                 return metadata["evaluation"]
@@ -95,6 +96,7 @@ class Trainer:
         self._transform = building.train_transform(run.config)
         self._broken = BrokenImages(train_source, self._transform, report=_reporting(reporter))
         self._broken_in_epoch = 0
+        self._bad_steps = 0
 
     def prepare(self, first_step: int) -> None:
         """Start reading, then compile both steps; reading errors show before the compile."""
@@ -126,7 +128,9 @@ class Trainer:
                     self._report(*in_flight.popleft())
                 if is_evaluated:
                     evaluation = self._evaluator.evaluate(state, step=step)
-                self._save(step, state, evaluation if is_evaluated else {})
+                # Saves amid bad steps would push out the good ones, and the run may not recover.
+                if not self._bad_steps or step == run.total_steps:
+                    self._save(step, state, evaluation if is_evaluated else {})
         self._checkpointer.wait()
         self._reporter.message(
             f"Finished: top-1 {evaluation['eval/top1']:.2%}; "
@@ -158,6 +162,7 @@ class Trainer:
         self._check_broken(step, broken)
 
     def _check_bad_steps(self, step: int, bad_steps: int) -> None:
+        self._bad_steps = bad_steps
         if not bad_steps:
             return
         limit = self._run.config.training.max_bad_steps
@@ -177,7 +182,7 @@ class Trainer:
         )
 
     def _check_broken(self, step: int, broken: int) -> None:
-        if step % self._run.steps_per_epoch == 1:
+        if (step - 1) % self._run.steps_per_epoch == 0:
             self._broken_in_epoch = 0
         self._broken_in_epoch += broken
         limit = self._run.config.data.max_broken_fraction * len(self._train_source)
@@ -187,7 +192,11 @@ class Trainer:
             )
 
     def _save(self, step: int, state: TrainState, evaluation: Mapping[str, float]) -> None:
-        metadata = {"config": self._run.config.to_dict(), "evaluation": dict(evaluation)}
+        metadata = {
+            "config": self._run.config.to_dict(),
+            "evaluation": dict(evaluation),
+            "steps_per_epoch": self._run.steps_per_epoch,
+        }
         self._checkpointer.save(step, state, metadata=metadata, metric=evaluation.get("eval/top1"))
 
 

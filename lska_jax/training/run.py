@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from lska_jax import parallel
-from lska_jax.config import check_against_devices, check_against_source
+from lska_jax.config_check import check_against_devices, check_against_source
 from lska_jax.data.augment import EvalTransform, TrainTransform
 from lska_jax.data.loader import default_num_workers
 from lska_jax.data.mixing import MixingSpec
@@ -59,7 +60,7 @@ def build_run(config: ConfigDict, *, num_train_examples: int) -> Run:
     """Build everything but the data, abstractly: no parameter is computed, nothing is compiled.
 
     Args:
-      config: checked by ``lska_jax.config.check_config``.
+      config: checked by ``lska_jax.config_check.check_config``.
       num_train_examples: size of the training split.
 
     Raises:
@@ -88,6 +89,11 @@ def build_run(config: ConfigDict, *, num_train_examples: int) -> Run:
     model = nnx.eval_shape(lambda: build_model(config))
     use_ema = config.training.ema_decay > 0
     state = jax.eval_shape(lambda: host_state(build_model(config), optimizer, use_ema=use_ema))
+    total_steps = steps_per_epoch * (settings.epochs + settings.cooldown_epochs)
+    if total_steps >= 2**31:
+        raise ValueError(
+            f"{total_steps} steps are more than a 32-bit counter holds; lower optimizer.epochs."
+        )
     return Run(
         config=config,
         mesh=mesh,
@@ -96,7 +102,7 @@ def build_run(config: ConfigDict, *, num_train_examples: int) -> Run:
         schedule=schedule,
         spec=step_spec(config),
         steps_per_epoch=steps_per_epoch,
-        total_steps=steps_per_epoch * (settings.epochs + settings.cooldown_epochs),
+        total_steps=total_steps,
         state=abstract_state(state, mesh),
     )
 
@@ -149,16 +155,8 @@ def open_sources(config: ConfigDict) -> tuple[Source, Source]:
       ValueError: a split is missing or empty, the class counts differ, a label is out of range, or
         both splits are the same images.
     """
-    data = config.data
-    opened = []
-    for split in (data.train_split, data.eval_split):
-        source = open_source(data.source, split=split, data_dir=data.data_dir or None)
-        check_against_source(
-            config, num_classes=len(source.class_names), num_examples=len(source), split=split
-        )
-        _check_some_labels(source)
-        opened.append(source)
-    train_source, eval_source = opened
+    train_source = open_checked_source(config, split=config.data.train_split)
+    eval_source = open_checked_source(config, split=config.data.eval_split)
     if train_source.class_names != eval_source.class_names:
         different = sorted(set(train_source.class_names) ^ set(eval_source.class_names))
         raise ValueError(
@@ -171,6 +169,22 @@ def open_sources(config: ConfigDict) -> tuple[Source, Source]:
             "source split folders, or name another data.eval_split."
         )
     return train_source, eval_source
+
+
+def open_checked_source(config: ConfigDict, *, split: str) -> Source:
+    """Open one split of the config's source and check it against the config.
+
+    Raises:
+      ValueError: the split is missing or empty, its class count is not the model's, or a label is
+        out of range.
+    """
+    data = config.data
+    source = open_source(data.source, split=split, data_dir=data.data_dir or None)
+    check_against_source(
+        config, num_classes=len(source.class_names), num_examples=len(source), split=split
+    )
+    _check_some_labels(source)
+    return source
 
 
 def _check_some_labels(source: Source) -> None:
@@ -191,8 +205,8 @@ def train_transform(config: ConfigDict) -> TrainTransform:
         image_size=data.image_size,
         channels=config.model.in_channels,
         crop=data.crop,
-        crop_scale=tuple(map(float, data.crop_scale)),
-        crop_ratio=tuple(map(float, data.crop_ratio)),
+        crop_scale=_pair(data.crop_scale),
+        crop_ratio=_pair(data.crop_ratio),
         pad=data.pad,
         hflip_prob=data.hflip_prob,
         rand_augment=data.rand_augment,
@@ -210,6 +224,11 @@ def eval_transform(config: ConfigDict) -> EvalTransform:
         crop_pct=data.crop_pct,
         interpolation=data.interpolation,
     )
+
+
+def _pair(bounds: Sequence[float]) -> tuple[float, float]:
+    low, high = bounds
+    return float(low), float(high)
 
 
 def num_workers(config: ConfigDict) -> int:
