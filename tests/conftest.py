@@ -1,12 +1,21 @@
-"""Settings that every test runs under; they have to be made before jax or lska_jax is imported."""
+"""Settings of every test; they have to be made before jax or lska_jax is imported."""
 
 import os
 
+import pytest
 from jaxtyping import install_import_hook
 
-# Virtual devices for the sharding tests. A variable that is already set wins, as XLA reads one.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Eight virtual devices, for the tests of sharding. XLA reads the variable once.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 
-# Shapes and dtypes in annotations are checked at run time, in tests only.
+# Every annotation is checked at run time, in tests only. Where a test passes what an annotation
+# forbids, to see the package's own error, it calls the function behind the check: inspect.unwrap.
 install_import_hook("lska_jax", "beartype.beartype")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # nnx.State is generic over typing.Hashable, which beartype calls deprecated.
+    config.addinivalue_line(
+        "filterwarnings", "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning"
+    )

@@ -16,8 +16,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core import shuffle
 
-from lska_jax.data.prepare import crc32c, main, read_tfrecords
+from lska_jax.data.prepare import main
 from lska_jax.data.sources import Record, Source, open_source
+from lska_jax.data.tfrecord import crc32c, read_tfrecords
 
 # Two that TFDS's builder repairs: a CMYK JPEG and a PNG, by their names in ImageNet.
 CMYK_NAME = "n01739381_1309.JPEG"

@@ -149,7 +149,7 @@ def fill_disk(directory: Path) -> None:
         checkpointer.save(1, state_at(1, size=8), metadata={"epoch": 1})
         checkpointer.wait()
         # The kernel refuses larger files from here on, as a full disk would.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
         try:
             checkpointer.save(2, state_at(2), metadata={"epoch": 2})
             checkpointer.wait()
@@ -157,6 +157,11 @@ def fill_disk(directory: Path) -> None:
             print(error, flush=True)
         else:
             sys.exit("the save went through")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        try:
+            checkpointer.save(3, state_at(3), metadata={"epoch": 3})
+        except CheckpointSaveFailed:
+            print("step 3 refused", flush=True)
         print("steps", checkpointer.all_steps(), flush=True)
 
 

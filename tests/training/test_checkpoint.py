@@ -22,7 +22,6 @@ from lska_jax.training.checkpoint import (
     CheckpointDamaged,
     Checkpointer,
     CheckpointMismatch,
-    CheckpointSaveFailed,
     CheckpointWarning,
     check_writable,
     load_tree,
@@ -182,18 +181,10 @@ def test_a_full_disk_is_reported_with_the_last_good_step(tmp_path):
     assert f"saving step 2 to {tmp_path} failed" in output, errors
     assert "File too large" in output
     assert "The last good step is 1" in output
-    assert output.endswith("steps [1]\n")
+    # With room again the same object still refuses: its Orbax manager is in an unknown state.
+    assert output.endswith("step 3 refused\nsteps [1]\n")
     # Orbax's own report of the same failure, many pages long, stays away.
     assert errors == ""
-
-
-def test_no_save_is_attempted_after_a_failed_one(tmp_path):
-    with Checkpointer(tmp_path / "run", asynchronous=False) as checkpointer:
-        (tmp_path / "run").rmdir()
-        (tmp_path / "run").write_text("a file where the folder was")
-        for _ in range(2):
-            with pytest.raises(CheckpointSaveFailed, match="saving step 1"):
-                checkpointer.save(1, make_state(), metadata={})
 
 
 def test_the_newest_and_the_best_steps_are_kept(tmp_path):
