@@ -9,14 +9,12 @@ Result: not yet run.
 
 from ml_collections import ConfigDict
 
-from lska_jax.config import base_config, parse_argument
+from lska_jax.config import imagenet_config
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    """Return the config; the argument is k, as in ``configs/cifar10.py:35``."""
-    config = base_config()
-    config.model.name = "van_lska_tiny"
-    config.model.k = parse_argument(argument)["k"]
+    """Return the config; the argument is k, "trivial", or both, as in ``configs/cifar10.py:35``."""
+    config = imagenet_config("lska", "tiny", argument)
     config.model.num_classes = 10
     config.model.dims = (32, 64, 128)
     config.model.depths = (1, 2, 4)

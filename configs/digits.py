@@ -7,14 +7,12 @@ Hardware: any laptop, two CPU cores. Result: not yet run.
 
 from ml_collections import ConfigDict
 
-from lska_jax.config import base_config, parse_argument
+from lska_jax.config import imagenet_config
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    """Return the config; the argument is k, as in ``configs/digits.py:11``."""
-    config = base_config()
-    config.model.name = "van_lska_tiny"
-    config.model.k = parse_argument(argument)["k"]
+    """Return the config; the argument is k, "trivial", or both, as in ``configs/digits.py:11``."""
+    config = imagenet_config("lska", "tiny", argument)
     config.model.num_classes = 10
     config.model.in_channels = 1
     config.model.dims = (32, 64, 96)

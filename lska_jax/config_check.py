@@ -110,12 +110,12 @@ def _collect(problems: list[str], check: Callable[[], object]) -> None:
 def _check_range(
     problems: list[str],
     name: str,
-    value: float,
+    value: int | float,
     *,
-    above: float = -math.inf,
-    low: float = -math.inf,
-    high: float = math.inf,
-    below: float = math.inf,
+    above: int | float = -math.inf,
+    low: int | float = -math.inf,
+    high: int | float = math.inf,
+    below: int | float = math.inf,
 ) -> None:
     if math.isfinite(value) and low <= value <= high and above < value < below:
         return
@@ -132,7 +132,7 @@ def _check_entries(
     entries: Sequence[Any],
     *,
     is_whole: bool = False,
-    **bounds: float,
+    **bounds: int | float,
 ) -> None:
     """Check each entry of a tuple, whose type a command line does not decide."""
     for position, entry in enumerate(entries):

@@ -106,8 +106,9 @@ def _run(arguments: argparse.Namespace) -> None:
     from lska_jax.data.augment import TrainTransform
     from lska_jax.data.loader import default_num_workers
     from lska_jax.data.sources import open_source
+    from lska_jax.data.workers import usable_cores
 
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     default = default_num_workers(cores)
     if arguments.num_workers == _SWEEP:
         tried = workers_to_try(cores)

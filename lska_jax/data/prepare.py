@@ -181,7 +181,8 @@ def _convert_shards(prepared: PreparedSet, folder: Path) -> list[Path]:
     read_from = dataset_info.get_split_dict_from_proto(info, prepared.folder, "tfrecord")
     write_to = dataset_info.get_split_dict_from_proto(info, folder, "array_record")
     done = sum(file.stat().st_size for file in folder.iterdir())
-    _check_disk_space(folder, max(0, sum(s.num_bytes for s in read_from.values()) - done))
+    needed = float(max(0, sum(split.num_bytes for split in read_from.values()) - done))
+    _check_disk_space(folder, needed)
     adapter = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD]
     shards = []
     total = sum(split.num_examples for split in read_from.values())

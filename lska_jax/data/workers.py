@@ -3,6 +3,9 @@
 Grain (https://google-grain.readthedocs.io) spawns them and keeps the order. What is added here is
 what it leaves open: workers that outlive a killed parent, Ctrl-C, too little shared memory, and
 programs that never parsed absl's flags.
+
+A worker takes about 1.4 s of a core to start and 270 MiB, most of it because Grain imports jax. It
+uses no device: jax takes one only when it first computes.
 """
 
 import multiprocessing
@@ -15,6 +18,13 @@ import grain
 from absl import flags
 
 _SHARED_MEMORY = "/dev/shm"
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use; containers often allow fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def prefetch_in_workers(

@@ -64,11 +64,11 @@ def eval_sums(
     own = jnp.take_along_axis(logits, labels[:, None], axis=1)
     is_before = jnp.arange(logits.shape[1])[None, :] < labels[:, None]
     rank = jnp.sum((logits > own) | ((logits == own) & is_before), axis=1)
-    rank = jnp.where(jnp.all(jnp.isfinite(logits), axis=1), rank, logits.shape[1])
+    is_ranked = mask & jnp.all(jnp.isfinite(logits), axis=1)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return EvalSums(
         examples=jnp.sum(mask, dtype=jnp.int32),
-        top1=jnp.sum(mask & (rank < 1), dtype=jnp.int32),
-        top5=jnp.sum(mask & (rank < 5), dtype=jnp.int32),
+        top1=jnp.sum(is_ranked & (rank < 1), dtype=jnp.int32),
+        top5=jnp.sum(is_ranked & (rank < 5), dtype=jnp.int32),
         loss=jnp.sum(jnp.where(mask, losses, 0.0), dtype=jnp.float32),
     )

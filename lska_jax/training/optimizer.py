@@ -52,8 +52,10 @@ def cosine_schedule(
         warming = warmup_learning_rate + time * (
             (learning_rate - warmup_learning_rate) / max(warmup_epochs, 1)
         )
-        cosine = min_learning_rate + 0.5 * (learning_rate - min_learning_rate) * (
-            1.0 + jnp.cos(jnp.pi * jnp.minimum(time / epochs, 1.0))
+        # (1 + cos(pi t)) / 2 = sin(pi (1 - t) / 2)^2, which float32 holds to the end of the run.
+        time_left = jnp.maximum(epochs - time, 0.0) / epochs
+        cosine = min_learning_rate + (learning_rate - min_learning_rate) * (
+            jnp.sin(0.5 * jnp.pi * time_left) ** 2
         )
         return jnp.where(time < warmup_epochs, warming, cosine)
 

@@ -82,7 +82,7 @@ def train_step(
     loss, gradients, stats = _gradients(
         state, (images, targets, weights), model_key, functions=functions, spec=spec
     )
-    gradient_norm = optax.global_norm(gradients)
+    gradient_norm = optax.tree.norm(gradients)
     is_good = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
 
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -131,9 +131,9 @@ def _gradients(
     def loss_of(params: FlatArrays, stats: FlatArrays, part: Any, part_key: jax.Array) -> Any:
         images, targets, weights = part
         logits, stats = functions.train(params, stats, images, key=part_key)
-        losses = optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
-        # A masked row may hold anything; zero times infinity is not zero.
-        return jnp.sum(jnp.where(weights > 0, weights * losses, 0.0)), stats
+        # A masked row may hold anything, and zero times infinity is not zero, nor is its gradient.
+        logits = jnp.where(weights[:, None] > 0, logits.astype(jnp.float32), 0.0)
+        return jnp.sum(weights * optax.softmax_cross_entropy(logits, targets)), stats
 
     value_and_gradient = jax.value_and_grad(loss_of, has_aux=True)
     parts = spec.gradient_accumulation

@@ -1,0 +1,268 @@
+"""The Visual Attention Network: maps, head, modes, options and errors."""
+
+import inspect
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lska_jax import VAN, VANConfig, create_model
+from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
+
+# Four narrow stages: everything but the widths is that of the named models.
+NARROW = {"dims": (4, 6, 8, 10), "depths": (1, 2, 1, 1), "ffn_ratios": (2, 2, 2, 2), "k": 7}
+# The same operations, fused otherwise: float32 roundings.
+FUSED = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def narrow(**config) -> VAN:
+    settings = {"num_classes": 5, "implementation": "xla", **NARROW, **config}
+    return create_model("van_lska_tiny", **settings)
+
+
+def draw(*shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
+
+
+def shapes(model: VAN, images: tuple[int, ...]) -> list[tuple[int, ...]]:
+    maps = jax.eval_shape(lambda x: model.features(x), jnp.zeros(images))
+    return [stage.shape for stage in maps]
+
+
+def output(model: VAN, images: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    return jax.eval_shape(lambda x: model(x), jnp.zeros(images))
+
+
+@pytest.fixture(scope="module")
+def evaluated() -> VAN:
+    model = narrow()
+    model.eval()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((224, 224), [(56, 56), (28, 28), (14, 14), (7, 7)]),
+        ((65, 97), [(17, 25), (9, 13), (5, 7), (3, 4)]),
+        ((33, 200), [(9, 50), (5, 25), (3, 13), (2, 7)]),
+        ((1, 1), [(1, 1)] * 4),
+    ],
+)
+def test_features_are_one_map_a_stage_at_any_size_and_aspect(evaluated, size, expected):
+    wanted = [(2, *s, c) for s, c in zip(expected, NARROW["dims"], strict=True)]
+    assert shapes(evaluated, (2, *size, 3)) == wanted
+
+
+@pytest.mark.parametrize(("stride", "sides"), [(1, [32, 16, 8, 4]), (2, [16, 8, 4, 2])])
+def test_a_smaller_stem_stride_keeps_small_images_large(stride, sides):
+    model = narrow(stem_stride=stride)
+    model.eval()
+    assert [shape[1] for shape in shapes(model, (1, 32, 32, 3))] == sides
+
+
+def test_logits_are_the_head_of_the_last_feature_map(evaluated):
+    images = draw(2, 40, 33, 3)
+    logits, maps = jax.jit(lambda x: (evaluated(x), evaluated.features(x)))(images)
+    assert logits.shape == (2, 5)
+    np.testing.assert_allclose(logits, evaluated.head(maps[-1]), **FUSED)
+
+
+def test_the_head_is_the_mean_over_positions_and_a_linear_layer(evaluated):
+    features = draw(2, 3, 2, 10)
+    kernel, bias = evaluated.classifier.kernel[...], evaluated.classifier.bias[...]
+    expected = features.mean((1, 2)) @ np.asarray(kernel) + np.asarray(bias)
+    # Sums of ten products in float32.
+    np.testing.assert_allclose(evaluated.head(features), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_each_map_is_normalised_over_its_channels(evaluated):
+    for stage in jax.jit(lambda x: evaluated.features(x))(draw(2, 40, 33, 3)):
+        # LayerNorm with unit scale: roundings of float32 and the epsilon beside the variance.
+        np.testing.assert_allclose(np.mean(stage, -1), 0, atol=1e-5)
+        np.testing.assert_allclose(np.var(stage, -1), 1, atol=2e-2)
+
+
+def test_without_classes_the_model_returns_pooled_features():
+    model = narrow(num_classes=0)
+    model.eval()
+    images = draw(2, 40, 33, 3)
+    pooled, maps = jax.jit(lambda x: (model(x), model.features(x)))(images)
+    assert model.classifier is None
+    np.testing.assert_allclose(pooled, np.mean(maps[-1], (1, 2)), **FUSED)
+
+
+def test_images_may_have_any_number_of_channels():
+    model = narrow(in_channels=7)
+    model.eval()
+    assert output(model, (2, 32, 32, 7)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (2, 32, 32, 4), (2, 3, 32, 32)])
+def test_images_of_another_shape_are_refused_with_what_is_allowed(evaluated, shape):
+    with pytest.raises(ValueError, match=r"shape \(B, H, W, 3\), got") as refusal:
+        inspect.unwrap(VAN.features)(evaluated, jnp.zeros(shape))
+    assert str(shape) in str(refusal.value)
+
+
+def test_drop_path_rates_grow_linearly_over_all_blocks():
+    model = narrow(drop_path_rate=0.2)
+    rates = [block.drop_path.rate for stage in model.stages for block in stage.blocks]
+    np.testing.assert_allclose(rates, [0, 0.05, 0.1, 0.15, 0.2], atol=1e-12)
+
+
+def test_drop_path_of_a_single_block_network_is_zero():
+    model = narrow(dims=(4,), depths=(1,), ffn_ratios=(2,), drop_path_rate=0.2)
+    assert model.stages[0].blocks[0].drop_path.rate == 0
+
+
+def test_the_head_starts_normal_with_std_0_02_and_no_bias():
+    kernel = np.asarray(narrow(num_classes=2000).classifier.kernel[...])
+    # Five standard errors of a std over 20000 samples.
+    assert abs(kernel.std() / 0.02 - 1) < 5 / np.sqrt(2 * kernel.size)
+    assert not np.any(narrow().classifier.bias[...])
+
+
+def test_the_attention_module_adds_its_input():
+    attention = narrow().stages[0].blocks[0].attention
+    attention.proj_out.kernel.set_value(jnp.zeros((4, 4)))
+    x = draw(2, 5, 5, 4)
+    np.testing.assert_array_equal(attention(x), x)
+
+
+def test_a_block_adds_its_scaled_branches_one_after_the_other():
+    block = narrow().stages[0].blocks[0]
+    block.eval()
+    for scale, value in ((block.scale_1, 0.5), (block.scale_2, 2.0)):
+        scale.scale.set_value(jnp.full(4, value))
+    x = jnp.asarray(draw(2, 5, 5, 4))
+    middle = x + 0.5 * block.attention(block.norm_1(x))
+    expected = middle + 2.0 * block.ffn(block.norm_2(middle))
+    np.testing.assert_allclose(block(x), expected, **FUSED)
+
+
+def test_the_shortcut_of_the_attention_is_of_the_normalised_input():
+    block = narrow().stages[0].blocks[0]
+    block.eval()
+    block.norm_1.mean.set_value(jnp.full(4, 3.0))
+    block.attention.proj_out.kernel.set_value(jnp.zeros((4, 4)))
+    block.scale_1.scale.set_value(jnp.ones(4))
+    block.scale_2.scale.set_value(jnp.zeros(4))
+    x = jnp.asarray(draw(2, 5, 5, 4))
+    # x + (x - 3) / sqrt(1 + 1e-5), in float32.
+    np.testing.assert_allclose(block(x), x + (x - 3) / np.sqrt(1 + 1e-5), rtol=1e-5, atol=1e-6)
+
+
+def test_evaluation_mode_is_deterministic_and_keeps_the_statistics():
+    model = narrow(drop_path_rate=0.5, drop_rate=0.5)
+    model.eval()
+    before = jax.tree.map(np.array, batch_stats(model))
+    images = draw(4, 32, 32, 3)
+    run = nnx.jit(lambda model: model(images))
+    np.testing.assert_array_equal(run(model), run(model))
+    after = batch_stats(model)
+    assert all(np.array_equal(before[path], after[path]) for path in before)
+
+
+def test_training_mode_normalises_by_the_batch_and_moves_the_statistics():
+    model = narrow()
+    images = 5 + draw(4, 32, 32, 3)
+    run = nnx.jit(lambda model: model(images))
+    model.eval()
+    by_statistics = run(model)
+    model.train()
+    by_batch = run(model)
+    assert np.abs(by_statistics - by_batch).max() > 1e-3
+    assert all(np.any(a != (path.endswith("var"))) for path, a in batch_stats(model).items())
+
+
+def test_drop_path_changes_the_output_from_call_to_call_in_training():
+    model = narrow(drop_path_rate=0.9)
+    images = draw(4, 32, 32, 3)
+    run = nnx.jit(lambda model: model(images))
+    assert np.any(run(model) != run(model))
+
+
+def gradients(model: VAN, images: jax.Array):
+    functions = ModelFunctions(model)
+
+    @jax.jit
+    def run(params, stats):
+        def loss(params):
+            logits, updated = functions.train(params, stats, images, key=jax.random.key(5))
+            return jnp.sum(jnp.square(logits)), (logits, updated)
+
+        (_, (logits, updated)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        return logits, updated, gradient
+
+    return run(parameters(model), batch_stats(model))
+
+
+def test_rematerialisation_changes_neither_outputs_nor_statistics_nor_gradients():
+    images = draw(4, 33, 32, 3)
+    options = {"drop_path_rate": 0.3, "drop_rate": 0.2}
+    plain = gradients(narrow(**options), images)
+    recomputed = gradients(narrow(remat=True, **options), images)
+    assert jax.tree.structure(plain) == jax.tree.structure(recomputed)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(recomputed), strict=True):
+        # Biases ahead of a BatchNorm have gradients of rounding noise only, of 1e-6 or so.
+        np.testing.assert_allclose(a, b, **FUSED)
+
+
+def test_rematerialisation_keeps_fewer_values_for_the_backward_pass():
+    def residuals(remat: bool) -> int:
+        model = narrow(remat=remat)
+        functions, stats = ModelFunctions(model), batch_stats(model)
+        images = jnp.zeros((2, 64, 64, 3))
+
+        def forward(params):
+            return functions.train(params, stats, images, key=jax.random.key(0))[0]
+
+        _, pullback = jax.eval_shape(lambda params: jax.vjp(forward, params), parameters(model))
+        return sum(leaf.size for leaf in jax.tree.leaves(pullback))
+
+    assert residuals(True) < 0.5 * residuals(False)
+
+
+def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32():
+    model = narrow(dtype=jnp.bfloat16)
+    images = draw(4, 32, 32, 3)
+    logits, updated, gradient = gradients(model, images)
+    assert logits.dtype == jnp.float32
+    leaves = [*parameters(model).values(), *updated.values(), *gradient.values()]
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
+
+
+def test_bfloat16_maps_are_bfloat16_and_near_the_float32_ones():
+    images = draw(2, 64, 64, 3)
+    exact, rounded = narrow(), narrow(dtype=jnp.bfloat16)
+    for model in (exact, rounded):
+        model.eval()
+    run = nnx.jit(lambda model: model.features(images))
+    pairs = zip(run(exact), run(rounded), strict=True)
+    for expected, stage in pairs:
+        assert stage.dtype == jnp.bfloat16
+        # Some roundings of 2**-9 of values up to 3, a few after each other.
+        assert np.abs(np.asarray(stage, np.float32) - expected).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"attention": "lsk"}, "attention='lsk' is unknown; allowed: lka, lska"),
+        ({"attention": "lska_trivial", "dilation": 3}, "has no dilation, got dilation=3"),
+        ({"dims": (4, 6)}, "one entry for each stage"),
+        ({"dims": (), "depths": (), "ffn_ratios": ()}, "one entry for each stage"),
+        ({"num_classes": -1}, "num_classes must be at least 0, got -1"),
+        ({"in_channels": 0}, "in_channels must be at least 1, got 0"),
+        ({"stem_stride": 0}, "stem_stride must be at least 1, got 0"),
+        ({"drop_rate": 1.0}, "drop_rate must be in [0, 1), got 1.0"),
+        ({"drop_path_rate": -0.1}, "drop_path_rate must be in [0, 1), got -0.1"),
+    ],
+)
+def test_a_config_that_makes_no_network_is_refused(config, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        VANConfig(**config)
