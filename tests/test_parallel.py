@@ -25,8 +25,7 @@ LAYOUTS = {"data parallel": 1, "fsdp over 8": 8, "data 4 x fsdp 2": 2}
 
 # float32 sums over the batch and over channels run in another order on each layout.
 LOSS_RTOL = 2e-5
-# Adam divides by the root of small squares, which magnifies such roundings.
-PARAMETER_ATOL = 2e-5
+PARAMETER_ATOL = 1e-6
 
 
 def small_van(*, fsdp: int = 1) -> ConfigDict:
@@ -35,6 +34,8 @@ def small_van(*, fsdp: int = 1) -> ConfigDict:
     config = runpy.run_path(str(path))["get_config"]("11")
     config.model.update({"dims": (64,), "depths": (1,), "ffn_ratios": (4,), "drop_rate": 0.1})
     config.training.update({"batch_size": BATCH, "eval_batch_size": BATCH, "fsdp": fsdp})
+    # A bias before a BatchNorm has no gradient but rounding, which Adam would blow up to full steps.
+    config.optimizer.epsilon = 1e-2
     return config
 
 

@@ -1,7 +1,8 @@
 """Device side of the input: normalisation, random erasing, Mixup and CutMix, inside the step.
 
-Definitions are those of timm 0.4.12, which the reference recipe uses (FACTS of the recipe: erasing
-after normalisation, then one of Mixup and CutMix on the whole batch, partner = flipped batch).
+Definitions are those of timm 0.4.12, which the reference recipe uses: erasing after normalisation,
+then one of Mixup and CutMix, drawn once for the whole batch, with the flipped batch as partner. The
+batch is the global one, over all devices, where the reference mixes each device's own.
 Everything is a function of a key and has static shapes.
 """
 

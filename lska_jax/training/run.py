@@ -24,7 +24,7 @@ from lska_jax.nn.registry import create_model
 from lska_jax.nn.van import VAN
 from lska_jax.training.optimizer import Schedule, cosine_schedule, make_optimizer
 from lska_jax.training.state import TrainState, abstract_state, host_state
-from lska_jax.training.step import Batch, StepSpec, eval_step, train_step
+from lska_jax.training.step import StepSpec, eval_step, train_step
 
 _PROBED_EXAMPLES = 64
 
@@ -261,7 +261,7 @@ def compile_eval_step(run: Run) -> Any:
     return jitted.lower(run.state.params, run.state.batch_stats, batch).compile()
 
 
-def abstract_batch(run: Run, batch_size: int) -> Batch:
+def abstract_batch(run: Run, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Return shapes, dtypes and shardings of a global batch."""
     size = run.config.data.image_size
     shapes = {
@@ -271,6 +271,6 @@ def abstract_batch(run: Run, batch_size: int) -> Batch:
     }
     sharding = parallel.batch_sharding(run.mesh)
     return {
-        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # type: ignore[misc]
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
         for name, (shape, dtype) in shapes.items()
     }
