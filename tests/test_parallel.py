@@ -34,7 +34,7 @@ def small_van(*, fsdp: int = 1) -> ConfigDict:
     config = runpy.run_path(str(path))["get_config"]("11")
     config.model.update({"dims": (64,), "depths": (1,), "ffn_ratios": (4,), "drop_rate": 0.1})
     config.training.update({"batch_size": BATCH, "eval_batch_size": BATCH, "fsdp": fsdp})
-    # A bias before a BatchNorm has no gradient but rounding, which Adam would blow up to full steps.
+    # A bias before a BatchNorm has no gradient but rounding; Adam would make full steps of it.
     config.optimizer.epsilon = 1e-2
     return config
 

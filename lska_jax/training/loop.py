@@ -1,11 +1,13 @@
 """The training loop, in the order in which things happen."""
 
+import contextlib
 import itertools
 import json
+import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,44 +103,50 @@ class Trainer:
     def prepare(self, first_step: int) -> None:
         """Start reading, then compile both steps; reading errors show before the compile."""
         with self._reporter.progress("reading the first batch"):
-            batches = self._device_batches(first_step)
-            self._batches = itertools.chain([next(batches)], batches)
+            self._batches = self._device_batches(first_step)
+            self._first_batch = next(self._batches)
         with self._reporter.progress("compiling the train step"):
             self._train_step = building.compile_train_step(self._run)
         self._evaluator.compile()
 
     def fit(self, state: TrainState) -> dict[str, float]:
         """Train from the state's step to the end and return the last evaluation."""
-        run, training = self._run, self._run.config.training
-        first_step = int(state.step)
+        run = self._run
+        steps = range(int(state.step) + 1, run.total_steps + 1)
         in_flight: deque[tuple[int, dict[str, jax.Array]]] = deque()
         evaluation: dict[str, float] = {}
-        for step in range(first_step + 1, run.total_steps + 1):
-            state, metrics = self._train_step(state, next(self._batches))
-            in_flight.append((step, metrics))
-            while len(in_flight) > _STEPS_IN_FLIGHT:
-                self._report(*in_flight.popleft())
-            epoch, step_of_epoch = divmod(step, run.steps_per_epoch)
-            is_evaluated = step == run.total_steps or (
-                step_of_epoch == 0 and epoch % training.eval_every_epochs == 0
-            )
-            every = training.checkpoint_every_steps
-            if is_evaluated or (every and step % every == 0):
-                while in_flight:
+        with contextlib.closing(self._batches):
+            batches = itertools.chain([self._first_batch], self._batches)
+            for step, batch in zip(steps, batches, strict=True):
+                state, metrics = self._train_step(state, batch)
+                in_flight.append((step, metrics))
+                while len(in_flight) > _STEPS_IN_FLIGHT:
                     self._report(*in_flight.popleft())
-                if is_evaluated:
-                    evaluation = self._evaluator.evaluate(state, step=step)
-                # Saves amid bad steps would push out the good ones, and the run may not recover.
-                if not self._bad_steps or step == run.total_steps:
-                    self._save(step, state, evaluation if is_evaluated else {})
+                is_evaluated = self._is_evaluated(step)
+                if is_evaluated or self._is_saved_between(step):
+                    while in_flight:
+                        self._report(*in_flight.popleft())
+                    evaluation = self._evaluator.evaluate(state, step=step) if is_evaluated else {}
+                    # Saves amid bad steps would push out the good ones.
+                    if not self._bad_steps or step == run.total_steps:
+                        self._save(step, state, evaluation)
         self._checkpointer.wait()
         self._reporter.message(
             f"Finished: top-1 {evaluation['eval/top1']:.2%}; "
-            f"checkpoints in {self._checkpointer.directory}"
+            f"checkpoints in {os.path.relpath(self._checkpointer.directory)}"
         )
         return evaluation
 
-    def _device_batches(self, first_step: int) -> Iterator[dict[str, jax.Array]]:
+    def _is_evaluated(self, step: int) -> bool:
+        epoch, step_of_epoch = divmod(step, self._run.steps_per_epoch)
+        is_due = step_of_epoch == 0 and epoch % self._run.config.training.eval_every_epochs == 0
+        return is_due or step == self._run.total_steps
+
+    def _is_saved_between(self, step: int) -> bool:
+        every = self._run.config.training.checkpoint_every_steps
+        return every > 0 and step % every == 0
+
+    def _device_batches(self, first_step: int) -> Generator[dict[str, jax.Array], None, None]:
         config = self._run.config
         size = config.training.batch_size
         sharding = parallel.batch_sharding(self._run.mesh)
@@ -287,16 +295,17 @@ def _restore_or_initialise(
 
 
 def _on_devices(
-    batches: Iterator[HostBatch],
+    batches: Generator[HostBatch, None, None],
     broken: BrokenImages,
     sharding: jax.sharding.NamedSharding,
     *,
     global_batch_size: int,
-) -> Iterator[dict[str, jax.Array]]:
-    for batch in batches:
-        broken.note(batch)
-        arrays = {name: batch[name] for name in ("image", "label", "mask")}  # type: ignore[literal-required]
-        yield parallel.to_global(arrays, sharding, global_batch_size=global_batch_size)
+) -> Generator[dict[str, jax.Array], None, None]:
+    with contextlib.closing(batches):
+        for batch in batches:
+            broken.note(batch)
+            arrays = {name: batch[name] for name in ("image", "label", "mask")}  # type: ignore[literal-required]
+            yield parallel.to_global(arrays, sharding, global_batch_size=global_batch_size)
 
 
 def _reporting(reporter: Reporter) -> Any:
