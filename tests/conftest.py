@@ -6,8 +6,13 @@ import pytest
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Eight virtual devices, for the tests of sharding. XLA reads the variable once.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# XLA reads the variable once. Eight virtual devices, for the tests of sharding; and since tests
+# compile much and compute little, code without optimisation: that halves their time.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false",
+)
 
 # Every annotation is checked at run time, in tests only. Where a test passes what an annotation
 # forbids, to see the package's own error, it calls the function behind the check: inspect.unwrap.

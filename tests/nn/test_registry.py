@@ -55,14 +55,6 @@ PARAMETER_COUNTS = {
 }
 
 
-# Nothing here runs long enough to pay for optimised code: compiling takes a third of the time.
-QUICK_COMPILE = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
-}
-
-
 class OneKey(nnx.Rngs):
     """The same key for every parameter.
 
@@ -117,7 +109,7 @@ def initial_values(shapes: dict[str, jax.ShapeDtypeStruct]) -> FlatArrays:
 def compiled_once(call):
     """Return a module's call, compiled once for all modules of the same structure."""
 
-    @functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK_COMPILE)
+    @functools.partial(jax.jit, static_argnums=0)
     def run(graph, state, x):
         module = nnx.merge(graph, state)
         return call(module, x), nnx.state(module, nnx.BatchStat)

@@ -1,0 +1,238 @@
+"""``train.py`` as processes of their own: two that share a run, and one that is killed."""
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lska_jax.training.load_tree import LoadedTree, load_tree
+
+ROOT = Path(__file__).parents[2]
+EPOCHS, STEPS_PER_EPOCH = 4, 1442 // 240
+STEPS = EPOCHS * STEPS_PER_EPOCH
+TEST_EXAMPLES = 355
+TIMEOUT_SECONDS = 300
+
+TINY_RUN = (
+    "--config.model.k=11",
+    "--config.model.dims=(8,)",
+    "--config.model.depths=(1,)",
+    "--config.model.ffn_ratios=(2,)",
+    "--config.data.num_workers=0",
+    f"--config.optimizer.epochs={EPOCHS}",
+    "--config.optimizer.warmup_epochs=1",
+    # A bias before a BatchNorm has no gradient but rounding; Adam would make full steps of it.
+    "--config.optimizer.epsilon=1e-2",
+    "--config.training.batch_size=240",
+    "--config.training.eval_batch_size=120",
+    "--config.training.eval_every_epochs=1",
+    "--config.training.log_every_steps=1",
+    "--config.training.checkpoint_every_steps=2",
+)
+
+# The two processes' sums over the batch are added in another order.
+LOSS_RTOL = 1e-5
+PARAMETER_ATOL = 1e-6
+
+
+class TrainCommand:
+    """Starts ``train.py`` on a tiny run, in a folder that shares compiled programs."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            # The runs are compared with each other only, and compiling takes most of their time.
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+
+    def start(self, workdir: Path, *options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "train.py", "--config", "configs/digits.py", *TINY_RUN]
+        return subprocess.Popen(
+            [*command, f"--workdir={workdir}", *options],
+            cwd=ROOT,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, workdir: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(workdir, *options)
+        output, errors = process.communicate(timeout=TIMEOUT_SECONDS)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory) -> TrainCommand:
+    return TrainCommand(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(command) -> Path:
+    workdir = command.folder / "uninterrupted"
+    finished = command.run(workdir)
+    assert finished.returncode == 0, finished.stderr
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(command) -> tuple[Path, Sequence[subprocess.CompletedProcess[str]]]:
+    workdir = command.folder / "two_processes"
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    together = (f"--coordinator_address=localhost:{port}", "--num_processes=2")
+    processes = [command.start(workdir, *together, f"--process_id={number}") for number in (0, 1)]
+    outputs = [process.communicate(timeout=TIMEOUT_SECONDS) for process in processes]
+    finished = [
+        subprocess.CompletedProcess(process.args, process.returncode, *output)
+        for process, output in zip(processes, outputs, strict=True)
+    ]
+    assert [one.returncode for one in finished] == [0, 0], [one.stderr for one in finished]
+    return workdir, finished
+
+
+def records(workdir: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl without what a clock has measured."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    measured = ("time", "train/images_per_second")
+    return [{name: line[name] for name in line if name not in measured} for line in lines]
+
+
+def column(workdir: Path, name: str) -> list[float]:
+    return [record[name] for record in records(workdir) if name in record]
+
+
+def arrays(loaded: LoadedTree) -> dict[str, np.ndarray]:
+    groups = ("params", "batch_stats")
+    return {
+        f"{prefix}{group}/{path}": array
+        for prefix, tree in (("", loaded.tree), ("ema/", loaded.tree["ema"]))
+        for group in groups
+        for path, array in tree[group].items()
+    }
+
+
+def test_two_processes_have_the_losses_of_one(uninterrupted, of_two_processes):
+    workdir, _ = of_two_processes
+    losses = column(workdir, "train/loss")
+    assert len(losses) == STEPS
+    np.testing.assert_allclose(losses, column(uninterrupted, "train/loss"), rtol=LOSS_RTOL)
+
+
+def test_two_processes_end_with_the_parameters_and_statistics_of_one(
+    uninterrupted, of_two_processes
+):
+    ours, theirs = arrays(load_tree(of_two_processes[0])), arrays(load_tree(uninterrupted))
+    assert ours.keys() == theirs.keys()
+    for path, array in ours.items():
+        np.testing.assert_allclose(array, theirs[path], atol=PARAMETER_ATOL, err_msg=path)
+
+
+def test_two_processes_count_every_evaluation_example_once(uninterrupted, of_two_processes):
+    workdir, _ = of_two_processes
+    for name in ("eval/top1", "eval/top5"):
+        right = np.array(column(workdir, name)) * TEST_EXAMPLES
+        np.testing.assert_allclose(right, np.round(right), atol=1e-9)
+    ours, theirs = column(workdir, "eval/loss"), column(uninterrupted, "eval/loss")
+    assert len(ours) == EPOCHS
+    np.testing.assert_allclose(ours, theirs, rtol=LOSS_RTOL)
+
+
+def test_only_the_first_of_two_processes_writes_and_talks(of_two_processes):
+    workdir, (first, second) = of_two_processes
+    assert f"for {STEPS} steps of 240 images on 2 cpu device(s)" in first.stdout
+    # XLA's transport says on its own that it is connected.
+    assert [line for line in second.stdout.splitlines() if "[Gloo]" not in line] == []
+    assert len(records(workdir)) == STEPS + EPOCHS
+    assert (workdir / "log.txt").read_text().count("Ready after") == 1
+    assert len(list((workdir / "tensorboard").iterdir())) == 1
+
+
+def kill_after(process: subprocess.Popen[str], workdir: Path, *, lines: int, delay: float) -> None:
+    """Send SIGKILL once so many lines of metrics are written, and a moment later."""
+    metrics = workdir / "metrics.jsonl"
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not metrics.exists() or metrics.read_bytes().count(b"\n") < lines:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def killed_twice(command) -> tuple[Path, str, subprocess.CompletedProcess[str]]:
+    """Return a run that was killed at two random moments and then finished, and the moments."""
+    workdir = command.folder / "killed"
+    choose = random.Random()
+    moments = []
+    for lines in (range(1, 8), range(9, 16)):
+        moments.append({"lines": choose.choice(lines), "delay": choose.uniform(0, 0.03)})
+        kill_after(command.start(workdir), workdir, **moments[-1])
+    finished = command.run(workdir)
+    assert finished.returncode == 0, (moments, finished.stderr)
+    return workdir, str(moments), finished
+
+
+def test_after_kills_the_same_command_goes_on_from_a_checkpoint(killed_twice):
+    _, moments, finished = killed_twice
+    # The second kill came after the first epoch, which ends with a checkpoint.
+    assert "Resuming at step" in finished.stdout, moments
+
+
+def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(uninterrupted, killed_twice):
+    workdir, moments, _ = killed_twice
+    ours, theirs = load_tree(workdir, skip=()), load_tree(uninterrupted, skip=())
+    assert ours.step == theirs.step == STEPS
+    ours_bits, theirs_bits = arrays(ours), arrays(theirs)
+    assert ours_bits.keys() == theirs_bits.keys()
+    for path, array in ours_bits.items():
+        assert array.tobytes() == theirs_bits[path].tobytes(), (path, moments)
+
+
+def test_a_killed_run_has_every_line_of_its_metrics_once(uninterrupted, killed_twice):
+    workdir, moments, _ = killed_twice
+    assert records(workdir) == records(uninterrupted), moments
+
+
+def test_evaluation_alone_reports_what_training_reported_of_the_best_step(command, uninterrupted):
+    workdir = command.folder / "evaluated"
+    finished = command.run(workdir, "--eval_only", f"--checkpoint={uninterrupted}")
+    assert finished.returncode == 0, finished.stderr
+    written = json.loads((workdir / "evaluation.json").read_text())
+    reported = [record for record in records(uninterrupted) if "eval/top1" in record]
+    best = max(reported, key=lambda record: (record["eval/top1"], record["step"]))
+    for name in ("step", "eval/top1", "eval/top5", "eval/loss"):
+        assert written[name] == best[name], name
+    assert f"(epoch {best['epoch']:.2f})" in finished.stdout
+
+
+def test_the_workdir_of_another_model_is_refused_and_left_as_it_was(command, uninterrupted):
+    before = (uninterrupted / "config.json").read_text()
+    finished = command.run(uninterrupted, "--config.model.k=23")
+    assert finished.returncode == 2
+    assert "Traceback" not in finished.stderr
+    assert "nothing was loaded" in finished.stderr
+    kernel = "params/stages/0/blocks/0/attention/gate/depthwise/2/kernel"
+    assert re.search(rf"{kernel}.*\(1, 5, 1, 8\).*\(1, 7, 1, 8\)", finished.stderr)
+    assert (uninterrupted / "config.json").read_text() == before
+    assert len(records(uninterrupted)) == STEPS + EPOCHS
