@@ -4,7 +4,7 @@
 
 The source is a folder or an uncompressed tar with train/CLASS/*.jpg and test/CLASS/*.jpg, or
 ``tfds:cifar10``. Hardware: two CPU cores; a GPU or TPU trains more epochs in less time.
-Result: not yet run.
+Result: 84.43 % top-1 on the test split after 66 minutes (docs/results.md).
 """
 
 from ml_collections import ConfigDict
