@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+
 from lska_jax.nn.functional import assign, batch_stats, parameters
 from lska_jax.nn.van import VAN
 from lska_jax.training.checkpoint import CheckpointMismatch, load_tree
@@ -51,7 +53,7 @@ def load_for_finetuning(model: VAN, path: str | Path) -> str:
     for name in new_head:
         del arrays[name], wanted[name]
     check_same_arrays(arrays, wanted, where=str(loaded.folder))
-    assign(model, arrays)
+    assign(model, {name: jnp.asarray(array) for name, array in arrays.items()})
     head = "with a fresh head for other classes" if new_head else "head included"
     return f"Starting from {loaded.folder}, {len(arrays)} arrays, {head}."
 

@@ -82,8 +82,7 @@ def test_the_key_decides_what_drop_path_drops():
     }
     train = jax.jit(ModelFunctions(model).train)
     once, again, other = (
-        train(scaled, batch_stats(model), IMAGES, key=jax.random.key(seed))[0]
-        for seed in (0, 0, 1)
+        train(scaled, batch_stats(model), IMAGES, key=jax.random.key(seed))[0] for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(once, again)
     assert np.any(once != other)

@@ -32,7 +32,9 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
         (lambda rngs: DepthwiseConv(512, (1, 11), rngs=rngs).kernel, 11),
         (lambda rngs: DepthwiseConv(256, (5, 5), rngs=rngs).kernel, 25),
         (
-            lambda rngs: PatchEmbedding(3, 64, kernel_size=7, stride=4, rngs=rngs).projection.kernel,
+            lambda rngs: (
+                PatchEmbedding(3, 64, kernel_size=7, stride=4, rngs=rngs).projection.kernel
+            ),
             49 * 64,
         ),
     ],

@@ -10,9 +10,9 @@ import pytest
 from flax import nnx
 
 from lska_jax import VAN, create_model, list_models, model_entry
-from lska_jax.nn.functional import FlatArrays, assign
-from lska_jax.nn.layers import BatchNorm, ConvFFN, LayerNorm
-from lska_jax.nn.van import Attention
+from lska_jax.nn import layers
+from lska_jax.nn.functional import FlatArrays, assign, parameters
+from lska_jax.nn.van import Block
 
 ATTENTIONS = ("lska", "lka", "lska_trivial", "lka_trivial")
 # Widths and blocks of the four stages, from the tables of the paper and its code.
@@ -56,54 +56,46 @@ PARAMETER_COUNTS = {
 
 
 class OneKey(nnx.Rngs):
-    """The same key for every parameter.
-
-    A stream that counts its keys makes abstract construction quadratic in the number of blocks,
-    and shapes do not depend on keys.
-    """
+    """The same key for every parameter, without a count to keep on the device."""
 
     def __init__(self):
         super().__init__(0)
+        self.only = jax.random.key(0)
 
     def __getattr__(self, name: str):
-        return lambda: jax.random.key(0)
-
-
-def abstract_model(name: str, **config) -> VAN:
-    return nnx.eval_shape(lambda: create_model(name, rngs=OneKey(), **config))
-
-
-def leaves(model: VAN, kind: type[nnx.Variable]) -> dict[str, jax.ShapeDtypeStruct]:
-    flat = nnx.to_flat_state(nnx.state(model, kind))
-    return {"/".join(map(str, path)): variable.get_value() for path, variable in flat}
-
-
-def count_parameters(model: VAN) -> int:
-    return sum(math.prod(leaf.shape) for leaf in leaves(model, nnx.Param).values())
+        return lambda: self.only
 
 
 @functools.cache
-def initial_value(kind: str, shape: tuple[int, ...]) -> jax.Array:
-    """Return a leaf as it is initialised; leaves of one shape share their memory."""
-    if not kind.endswith("kernel"):
-        value = {"var": 1.0, "norm scale": 1.0, "layer scale": 1e-2}.get(kind, 0.0)
-        return jnp.asarray(np.full(shape, value, np.float32))
-    out = shape[-1]
-    fan_out = math.prod(shape[:2]) if kind == "depthwise kernel" else math.prod(shape[:-2]) * out
+def shared_normal(shape: tuple[int, ...], std: float) -> jax.Array:
     rng = np.random.default_rng(0)
-    return jnp.asarray(rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / fan_out)))
+    return jnp.asarray(rng.standard_normal(shape, np.float32) * np.float32(std))
 
 
-def initial_values(shapes: dict[str, jax.ShapeDtypeStruct]) -> FlatArrays:
-    def kind(path: str) -> str:
-        leaf = path.rsplit("/", 1)[1]
-        if leaf == "kernel":
-            return "depthwise kernel" if "/depthwise/" in path else "kernel"
-        if leaf == "scale":
-            return "layer scale" if "/scale_" in path else "norm scale"
-        return leaf
+@pytest.fixture(scope="module", autouse=True)
+def shared_initial_kernels():
+    """Let kernels of one shape share their values, drawn once.
 
-    return {path: initial_value(kind(path), leaf.shape) for path, leaf in shapes.items()}
+    All models together have 1.8 billion parameters: neither time nor memory for their own.
+    """
+
+    def shared(kernel_height: int, kernel_width: int, features_per_group: int):
+        std = math.sqrt(2 / (kernel_height * kernel_width * features_per_group))
+        return lambda key, shape, dtype: shared_normal(tuple(shape), std)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(layers, "fan_out_normal", shared)
+    yield
+    patch.undo()
+    shared_normal.cache_clear()
+
+
+def build(name: str, **config) -> VAN:
+    return create_model(name, rngs=OneKey(), **config)
+
+
+def count_parameters(model: VAN) -> int:
+    return sum(parameter.size for parameter in parameters(model).values())
 
 
 def compiled_once(call):
@@ -114,7 +106,7 @@ def compiled_once(call):
         module = nnx.merge(graph, state)
         return call(module, x), nnx.state(module, nnx.BatchStat)
 
-    def compiled(module, x, **_):
+    def compiled(module, x, *_):
         out, statistics = run(*nnx.split(module), x)
         nnx.update(module, statistics)
         return out
@@ -129,7 +121,7 @@ def quick_modules():
     A jitted B6 would unroll its 108 blocks, and op by op it takes as long.
     """
     patch = pytest.MonkeyPatch()
-    for module in (BatchNorm, Attention, ConvFFN, LayerNorm):
+    for module in (Block, layers.BatchNorm, layers.LayerNorm):
         patch.setattr(module, "__call__", compiled_once(module.__call__))
     yield
     patch.undo()
@@ -140,8 +132,7 @@ def quick_modules():
 def test_maps_logits_and_gradients_of_every_model(name, dtype, quick_modules):
     size = name.rsplit("_", 1)[1]
     dims, depths = SIZES[size]
-    model = abstract_model(name, num_classes=10, dtype=jnp.dtype(dtype))
-    statistics = initial_values(leaves(model, nnx.BatchStat))
+    model = build(name, num_classes=10, dtype=jnp.dtype(dtype))
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.standard_normal((4, 16, 16, 3)), jnp.float32)
     targets = jax.nn.one_hot(jnp.arange(4), 10)
@@ -149,13 +140,13 @@ def test_maps_logits_and_gradients_of_every_model(name, dtype, quick_modules):
 
     def loss(params: FlatArrays) -> jax.Array:
         trained = nnx.clone(model)
-        assign(trained, {**params, **statistics})
+        assign(trained, params)
         maps = trained.features(images)
         logits = trained.head(maps[-1])
         seen.update(maps=maps, logits=logits)
         return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), -1))
 
-    gradients = jax.grad(loss)(initial_values(leaves(model, nnx.Param)))
+    gradients = jax.grad(loss)(parameters(model))
     assert [stage.shape for stage in seen["maps"]] == [
         (4, side, side, channels) for side, channels in zip((4, 2, 1, 1), dims, strict=True)
     ]
@@ -170,11 +161,11 @@ def test_maps_logits_and_gradients_of_every_model(name, dtype, quick_modules):
 
 @pytest.mark.parametrize(("name", "k"), PARAMETER_COUNTS)
 def test_parameter_counts_are_those_of_the_reference(name, k):
-    assert count_parameters(abstract_model(name, k=k)) == PARAMETER_COUNTS[name, k]
+    assert count_parameters(build(name, k=k)) == PARAMETER_COUNTS[name, k]
 
 
 def test_the_separable_forms_have_fewer_parameters_than_the_square_ones():
-    counts = {a: count_parameters(abstract_model(f"van_{a}_tiny")) for a in ATTENTIONS}
+    counts = {a: count_parameters(build(f"van_{a}_tiny")) for a in ATTENTIONS}
     assert counts["lska"] < counts["lska_trivial"] < counts["lka"] < counts["lka_trivial"]
 
 
@@ -201,7 +192,11 @@ def test_every_model_carries_its_preprocessing(name):
 
 @pytest.mark.parametrize(
     ("unknown", "suggestion"),
-    [("van_lska_tny", "van_lska_tiny"), ("van-lka-base", "van_lka_base"), ("lska_b6", "van_lska_b6")],
+    [
+        ("van_lska_tny", "van_lska_tiny"),
+        ("van-lka-base", "van_lka_base"),
+        ("lska_b6", "van_lska_b6"),
+    ],
 )
 def test_an_unknown_name_suggests_the_closest(unknown, suggestion):
     with pytest.raises(ValueError, match=f"Unknown model '{unknown}'.*{suggestion}"):
@@ -219,7 +214,7 @@ def test_a_field_that_the_config_does_not_have_is_a_type_error():
 
 
 def test_any_part_of_the_config_can_be_replaced():
-    model = abstract_model(
+    model = build(
         "van_lka_small", k=35, dilation=2, in_channels=1, drop_path_rate=0.2, stem_stride=2
     )
     config = model.config

@@ -62,9 +62,7 @@ def brute_force(images: np.ndarray, kernel: np.ndarray, dilation: int) -> np.nda
     _, height, width, _ = images.shape
     rows, columns = kernel.shape[:2]
     out = np.zeros_like(images)
-    for i, j, u, v in itertools.product(
-        range(height), range(width), range(rows), range(columns)
-    ):
+    for i, j, u, v in itertools.product(range(height), range(width), range(rows), range(columns)):
         row = i + dilation * (u - rows // 2)
         column = j + dilation * (v - columns // 2)
         if 0 <= row < height and 0 <= column < width:
@@ -99,9 +97,7 @@ def value_and_pullback(convolve, case: Case) -> tuple[np.ndarray, np.ndarray, np
 @functools.cache
 def computed(implementation: str, case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     def convolve(images, kernel):
-        return depthwise_conv(
-            images, kernel, dilation=case.dilation, implementation=implementation
-        )
+        return depthwise_conv(images, kernel, dilation=case.dilation, implementation=implementation)
 
     return value_and_pullback(convolve, case)
 
@@ -114,9 +110,7 @@ def reference(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @every_implementation
 @every_case
 def test_the_output_equals_lax(case, implementation):
-    np.testing.assert_allclose(
-        computed(implementation, case)[0], reference(case)[0], **FLOAT32
-    )
+    np.testing.assert_allclose(computed(implementation, case)[0], reference(case)[0], **FLOAT32)
 
 
 @every_implementation
@@ -130,9 +124,7 @@ def test_the_output_equals_brute_force(case, implementation):
 @every_implementation
 @every_case
 def test_the_gradient_of_the_images_equals_autodiff_of_lax(case, implementation):
-    np.testing.assert_allclose(
-        computed(implementation, case)[1], reference(case)[1], **FLOAT32
-    )
+    np.testing.assert_allclose(computed(implementation, case)[1], reference(case)[1], **FLOAT32)
 
 
 @every_implementation
@@ -171,9 +163,7 @@ def test_the_gradients_equal_finite_differences(case, implementation):
 def test_bfloat16_is_accumulated_in_float32_and_rounded_once(case, implementation):
     images, kernel, _ = (jnp.asarray(array, jnp.bfloat16) for array in draw(case))
     convolve = jax.jit(
-        functools.partial(
-            depthwise_conv, dilation=case.dilation, implementation=implementation
-        )
+        functools.partial(depthwise_conv, dilation=case.dilation, implementation=implementation)
     )
     out = convolve(images, kernel)
     expected = brute_force(np.asarray(images), np.asarray(kernel), case.dilation)
@@ -274,6 +264,4 @@ def test_a_dilation_below_one_is_refused():
 
 def test_an_unknown_implementation_is_refused_naming_the_known():
     with pytest.raises(ValueError, match="'fast'; allowed: auto, xla, shift"):
-        depthwise_conv(
-            jnp.zeros((1, 5, 5, 3)), jnp.zeros((3, 3, 1, 3)), implementation="fast"
-        )
+        depthwise_conv(jnp.zeros((1, 5, 5, 3)), jnp.zeros((3, 3, 1, 3)), implementation="fast")

@@ -159,9 +159,7 @@ def test_a_model_without_a_head_takes_a_state_dict_without_one(state_dict):
     headless = small_model(num_classes=0)
     without = {name: a for name, a in state_dict.items() if not name.startswith("head.")}
     load_state_dict(headless, without)
-    np.testing.assert_array_equal(
-        headless.stages[1].norm.bias[...], state_dict["norm2.bias"]
-    )
+    np.testing.assert_array_equal(headless.stages[1].norm.bias[...], state_dict["norm2.bias"])
 
 
 def test_every_missing_name_is_listed(model, state_dict):

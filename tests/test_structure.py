@@ -1,0 +1,108 @@
+"""The house: rooms, the direction of imports, what an import loads, sizes and names of files."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lska_jax
+
+PACKAGE = Path(lska_jax.__file__).parent
+# Upper rooms first: a room imports from itself and from those above it.
+ROOMS = (
+    "_lazy",
+    "ops",
+    "nn",
+    "weights",
+    "data",
+    "evaluation",
+    "parallel",
+    "config",
+    "config_check",
+    "training",
+    "robustness",
+    "analysis",
+)
+MODULES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 400
+
+
+def module_path(file: Path) -> str:
+    return str(file.relative_to(PACKAGE))
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(file: Path) -> set[str]:
+    """Return the rooms that a file imports from, at its top or inside a function."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative imports hide their room"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("lska_jax.")}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the top-level modules that are loaded after a statement in a fresh interpreter."""
+    code = f"{statement}\nimport sys\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in MODULES if f.parent != PACKAGE or f.name != "__init__.py"], ids=module_path
+)
+def test_imports_point_to_upper_rooms_only(file):
+    allowed = set(ROOMS[: ROOMS.index(room_of(file)) + 1])
+    assert imported_rooms(file) <= allowed
+
+
+@pytest.mark.parametrize("file", MODULES, ids=module_path)
+def test_every_file_is_short_and_says_what_it_is_for(file):
+    text = file.read_text()
+    assert len(text.splitlines()) < MAX_LINES
+    assert ast.get_docstring(ast.parse(text))
+
+
+@pytest.mark.parametrize("file", MODULES, ids=module_path)
+def test_no_file_is_named_after_nothing(file):
+    parts = re.split(r"[/_.]", module_path(file))
+    assert not {"util", "utils", "helper", "helpers", "common", "misc"} & set(parts)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import lska_jax", "from lska_jax import list_models, model_entry", "import lska_jax.config"],
+)
+def test_looking_around_loads_no_framework(statement):
+    heavy = {"jax", "jaxlib", "flax", "numpy", "tensorflow", "torch", "orbax", "grain"}
+    assert not loaded_by(statement) & heavy
+
+
+def test_models_need_neither_tensorflow_nor_torch():
+    loaded = loaded_by("from lska_jax import create_model, weights\nweights.load_state_dict")
+    assert "flax" in loaded
+    assert not loaded & {"tensorflow", "torch", "tensorflow_datasets", "grain", "cv2"}
+
+
+def test_every_public_name_can_be_imported():
+    for package in ("lska_jax", "lska_jax.ops", "lska_jax.weights"):
+        module = importlib.import_module(package)
+        assert module.__all__
+        assert all(getattr(module, name) is not None for name in module.__all__)
+
+
+def test_an_unknown_public_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'lska_jax' has no attribute 'LSK'"):
+        lska_jax.LSK  # noqa: B018
