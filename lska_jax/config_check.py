@@ -228,7 +228,8 @@ def _check_data(config: ConfigDict, problems: list[str]) -> None:
 def _check_optimizer(config: ConfigDict, problems: list[str]) -> None:
     optimizer = config.optimizer
     for name in ("learning_rate", "min_learning_rate", "warmup_learning_rate", "weight_decay"):
-        _check_range(problems, f"optimizer.{name}", optimizer[name], low=0)
+        # The step computes in float32.
+        _check_range(problems, f"optimizer.{name}", optimizer[name], low=0, high=1e38)
     for name in ("min_learning_rate", "warmup_learning_rate"):
         if optimizer[name] > optimizer.learning_rate:
             problems.append(

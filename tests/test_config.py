@@ -185,6 +185,7 @@ REFUSED = [
     ({"data__max_broken_fraction": 2.0}, "must be at least 0 and at most 1"),
     ({"optimizer__learning_rate": -1e-3}, "optimizer.learning_rate=-0.001 must be at least 0"),
     ({"optimizer__learning_rate": INF}, "optimizer.learning_rate=inf must be at least 0"),
+    ({"optimizer__learning_rate": 1e300}, "must be at least 0 and at most 1e+38"),
     ({"optimizer__min_learning_rate": 1.0}, "must be at most optimizer.learning_rate=0.004"),
     ({"optimizer__warmup_learning_rate": 1.0}, "must be at most optimizer.learning_rate=0.004"),
     ({"optimizer__epochs": 0}, "optimizer.epochs=0 must be at least 1"),

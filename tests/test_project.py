@@ -39,7 +39,9 @@ def test_the_package_asks_for_nothing_that_the_pins_leave_out():
 
 
 @pytest.mark.parametrize(
-    "arguments", [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)], ids=" ".join
+    "arguments",
+    [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)],
+    ids=" ".join,
 )
 def test_lint_format_and_types_pass(arguments):
     done = subprocess.run(

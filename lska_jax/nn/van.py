@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -217,7 +218,7 @@ class VAN(nnx.Module):
 
     def features(
         self,
-        images: Float[Array, "batch height width in_channels"],
+        images: Float[Array | np.ndarray, "batch height width in_channels"],
         *,
         rngs: nnx.Rngs | None = None,
     ) -> list[Float[Array, "batch _ _ _"]]:
@@ -239,7 +240,7 @@ class VAN(nnx.Module):
                 f"images must have shape (B, H, W, {self.config.in_channels}), got {images.shape}."
             )
         maps = []
-        x = images.astype(self.config.dtype)
+        x = jnp.asarray(images, self.config.dtype)
         for stage in self.stages:
             x = stage(x, rngs=rngs)
             maps.append(x)
@@ -258,7 +259,7 @@ class VAN(nnx.Module):
 
     def __call__(
         self,
-        images: Float[Array, "batch height width in_channels"],
+        images: Float[Array | np.ndarray, "batch height width in_channels"],
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch outputs"]:

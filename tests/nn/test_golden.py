@@ -75,7 +75,7 @@ def evaluated(case: str) -> tuple[jax.Array, list[jax.Array]]:
 @pytest.mark.parametrize("case", CASES)
 def test_logits_equal_the_reference(case):
     logits, _ = evaluated(case)
-    # Float32 rounding through 10 to 13 blocks; 6e-7 was the worst seen.
+    # Float32 rounding through 10 to 13 blocks; 8e-7 was the worst seen.
     assert relative_error(logits, golden(case)["logits"]) < 1e-5
 
 

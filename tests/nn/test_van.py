@@ -101,6 +101,13 @@ def test_images_may_have_any_number_of_channels():
     assert output(model, (2, 32, 32, 7)).shape == (2, 5)
 
 
+def test_images_may_be_numpy_arrays_of_any_floating_dtype(evaluated):
+    images = np.random.default_rng(0).standard_normal((2, 32, 32, 3))
+    run = nnx.jit(lambda model, images: model(images))
+    expected = run(evaluated, jnp.asarray(images, jnp.float32))
+    np.testing.assert_allclose(evaluated(images), expected, **FUSED)
+
+
 @pytest.mark.parametrize("shape", [(32, 32, 3), (2, 32, 32, 4), (2, 3, 32, 32)])
 def test_images_of_another_shape_are_refused_with_what_is_allowed(evaluated, shape):
     with pytest.raises(ValueError, match=r"shape \(B, H, W, 3\), got") as refusal:

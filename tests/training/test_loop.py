@@ -221,13 +221,16 @@ def broken_source(tmp_path_factory) -> tuple[ConfigDict, list[Path]]:
     broken[0].write_bytes(broken[0].read_bytes()[:60])
     broken[1].write_bytes(b"")
     broken[2].write_text("not an image")
-    return folder_config(folder), broken
+    config = folder_config(folder)
+    config.training.batch_size = 16
+    return config, broken
 
 
 @pytest.fixture(scope="module")
 def tolerant_run(broken_source, tmp_path_factory) -> Path:
     config, _ = broken_source
-    config.data.max_broken_fraction = 0.5
+    # Just enough for an epoch's two of sixteen, and for the one of eight in the evaluation.
+    config.data.max_broken_fraction = 1 / 8
     workdir = tmp_path_factory.mktemp("tolerant")
     train(config, workdir=workdir)
     return workdir
@@ -237,6 +240,10 @@ def test_broken_images_are_left_out_and_named_in_the_log(tolerant_run, broken_so
     log = (tolerant_run / "log.txt").read_text()
     for path in broken_source[1]:
         assert log.count(f"Broken image left out: {path}") == 1
+
+
+def test_the_share_of_broken_images_is_an_epochs_not_the_whole_runs(tolerant_run):
+    assert [line["epoch"] for line in metrics(tolerant_run) if "train/loss" in line] == [1.0, 2.0]
 
 
 def test_a_broken_evaluation_image_is_not_counted(tolerant_run):
