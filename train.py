@@ -65,21 +65,21 @@ def _run(config: ConfigDict) -> None:
         from lska_jax.training.dry_run import describe_run
 
         print(describe_run(config))
-    elif _EVAL_ONLY.value:
-        from lska_jax.training.evaluate_only import evaluate_checkpoint
-
-        evaluate_checkpoint(config, workdir=workdir, checkpoint=_CHECKPOINT.value or workdir)
     else:
-        _train(config, workdir)
+        _train_or_evaluate(config, workdir)
 
 
-def _train(config: ConfigDict, workdir: Path) -> None:
+def _train_or_evaluate(config: ConfigDict, workdir: Path) -> None:
     from lska_jax.data.loader import ExampleError
     from lska_jax.training.checkpoint import CheckpointDamaged, CheckpointSaveFailed
+    from lska_jax.training.evaluate_only import evaluate_checkpoint
     from lska_jax.training.loop import TrainingStopped, train
 
     try:
-        train(config, workdir=workdir)
+        if _EVAL_ONLY.value:
+            evaluate_checkpoint(config, workdir=workdir, checkpoint=_CHECKPOINT.value or workdir)
+        else:
+            train(config, workdir=workdir)
     except (TrainingStopped, CheckpointDamaged, CheckpointSaveFailed, ExampleError) as error:
         sys.exit(f"Stopped: {error}")
 
@@ -164,9 +164,9 @@ def _fail(message: str) -> NoReturn:
 def _use_huge_pages() -> None:
     """Restart once with glibc backing large allocations by huge pages.
 
-    On CPU every step faults its temporaries in anew; with 4 KiB pages that took up to half of the
-    training time. The setting is read when a process starts, hence the restart. Set
-    GLIBC_TUNABLES yourself, to anything, to keep it as it is.
+    On CPU every step faults its temporaries in anew, and with 4 KiB pages that is slow
+    (``benchmarks/cpu_formulations.py`` measures it). The setting is read when a process starts,
+    hence the restart. Set GLIBC_TUNABLES yourself, to anything, to keep it as it is.
     """
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"

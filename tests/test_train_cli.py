@@ -7,7 +7,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
+
+from lska_jax.training.checkpoint import Checkpointer
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_SECONDS = 300
@@ -171,6 +174,19 @@ def test_a_run_that_stops_itself_says_why_and_fails(tmp_path):
     assert finished.returncode == 1
     assert "Stopped: 8 of 8 images" in finished.stderr
     assert str(tmp_path / "train" / "0" / "0.png") in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_evaluating_a_damaged_checkpoint_names_the_file_and_fails(tmp_path):
+    with Checkpointer(tmp_path / "checkpoints", asynchronous=False) as checkpointer:
+        checkpointer.save(1, {"a": jnp.arange(4)}, metadata={}, metric=0.5)
+    (damaged,) = (tmp_path / "checkpoints" / "1" / "state").glob("_METADATA")
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    finished = run_train(*DIGITS, "--eval_only", f"--workdir={tmp_path}", cwd=tmp_path)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("Stopped: ")
+    assert "damaged" in finished.stderr
+    assert "_METADATA" in finished.stderr
     assert "Traceback" not in finished.stderr
 
 
