@@ -88,7 +88,11 @@ def build_run(config: ConfigDict, *, num_train_examples: int) -> Run:
     )
     model = nnx.eval_shape(lambda: build_model(config))
     use_ema = config.training.ema_decay > 0
-    state = jax.eval_shape(lambda: host_state(build_model(config), optimizer, use_ema=use_ema))
+    graph, variables = nnx.split(model)
+    state = jax.eval_shape(
+        lambda variables: host_state(nnx.merge(graph, variables), optimizer, use_ema=use_ema),
+        variables,
+    )
     total_steps = steps_per_epoch * (settings.epochs + settings.cooldown_epochs)
     if total_steps >= 2**31:
         raise ValueError(
