@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA_AXES = ("data", "fsdp")
@@ -46,6 +47,28 @@ def start_processes(
         num_processes=num_processes,
         process_id=process_id,
     )
+
+
+def is_main_process() -> bool:
+    """Say whether this is process 0, the one that writes what only one may write."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Return when every process has come here.
+
+    Args:
+      name: the same on every process; a process that is elsewhere raises with both names.
+    """
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def value_of_main(value: int) -> int:
+    """Return process 0's ``value`` (32 bits) on every process."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def make_mesh(*, fsdp: int = 1) -> Mesh:

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from lska_jax.parallel import is_main_process, value_of_main, wait_for_all
 from lska_jax.training.checkpoint_errors import (
     CheckpointDamaged,
     CheckpointMismatch,
@@ -47,7 +48,6 @@ from lska_jax.training.checkpoint_manifest import (
 )
 from lska_jax.training.load_tree import LoadedTree, load_tree
 from lska_jax.training.orbax_quiet import quiet_orbax
-from lska_jax.training.processes import is_main_process, value_of_main, wait_for_all
 from lska_jax.training.tree_difference import describe_tree, tree_bytes, tree_difference
 
 __all__ = [

@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
-from lska_jax.parallel import place, state_sharding
+from lska_jax.parallel import is_main_process, place, state_sharding
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint import load_tree
 from lska_jax.training.finetune import check_same_arrays, evaluation_arrays
@@ -54,7 +53,7 @@ def evaluate_checkpoint(
         evaluator = Evaluator(run, eval_source, reporter)
         evaluator.compile()
         evaluation = evaluator.evaluate(state, step=loaded.step)
-    if jax.process_index() == 0:
+    if is_main_process():
         record = {"checkpoint": str(loaded.folder), "step": loaded.step, **evaluation}
         path = Path(workdir) / "evaluation.json"
         path.write_text(json.dumps(record, indent=2) + "\n")

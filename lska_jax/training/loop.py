@@ -1,7 +1,6 @@
 """The training loop, in the order in which things happen."""
 
 import contextlib
-import itertools
 import json
 import os
 import sys
@@ -22,11 +21,10 @@ from lska_jax.evaluation.metrics import EvalSums
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint import Checkpointer, check_writable, tree_bytes
 from lska_jax.training.finetune import load_for_finetuning
+from lska_jax.training.load_tree import CHECKPOINTS_FOLDER
 from lska_jax.training.reporting import Reporter
 from lska_jax.training.run import Run
 from lska_jax.training.state import TrainState, host_state, place_state
-
-CHECKPOINTS = "checkpoints"
 
 # Metrics are read this many steps late, so that reading them never leaves the device without work.
 _STEPS_IN_FLIGHT = 2
@@ -56,7 +54,7 @@ def train(config: ConfigDict, *, workdir: str | Path) -> dict[str, float]:
     train_source, eval_source = building.open_sources(config)
     run = building.build_run(config, num_train_examples=len(train_source))
     with Checkpointer(
-        workdir / CHECKPOINTS,
+        workdir / CHECKPOINTS_FOLDER,
         keep_latest=config.training.keep_latest,
         keep_best=config.training.keep_best,
     ) as checkpointer:
@@ -104,7 +102,7 @@ class Trainer:
         """Start reading, then compile both steps; reading errors show before the compile."""
         with self._reporter.progress("reading the first batch"):
             self._batches = self._device_batches(first_step)
-            self._first_batch = next(self._batches)
+            self._read_before = [next(self._batches)]
         with self._reporter.progress("compiling the train step"):
             self._train_step = building.compile_train_step(self._run)
         self._evaluator.compile()
@@ -116,8 +114,7 @@ class Trainer:
         in_flight: deque[tuple[int, dict[str, jax.Array]]] = deque()
         evaluation: dict[str, float] = {}
         with contextlib.closing(self._batches):
-            batches = itertools.chain([self._first_batch], self._batches)
-            for step, batch in zip(steps, batches, strict=True):
+            for step, batch in zip(steps, self._each_batch(), strict=True):
                 state, metrics = self._train_step(state, batch)
                 in_flight.append((step, metrics))
                 while len(in_flight) > _STEPS_IN_FLIGHT:
@@ -136,6 +133,11 @@ class Trainer:
             f"checkpoints in {os.path.relpath(self._checkpointer.directory)}"
         )
         return evaluation
+
+    def _each_batch(self) -> Generator[dict[str, jax.Array], None, None]:
+        # Popped, not kept: a batch held for the whole run would cost the devices its memory.
+        yield self._read_before.pop()
+        yield from self._batches
 
     def _is_evaluated(self, step: int) -> bool:
         epoch, step_of_epoch = divmod(step, self._run.steps_per_epoch)
@@ -262,7 +264,7 @@ def make_reporter(run: Run, workdir: Path, *, start_step: int, writers: Sequence
         steps_per_epoch=run.steps_per_epoch,
         global_batch_size=run.config.training.batch_size,
         start_step=start_step,
-        is_main=jax.process_index() == 0,
+        is_main=parallel.is_main_process(),
         log_every_steps=run.config.training.log_every_steps,
         writers=writers,
         run_name=workdir.name,
@@ -310,7 +312,7 @@ def _on_devices(
 
 def _reporting(reporter: Reporter) -> Any:
     """Return how this process tells of a broken image: only the first one owns the log."""
-    if jax.process_index() == 0:
+    if parallel.is_main_process():
         return reporter.message
     return lambda text: print(f"[process {jax.process_index()}] {text}", file=sys.stderr)
 
@@ -325,7 +327,7 @@ def _too_many_broken(count: int, source: Source, broken: BrokenImages) -> str:
 
 def _save_config(config: ConfigDict, workdir: Path, reporter: Reporter) -> None:
     """Keep the resolved config beside the run, and tell what changed since the last start."""
-    if jax.process_index() != 0:
+    if not parallel.is_main_process():
         return
     path = workdir / "config.json"
     text = json.dumps(config.to_dict(), indent=2) + "\n"

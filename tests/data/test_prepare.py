@@ -7,13 +7,13 @@ import shutil
 import struct
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+from tar_files import make_tar
 from tensorflow_datasets.core import shuffle
 
 from lska_jax.data.prepare import main
@@ -35,16 +35,6 @@ def encode(image: Image.Image, form: str) -> bytes:
 def make_photo(seed: int) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return encode(Image.fromarray(pixels), "JPEG")
-
-
-def make_tar(files: dict[str, bytes]) -> bytes:
-    written = io.BytesIO()
-    with tarfile.open(fileobj=written, mode="w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return written.getvalue()
 
 
 TRAIN = {

@@ -7,13 +7,13 @@ import operator
 import shutil
 import subprocess
 import sys
-import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tar_files import make_tar
 
 from lska_jax.data.prepare import main
 from lska_jax.data.sources import Record, SourceFacts, inspect_source, open_source
@@ -32,16 +32,6 @@ def make_jpeg(seed: int) -> bytes:
 TRAIN = {f"{w}_{i}.JPEG": make_jpeg(10 * LABELS[w] + i) for w in WNIDS for i in range(4)}
 VALIDATION = {f"ILSVRC2012_val_{i:08}.JPEG": make_jpeg(50_000 + i) for i in range(1, 6)}
 TEST = {f"ILSVRC2012_test_{i:08}.JPEG": make_jpeg(60_000 + i) for i in range(1, 3)}
-
-
-def make_tar(files: dict[str, bytes]) -> bytes:
-    written = io.BytesIO()
-    with tarfile.open(fileobj=written, mode="w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return written.getvalue()
 
 
 @pytest.fixture(scope="module")

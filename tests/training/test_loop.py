@@ -14,8 +14,8 @@ from PIL import Image
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint import Checkpointer, CheckpointMismatch, load_tree
 from lska_jax.training.evaluate_only import evaluate_checkpoint
+from lska_jax.training.load_tree import CHECKPOINTS_FOLDER
 from lska_jax.training.loop import (
-    CHECKPOINTS,
     Trainer,
     TrainingStopped,
     make_reporter,
@@ -82,7 +82,7 @@ def finished(tmp_path_factory, compiles) -> tuple[Path, dict[str, float], dict[s
     state = place_state(state, run.mesh)
     compiled = {}
     with (
-        Checkpointer(workdir / CHECKPOINTS, keep_latest=2, keep_best=1) as checkpointer,
+        Checkpointer(workdir / CHECKPOINTS_FOLDER, keep_latest=2, keep_best=1) as checkpointer,
         make_reporter(run, workdir, start_step=0, writers=("jsonl",)) as reporter,
     ):
         trainer = Trainer(run, *building.open_sources(config), checkpointer, reporter)
