@@ -1,0 +1,116 @@
+"""Compile for a TPU that is not there, and read what the program would move and keep.
+
+libtpu's compiler needs a description of the chips, not the chips
+(``jax.experimental.topologies``). Nothing here runs on a TPU.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, SingleDeviceSharding
+
+# What libtpu asks the machine it runs on; on a machine without a TPU the answers are missing.
+_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_LOG_DIR": "disabled",
+    # The lock keeps two programs off one chip; compiling holds none.
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledCost:
+    """What XLA says a compiled program costs one chip.
+
+    Attributes:
+      bytes_accessed: XLA's count over all operations: operands plus results, padded to tiles, in
+        HBM and in on-chip memory alike. A custom call counts its operands and results, or what
+        its cost estimate says.
+      temporary_bytes: HBM for intermediate values, at once.
+      argument_bytes: HBM for the arguments.
+      output_bytes: HBM for the results.
+      flops: floating-point operations, by XLA's count.
+    """
+
+    bytes_accessed: float
+    temporary_bytes: int
+    argument_bytes: int
+    output_bytes: int
+    flops: float
+
+
+def tpu_devices(topology: str = "v5e:2x2") -> list[Any]:
+    """Return the devices of a TPU topology, to compile for.
+
+    Args:
+      topology: name known to libtpu, such as "v5e:2x2" or "v5e:4x4".
+
+    Raises:
+      ImportError: libtpu is not installed.
+    """
+    try:
+        import libtpu  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "Compiling for TPU needs libtpu; install it with pip install 'jax[tpu]'."
+        ) from error
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from jax.experimental import topologies
+
+    return list(topologies.get_topology_desc(topology, platform="tpu").devices)
+
+
+def compile_for_tpu(
+    function: Callable[..., Any],
+    *arguments: Any,
+    topology: str = "v5e:2x2",
+    donate_argnums: int | tuple[int, ...] = (),
+) -> jax.stages.Compiled:
+    """Compile a function for a TPU topology.
+
+    Args:
+      function: to be jitted.
+      *arguments: arrays or ``jax.ShapeDtypeStruct``, in any tree. One with a sharding over devices
+        of the topology keeps it (see ``tpu_devices``); all others go to the first chip.
+      topology: see ``tpu_devices``.
+      donate_argnums: as in ``jax.jit``.
+
+    Returns:
+      The compiled program. It cannot run here.
+    """
+    devices = tpu_devices(topology)
+    default = SingleDeviceSharding(devices[0])
+
+    def abstract(x: Any) -> jax.ShapeDtypeStruct:
+        sharding = getattr(x, "sharding", None)
+        is_for_tpu = sharding is not None and _is_over(sharding, devices)
+        return jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=sharding if is_for_tpu else default
+        )
+
+    shaped = jax.tree.map(abstract, arguments)
+    return jax.jit(function, donate_argnums=donate_argnums).lower(*shaped).compile()
+
+
+def compiled_cost(compiled: jax.stages.Compiled) -> CompiledCost:
+    """Return XLA's own figures for a compiled program."""
+    analysis = compiled.cost_analysis()
+    memory = compiled.memory_analysis()
+    return CompiledCost(
+        bytes_accessed=analysis["bytes accessed"],
+        temporary_bytes=memory.temp_size_in_bytes,
+        argument_bytes=memory.argument_size_in_bytes,
+        output_bytes=memory.output_size_in_bytes,
+        flops=analysis.get("flops", 0.0),
+    )
+
+
+def _is_over(sharding: Any, devices: list[Any]) -> bool:
+    mesh = getattr(sharding, "mesh", None)
+    own = mesh.devices.flat if isinstance(mesh, Mesh) else sharding.device_set
+    return set(own) <= set(devices)

@@ -1,0 +1,248 @@
+"""A chain of depth-wise convolutions with biases as one TPU kernel, forward and backward.
+
+    y_0 = x,    y_i = w_i *_{d_i} y_{i-1} + b_i,    output = y_n
+
+Each w_i is a (kh, kw) depth-wise kernel, stride 1, zero padding that keeps the size: LSKA's cascade
+is four of them (arXiv 2309.01439, eq. 4-5), LKA's two, the convolution of an FFN one. Run one by
+one each step reads and writes the map; here the map is read once and written once, and the
+backward kernel, which computes the y_i again, reads two maps and writes one.
+
+The kernels were compiled for TPU v5e and compared in interpret mode; they never ran on a TPU.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
+
+from lska_jax.ops.pallas.blocks import VMEM_BYTES, live_taps, vmem_bytes
+from lska_jax.ops.pallas.kernels import run_backward, run_forward, varying_axes
+
+_Sizes = tuple[tuple[int, int], ...]
+_Static = tuple[_Sizes, tuple[int, ...], bool | None]
+_BATCH_FIRST, _MAPS_FIRST = (2, 0, 1, 3), (1, 2, 0, 3)
+
+
+def depthwise_chain(
+    images: Float[Array, "batch height width channels"],
+    kernels: Sequence[Float[Array, "_ _ 1 channels"]],
+    biases: Sequence[Float[Array, " channels"]] | None,
+    *,
+    dilations: Sequence[int],
+    interpret: bool | None = None,
+) -> Float[Array, "batch height width channels"]:
+    """Convolve every channel with a chain of kernels, keeping the size.
+
+    Kernels and biases are rounded to the dtype of ``images``; sums, and the maps between the steps,
+    are float32, where separate bfloat16 operations would round after every step. Under ``jax.jit``
+    over sharded images each device runs its own images and channels. Under ``jax.shard_map`` the
+    gradients of replicated kernels are summed over the devices.
+
+    Args:
+      images: (B, H, W, C), float32 or bfloat16.
+      kernels: (kh, kw, 1, C) each, kh and kw odd.
+      biases: (C,) each, or None for none.
+      dilations: distance between taps in pixels, along both axes, one a kernel.
+      interpret: compute with JAX operations instead of a TPU kernel; None does so wherever the
+        program is compiled for something other than TPU.
+
+    Returns:
+      (B, H, W, C) in the dtype of ``images``.
+
+    Raises:
+      ValueError: kernels, biases and dilations that do not belong together, or maps too large for
+        a TPU core's memory (see ``fits``).
+    """
+    sizes = _check(images, kernels, biases, dilations)
+    channels = images.shape[-1]
+    taps = jnp.concatenate([k.reshape(-1, channels).astype(jnp.float32) for k in kernels])
+    if biases is None:
+        rows = jnp.zeros((len(kernels), channels), jnp.float32)
+    else:
+        rows = jnp.stack([b.astype(jnp.float32) for b in biases])
+    images, taps, rows = _vary_alike(images, taps, rows)
+    return _chain((sizes, tuple(dilations), interpret), images, taps, rows)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _chain(static: _Static, images: Array, taps: Array, biases: Array) -> Array:
+    (out,) = _forward(static)(images, *_rounded(images, taps, biases))
+    return out
+
+
+def _chain_forward(
+    static: _Static, images: Array, taps: Array, biases: Array
+) -> tuple[Array, tuple[Array, Array, Array]]:
+    return _chain(static, images, taps, biases), (images, taps, biases)
+
+
+def _chain_backward(
+    static: _Static, residuals: tuple[Array, Array, Array], gradient: Array
+) -> tuple[Array, ...]:
+    images, taps, biases = residuals
+    return tuple(_backward(static)(images, gradient, *_rounded(images, taps, biases)))
+
+
+_chain.defvjp(_chain_forward, _chain_backward)
+
+
+def _rounded(images: Array, *parameters: Array) -> tuple[Array, ...]:
+    return tuple(p.astype(images.dtype).astype(jnp.float32) for p in parameters)
+
+
+@functools.cache
+def _forward(static: _Static) -> Any:
+    """Return (images, taps, biases) -> (out,) that a partitioner and vmap can split."""
+
+    def run(images: Array, taps: Array, biases: Array) -> tuple[Array, ...]:
+        def kernel(interpret: bool, images: Array, taps: Array, biases: Array) -> Array:
+            steps = live_taps(images.shape, *static[:2])
+            out = run_forward(
+                images.transpose(_MAPS_FIRST), taps, biases, steps=steps, interpret=interpret
+            )
+            return out.transpose(_BATCH_FIRST)
+
+        return (_by_platform(kernel, static, images, taps, biases),)
+
+    return _mappable(_partitionable(run, maps=(1, 1), is_reduction=False))
+
+
+@functools.cache
+def _backward(static: _Static) -> Any:
+    """Return (images, gradient, taps, biases) -> their three gradients, as ``_forward``."""
+
+    def run(images: Array, gradient: Array, taps: Array, biases: Array) -> tuple[Array, ...]:
+        def kernel(
+            interpret: bool, images: Array, gradient: Array, taps: Array, biases: Array
+        ) -> tuple[Array, ...]:
+            steps = live_taps(images.shape, *static[:2])
+            maps = (images.transpose(_MAPS_FIRST), gradient.transpose(_MAPS_FIRST))
+            out, *sums = run_backward(*maps, taps, biases, steps=steps, interpret=interpret)
+            return out.transpose(_BATCH_FIRST), *sums
+
+        return _by_platform(kernel, static, images, gradient, taps, biases)
+
+    return _mappable(_partitionable(run, maps=(2, 1), is_reduction=True))
+
+
+def _by_platform(kernel: Any, static: _Static, *arrays: Array) -> Any:
+    interpret = static[2]
+    if interpret is not None:
+        return kernel(interpret, *arrays)
+    return jax.lax.platform_dependent(
+        *arrays,
+        tpu=functools.partial(kernel, False),
+        default=functools.partial(kernel, True),
+    )
+
+
+def _partitionable(run: Any, *, maps: tuple[int, int], is_reduction: bool) -> Any:
+    """Let XLA's partitioner split a function over batch and channels.
+
+    Without this a kernel is opaque to it: every device would need the whole batch.
+
+    Args:
+      run: (maps..., taps, biases) -> (map,) or (map, taps, biases).
+      maps: how many arguments and results are maps.
+      is_reduction: results behind the map are sums over the batch.
+    """
+    partitioned = custom_partitioning(run)
+
+    def partition(mesh: Any, arguments: Any, results: Any) -> Any:
+        spec = arguments[0].sharding.spec
+        batch, channels = spec[0], spec[3]
+        of_maps = NamedSharding(mesh, PartitionSpec(batch, None, None, channels))
+        of_rows = NamedSharding(mesh, PartitionSpec(None, channels))
+
+        def on_one_device(*shards: Array) -> tuple[Array, ...]:
+            out, *sums = run(*shards)
+            if batch is not None:
+                sums = [jax.lax.psum(total, batch) for total in sums]
+            return out, *sums
+
+        argument_shardings = (of_maps,) * maps[0] + (of_rows,) * 2
+        result_shardings = (of_maps,) * maps[1] + (of_rows,) * (2 if is_reduction else 0)
+        return mesh, on_one_device, result_shardings, argument_shardings
+
+    inputs = ", ".join(["b h w c"] * maps[0] + ["t c", "s c"])
+    outputs = "b h w c, t c, s c" if is_reduction else "b h w c"
+    partitioned.def_partition(
+        partition,
+        sharding_rule=f"{inputs} -> {outputs}",
+        need_replication_factors=("h", "w", "t", "s"),
+        **({"reduction_factors": ("b",)} if is_reduction else {}),
+    )
+    return partitioned
+
+
+def _mappable(run: Any) -> Any:
+    """Let ``jax.vmap`` fold its axis into the channels, which never mix."""
+    mapped = jax.custom_batching.custom_vmap(run)
+
+    @mapped.def_vmap
+    def rule(axis_size: int, is_batched: Sequence[bool], *arrays: Array) -> Any:
+        def fold(array: Array, batched: bool) -> Array:
+            if not batched:
+                array = jnp.broadcast_to(array, (axis_size, *array.shape))
+            array = jnp.moveaxis(array, 0, -2)
+            return array.reshape(*array.shape[:-2], -1)
+
+        def unfold(array: Array) -> Array:
+            array = array.reshape(*array.shape[:-1], axis_size, -1)
+            return jnp.moveaxis(array, -2, 0)
+
+        results = mapped(*map(fold, arrays, is_batched))
+        return jax.tree.map(unfold, results), jax.tree.map(lambda _: True, results)
+
+    return mapped
+
+
+def _vary_alike(*arrays: Array) -> tuple[Array, ...]:
+    """Mark arrays as varying over the same axes of a shard_map; its transpose sums gradients."""
+    axes = frozenset[Any]().union(*map(varying_axes, arrays))
+    return tuple(
+        jax.lax.pcast(array, tuple(missing), to="varying")
+        if (missing := axes - varying_axes(array))
+        else array
+        for array in arrays
+    )
+
+
+def _check(
+    images: Array,
+    kernels: Sequence[Array],
+    biases: Sequence[Array] | None,
+    dilations: Sequence[int],
+) -> _Sizes:
+    channels = images.shape[-1]
+    number = len(kernels)
+    if number == 0 or number != len(dilations) or (biases is not None and number != len(biases)):
+        raise ValueError(
+            f"kernels, biases and dilations must be as many, at least one; got {number}, "
+            f"{'none' if biases is None else len(biases)} and {len(dilations)}."
+        )
+    if images.dtype not in (jnp.float32, jnp.bfloat16):
+        raise ValueError(f"images must be float32 or bfloat16, got {images.dtype}; cast them.")
+    for kernel, dilation in zip(kernels, dilations, strict=True):
+        if kernel.shape[2:] != (1, channels) or kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
+            raise ValueError(
+                f"every kernel must have shape (kh, kw, 1, {channels}) with odd kh and kw for "
+                f"images {images.shape}; got {kernel.shape}."
+            )
+        if dilation < 1:
+            raise ValueError(f"dilations must be at least 1, got {tuple(dilations)}.")
+    needed = max(vmem_bytes(images.shape, images.dtype, steps=number))
+    if needed > VMEM_BYTES:
+        raise ValueError(
+            f"images {images.shape} {images.dtype} in a chain of {number} need "
+            f"{needed / 2**20:.0f} MiB of a TPU core's memory, {VMEM_BYTES / 2**20:.0f} MiB are "
+            "allowed; use smaller maps, fewer steps at once or another implementation."
+        )
+    return tuple((kernel.shape[0], kernel.shape[1]) for kernel in kernels)
+
+
