@@ -175,7 +175,6 @@ def _partitionable(run: Any, *, maps: tuple[int, int], is_reduction: bool) -> An
         partition,
         sharding_rule=f"{inputs} -> {outputs}",
         need_replication_factors=("h", "w", "t", "s"),
-        **({"reduction_factors": ("b",)} if is_reduction else {}),
     )
     return partitioned
 
