@@ -16,12 +16,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from lska_jax.ops.pallas.blocks import VMEM_BYTES, live_taps, vmem_bytes
-from lska_jax.ops.pallas.kernels import run_backward, run_forward, varying_axes
+from lska_jax.ops.pallas.kernels import run_backward, run_forward
+from lska_jax.ops.pallas.placement import by_platform, mark_as_varying_alike, partitionable
 
 _Sizes = tuple[tuple[int, int], ...]
 _Static = tuple[_Sizes, tuple[int, ...], bool | None]
@@ -65,7 +64,7 @@ def depthwise_chain(
         rows = jnp.zeros((len(kernels), channels), jnp.float32)
     else:
         rows = jnp.stack([b.astype(jnp.float32) for b in biases])
-    images, taps, rows = _vary_alike(images, taps, rows)
+    images, taps, rows = mark_as_varying_alike(images, taps, rows)
     return _chain((sizes, tuple(dilations), interpret), images, taps, rows)
 
 
@@ -107,9 +106,11 @@ def _forward(static: _Static) -> Any:
             )
             return out.transpose(_BATCH_FIRST)
 
-        return (_by_platform(kernel, static, images, taps, biases),)
+        return (by_platform(kernel, static[2], images, taps, biases),)
 
-    return _mappable(_partitionable(run, maps=(1, 1), is_reduction=False))
+    return _mappable(
+        partitionable(run, maps=(1, 1), sums=0, rule="b h w c, t c, s c -> b h w c", whole="hwts")
+    )
 
 
 @functools.cache
@@ -125,58 +126,17 @@ def _backward(static: _Static) -> Any:
             out, *sums = run_backward(*maps, taps, biases, steps=steps, interpret=interpret)
             return out.transpose(_BATCH_FIRST), *sums
 
-        return _by_platform(kernel, static, images, gradient, taps, biases)
+        return by_platform(kernel, static[2], images, gradient, taps, biases)
 
-    return _mappable(_partitionable(run, maps=(2, 1), is_reduction=True))
-
-
-def _by_platform(kernel: Any, static: _Static, *arrays: Array) -> Any:
-    interpret = static[2]
-    if interpret is not None:
-        return kernel(interpret, *arrays)
-    return jax.lax.platform_dependent(
-        *arrays,
-        tpu=functools.partial(kernel, False),
-        default=functools.partial(kernel, True),
+    return _mappable(
+        partitionable(
+            run,
+            maps=(2, 1),
+            sums=2,
+            rule="b h w c, b h w c, t c, s c -> b h w c, t c, s c",
+            whole="hwts",
+        )
     )
-
-
-def _partitionable(run: Any, *, maps: tuple[int, int], is_reduction: bool) -> Any:
-    """Let XLA's partitioner split a function over batch and channels.
-
-    Without this a kernel is opaque to it: every device would need the whole batch.
-
-    Args:
-      run: (maps..., taps, biases) -> (map,) or (map, taps, biases).
-      maps: how many arguments and results are maps.
-      is_reduction: results behind the map are sums over the batch.
-    """
-    partitioned = custom_partitioning(run)
-
-    def partition(mesh: Any, arguments: Any, results: Any) -> Any:
-        spec = arguments[0].sharding.spec
-        batch, channels = spec[0], spec[3]
-        of_maps = NamedSharding(mesh, PartitionSpec(batch, None, None, channels))
-        of_rows = NamedSharding(mesh, PartitionSpec(None, channels))
-
-        def on_one_device(*shards: Array) -> tuple[Array, ...]:
-            out, *sums = run(*shards)
-            if batch is not None:
-                sums = [jax.lax.psum(total, batch) for total in sums]
-            return out, *sums
-
-        argument_shardings = (of_maps,) * maps[0] + (of_rows,) * 2
-        result_shardings = (of_maps,) * maps[1] + (of_rows,) * (2 if is_reduction else 0)
-        return mesh, on_one_device, result_shardings, argument_shardings
-
-    inputs = ", ".join(["b h w c"] * maps[0] + ["t c", "s c"])
-    outputs = "b h w c, t c, s c" if is_reduction else "b h w c"
-    partitioned.def_partition(
-        partition,
-        sharding_rule=f"{inputs} -> {outputs}",
-        need_replication_factors=("h", "w", "t", "s"),
-    )
-    return partitioned
 
 
 def _mappable(run: Any) -> Any:
@@ -199,17 +159,6 @@ def _mappable(run: Any) -> Any:
         return jax.tree.map(unfold, results), jax.tree.map(lambda _: True, results)
 
     return mapped
-
-
-def _vary_alike(*arrays: Array) -> tuple[Array, ...]:
-    """Mark arrays as varying over the same axes of a shard_map; its transpose sums gradients."""
-    axes = frozenset[Any]().union(*map(varying_axes, arrays))
-    return tuple(
-        jax.lax.pcast(array, tuple(missing), to="varying")
-        if (missing := axes - varying_axes(array))
-        else array
-        for array in arrays
-    )
 
 
 def _check(

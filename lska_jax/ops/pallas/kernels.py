@@ -15,10 +15,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jax.typing import DTypeLike
 
-from lska_jax.ops.pallas.blocks import SUBLANES, Block, Tap, choose_block, vmem_bytes
+from lska_jax.ops.pallas.blocks import LANES, SUBLANES, Block, Tap, choose_block, vmem_bytes
 
 _Load = Callable[[Any], jax.Array]
+_Store = Callable[[Any, jax.Array], None]
 _Steps = tuple[tuple[Tap, ...], ...]
 # Beyond its blocks and scratch a kernel needs room for what does not stay in registers.
 _SPILL_BYTES = 8 * 2**20
@@ -49,7 +51,7 @@ def run_forward(
         grid=block.grid,
         in_specs=[maps, rows(taps), rows(biases)],
         out_specs=maps,
-        out_shape=_like(images, images.dtype, images),
+        out_shape=result_type(images.shape, images.dtype, images),
         scratch_shapes=[scratch] * min(len(steps) - 1, 2),
         compiler_params=_compiler_params(
             vmem_bytes(shape, images.dtype, steps=len(steps))[0], is_reduction=False
@@ -94,9 +96,9 @@ def run_backward(
         in_specs=[maps, maps, rows(taps), rows(biases)],
         out_specs=[maps, rows(taps), rows(biases)],
         out_shape=[
-            _like(images, images.dtype, *everything),
-            _like(taps, jnp.float32, *everything),
-            _like(biases, jnp.float32, *everything),
+            result_type(images.shape, images.dtype, *everything),
+            result_type(taps.shape, jnp.float32, *everything),
+            result_type(biases.shape, jnp.float32, *everything),
         ],
         scratch_shapes=[scratch] * (len(steps) - 1),
         compiler_params=_compiler_params(
@@ -117,7 +119,9 @@ def _forward_kernel(images: Any, taps: Any, biases: Any, out: Any, *scratch: Any
     source = images
     for number, step in enumerate(steps):
         target = out if number == len(steps) - 1 else scratch[number % 2]
-        _convolve(_float_rows(source), target, step, taps, biases[number])
+        convolve(
+            load_rows(source), store_rows(target), step, taps, biases[number], shape=images.shape
+        )
         source = target
 
 
@@ -138,7 +142,7 @@ def _backward_kernel(
         taps_gradient[...] = jnp.zeros(taps_gradient.shape, jnp.float32)
         biases_gradient[...] = jnp.zeros(biases_gradient.shape, jnp.float32)
 
-    load_images, load_gradient = _float_rows(images), _float_rows(gradient)
+    load_images, load_gradient = load_rows(images), load_rows(gradient)
     if ragged_batch:
         # Behind the last image lies anything; it must not reach the sums over the batch.
         is_inside = (
@@ -149,56 +153,90 @@ def _backward_kernel(
         load_images = _masked(load_images, is_inside)
         load_gradient = _masked(load_gradient, is_inside)
 
-    loads = [load_images, *(_float_rows(buffer) for buffer in scratch)]
+    loads = [load_images, *map(load_rows, scratch)]
     for number, step in enumerate(steps[:-1]):
-        _convolve(loads[number], scratch[number], step, taps, biases[number])
+        convolve(loads[number], store_rows(scratch[number]), step, taps, biases[number], shape=images.shape)
     for number in reversed(range(len(steps))):
         # A step's gradient takes the place of the step's input, row by row.
         target = scratch[number - 1] if number else images_gradient
-        sums, bias_sum = _pull_back(loads[number], load_gradient, target, steps[number], taps)
+        sums, bias_sum, _ = pull_back(
+            loads[number], load_gradient, store_rows(target), steps[number], taps, shape=images.shape
+        )
         for tap, total in zip(steps[number], sums, strict=True):
             taps_gradient[tap.index] += total
         biases_gradient[number] += bias_sum
-        load_gradient = _float_rows(target)
+        load_gradient = load_rows(target)
 
 
-def _convolve(load: _Load, target: Any, step: Sequence[Tap], taps: Any, bias: jax.Array):
-    """Write one step's output rows: bias + sum over taps of the shifted row times the tap."""
-    for start, stop, live in _row_ranges(target.shape[0], step, direction=1):
+def convolve(
+    load: _Load,
+    store: _Store,
+    step: Sequence[Tap],
+    taps: Any,
+    bias: jax.Array,
+    *,
+    shape: tuple[int, ...],
+) -> None:
+    """Compute one step's rows: bias + sum over taps of the shifted row times the tap.
 
-        def write_row(row: Any, _: None, live: Sequence[Sequence[Tap]] = live) -> None:
-            total = jnp.broadcast_to(bias, target.shape[1:])
+    Args:
+      load: returns a row (W, B, C) of the step's input in float32.
+      store: takes the number and the values of every row of the output, each once.
+      step: live taps.
+      taps: (T, C), by the taps' indices.
+      bias: (C,).
+      shape: of the block, (H, W, B, C).
+    """
+    for start, stop, live in _row_ranges(shape[0], step, direction=1):
+
+        def compute_row(row: Any, _: None, live: Sequence[Sequence[Tap]] = live) -> None:
+            total = jnp.broadcast_to(bias, shape[1:])
             for same_row in live:
                 values = _Shifted(load(row + same_row[0].row), same_row)
                 for tap in same_row:
                     total += values.shifted(tap.column) * taps[tap.index]
-            target[row] = total.astype(target.dtype)
+            store(row, total)
 
-        lax.fori_loop(start, stop, write_row, None)
+        lax.fori_loop(start, stop, compute_row, None)
 
 
-def _pull_back(
-    load_input: _Load, load_gradient: _Load, target: Any, step: Sequence[Tap], taps: Any
-) -> tuple[list[jax.Array], jax.Array]:
-    """Write one step's input gradient and return its sums (C,) over taps and for the bias."""
-    width, batch, channels = target.shape[1:]
+def pull_back(
+    load_input: _Load,
+    load_gradient: _Load,
+    store: _Store,
+    step: Sequence[Tap],
+    taps: Any,
+    *,
+    shape: tuple[int, ...],
+) -> tuple[list[jax.Array], jax.Array, jax.Array]:
+    """Compute one step's input gradient and its sums.
+
+    Args:
+      load_input: returns a row of the step's input in float32.
+      load_gradient: returns a row of the gradient of its output in float32.
+      store: takes every row of the input gradient, in order; the input's row is not read again.
+      step: live taps.
+      taps: (T, C), by the taps' indices.
+      shape: of the block, (H, W, B, C).
+
+    Returns:
+      The gradient (C,) of every live tap, that of the bias, and the sum of the input gradient.
+    """
+    height, width, batch, channels = shape
     size = SUBLANES if batch % SUBLANES == 0 else batch
     zeros = jnp.zeros((size, channels), jnp.float32)
-    sums = {tap: zeros for tap in step}
-    bias_sum = zeros
+    carry = {tap: zeros for tap in step}, zeros, zeros
 
     def fold(product: jax.Array) -> jax.Array:
         return jnp.sum(product.reshape(width * batch // size, size, channels), axis=0)
 
     # The output pixel that reads an input pixel through a tap lies on the tap's other side.
-    for start, stop, live in _row_ranges(target.shape[0], step, direction=-1):
+    for start, stop, live in _row_ranges(height, step, direction=-1):
 
-        def write_row(
-            row: Any, carry: Any, live: Sequence[Sequence[Tap]] = live
-        ) -> tuple[dict[Tap, jax.Array], jax.Array]:
-            sums, bias_sum = carry
+        def compute_row(row: Any, carry: Any, live: Sequence[Sequence[Tap]] = live) -> Any:
+            sums, bias_sum, input_sum = carry
             values = load_input(row)
-            total = jnp.zeros(target.shape[1:], jnp.float32)
+            total = jnp.zeros(shape[1:], jnp.float32)
             for same_row in live:
                 gradient = load_gradient(row - same_row[0].row)
                 shifts = _Shifted(gradient, same_row)
@@ -208,11 +246,16 @@ def _pull_back(
                     sums = {**sums, tap: sums[tap] + fold(values * shifted)}
                 if same_row[0].row == 0:
                     bias_sum = bias_sum + fold(gradient)
-            target[row] = total.astype(target.dtype)
-            return sums, bias_sum
+            store(row, total)
+            return sums, bias_sum, input_sum + fold(total)
 
-        sums, bias_sum = lax.fori_loop(start, stop, write_row, (sums, bias_sum))
-    return [jnp.sum(sums[tap], axis=0) for tap in step], jnp.sum(bias_sum, axis=0)
+        carry = lax.fori_loop(start, stop, compute_row, carry)
+    sums, bias_sum, input_sum = carry
+    return (
+        [jnp.sum(sums[tap], axis=0) for tap in step],
+        jnp.sum(bias_sum, axis=0),
+        jnp.sum(input_sum, axis=0),
+    )
 
 
 class _Shifted:
@@ -247,8 +290,18 @@ def _row_ranges(
             start = row
 
 
-def _float_rows(ref: Any) -> _Load:
+def load_rows(ref: Any) -> _Load:
+    """Return a function that reads a row of a block as float32."""
     return lambda row: ref[row].astype(jnp.float32)
+
+
+def store_rows(ref: Any) -> _Store:
+    """Return a function that writes a row of a block in its dtype."""
+
+    def store(row: Any, values: jax.Array) -> None:
+        ref[row] = values.astype(ref.dtype)
+
+    return store
 
 
 def _masked(load: _Load, is_inside: jax.Array) -> _Load:
@@ -268,11 +321,14 @@ def _specs(
     return maps, rows
 
 
-def _like(array: jax.Array, dtype: Any, *sources: jax.Array) -> jax.ShapeDtypeStruct:
+def result_type(
+    shape: tuple[int, ...], dtype: DTypeLike, *sources: jax.Array
+) -> jax.ShapeDtypeStruct:
     """Return the type of a result; under shard_map it varies wherever one of its sources does."""
-    varying = frozenset[Any]().union(*map(varying_axes, sources))
-    kind = jax.sharding.ManualAxisType(varying=varying)
-    return jax.ShapeDtypeStruct(array.shape, dtype, manual_axis_type=kind)
+    kind = jax.sharding.ManualAxisType(
+        varying=frozenset[Any]().union(*map(varying_axes, sources))
+    )
+    return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=kind)
 
 
 def _compiler_params(kernel_bytes: int, *, is_reduction: bool) -> pltpu.CompilerParams:
@@ -285,8 +341,13 @@ def _compiler_params(kernel_bytes: int, *, is_reduction: bool) -> pltpu.Compiler
 def _cost(
     moved: Sequence[jax.Array], steps: _Steps, *, operations_a_tap: int
 ) -> pl.CostEstimate:
+    # As XLA counts the maps it moves itself: channels padded to whole lanes.
+    channels = moved[0].shape[-1]
+    lanes = -(-channels // LANES) * LANES
     return pl.CostEstimate(
         flops=operations_a_tap * sum(len(step) for step in steps) * moved[0].size,
         transcendentals=0,
-        bytes_accessed=sum(array.size * array.dtype.itemsize for array in moved),
+        bytes_accessed=sum(
+            array.size // channels * lanes * array.dtype.itemsize for array in moved
+        ),
     )

@@ -1,0 +1,363 @@
+"""The convolutional feed-forward network of a VAN block as one TPU kernel, forward and backward.
+
+    y = W_2 gelu(K * (W_1 x + b_1) + b_k) + b_2        (arXiv 2202.09741, section 3)
+
+W_1 widens C channels to E = 4 C or 8 C, K is a 3x3 depth-wise kernel, W_2 narrows them again. Run
+one by one, the widened maps are what a train step mostly moves. Here they exist only as blocks of
+128 channels in the core's memory: x is read once and y written once, and the backward kernel, which
+computes the widened maps again, reads x and the gradient and writes one map. That costs one matrix
+product more than keeping the widened map would.
+
+The kernels were compiled for TPU v5e and compared in interpret mode; they never ran on a TPU.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from lska_jax.ops.pallas.blocks import LANES, SUBLANES, VMEM_BYTES, live_taps
+from lska_jax.ops.pallas.kernels import convolve, load_rows, pull_back, result_type
+from lska_jax.ops.pallas.placement import by_platform, mark_as_varying_alike, partitionable
+
+_MAPS_FIRST, _BATCH_FIRST = (1, 2, 0, 3), (2, 0, 1, 3)
+_KERNEL_SIZE = (3, 3)
+_SPILL_BYTES = 8 * 2**20
+
+
+def conv_ffn(
+    images: Float[Array, "batch height width channels"],
+    expand: tuple[Float[Array, "channels hidden"], Float[Array, " hidden"]],
+    depthwise: tuple[Float[Array, "3 3 1 hidden"], Float[Array, " hidden"]],
+    project: tuple[Float[Array, "hidden channels"], Float[Array, " channels"]],
+    *,
+    interpret: bool | None = None,
+) -> Float[Array, "batch height width channels"]:
+    """Apply 1x1, 3x3 depth-wise, GELU and 1x1 without writing the widened maps to memory.
+
+    Kernels are rounded to the dtype of ``images``, matrix products take inputs of that dtype and
+    sum in float32, all between them is float32.
+
+    Args:
+      images: (B, H, W, C), float32 or bfloat16.
+      expand: kernel (C, E) and bias (E,).
+      depthwise: kernel (3, 3, 1, E) and bias (E,).
+      project: kernel (E, C) and bias (C,).
+      interpret: as in ``depthwise_chain``.
+
+    Returns:
+      (B, H, W, C) in the dtype of ``images``.
+
+    Raises:
+      ValueError: ``ffn_fits`` is false for these sizes.
+    """
+    hidden = expand[0].shape[1]
+    if not ffn_fits(images.shape, images.dtype, hidden=hidden):
+        raise ValueError(
+            f"images {images.shape} {images.dtype} with {hidden} hidden channels do not suit the "
+            f"fused FFN: the batch of a device must be a multiple of {SUBLANES}, the hidden "
+            f"channels of {LANES}, and {_vmem_bytes(images.shape, images.dtype, hidden) >> 20} "
+            f"MiB of a core's memory may be at most {VMEM_BYTES >> 20}. Run the parts one by one."
+        )
+    taps = depthwise[0].reshape(9, hidden)
+    # What does not mix channels: two biases and nine taps, in one array.
+    rows = jnp.concatenate([expand[1][None], depthwise[1][None], taps]).astype(jnp.float32)
+    arrays = mark_as_varying_alike(
+        images, expand[0].astype(jnp.float32), rows, project[0].astype(jnp.float32)
+    )
+    return _ffn(interpret, *arrays) + project[1].astype(images.dtype)
+
+
+def ffn_fits(shape: tuple[int, ...], dtype: DTypeLike, *, hidden: int) -> bool:
+    """Tell whether the fused FFN takes images of a shape (B, H, W, C) at all."""
+    return (
+        shape[0] % SUBLANES == 0
+        and hidden % LANES == 0
+        and _vmem_bytes(shape, dtype, hidden) <= VMEM_BYTES
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _ffn(interpret: bool | None, images: Array, expand: Array, rows: Array, project: Array) -> Array:
+    (out,) = _forward(interpret)(images, *_rounded(images, expand, rows, project))
+    return out
+
+
+def _ffn_forward(interpret: bool | None, *arrays: Array) -> tuple[Array, tuple[Array, ...]]:
+    return _ffn(interpret, *arrays), arrays
+
+
+def _ffn_backward(
+    interpret: bool | None, arrays: tuple[Array, ...], gradient: Array
+) -> tuple[Array, ...]:
+    images, *parameters = arrays
+    return tuple(_backward(interpret)(images, gradient, *_rounded(images, *parameters)))
+
+
+_ffn.defvjp(_ffn_forward, _ffn_backward)
+
+
+def _rounded(images: Array, expand: Array, rows: Array, project: Array) -> tuple[Array, ...]:
+    dtype = images.dtype
+    return expand.astype(dtype), rows.astype(dtype).astype(jnp.float32), project.astype(dtype)
+
+
+@functools.cache
+def _forward(interpret: bool | None) -> Any:
+    def run(*arrays: Array) -> tuple[Array, ...]:
+        return (by_platform(_run_forward, interpret, *arrays),)
+
+    return partitionable(
+        run, maps=(1, 1), sums=0, rule="b h w c, c e, r e, e c -> b h w c", whole="hwcre"
+    )
+
+
+@functools.cache
+def _backward(interpret: bool | None) -> Any:
+    def run(*arrays: Array) -> tuple[Array, ...]:
+        return by_platform(_run_backward, interpret, *arrays)
+
+    rule = "b h w c, b h w c, c e, r e, e c -> b h w c, c e, r e, e c"
+    return partitionable(run, maps=(2, 1), sums=3, rule=rule, whole="hwcre")
+
+
+def _run_forward(
+    interpret: bool, images: Array, expand: Array, rows: Array, project: Array
+) -> Array:
+    batch, height, width, channels = images.shape
+    block = _block(images.shape)
+    grid = (batch // block, rows.shape[1] // LANES)
+    maps = pl.BlockSpec((height, width, block, channels), lambda b, e: (0, 0, b, 0))
+    widened = pltpu.VMEM((height, width, block, LANES), jnp.float32)
+    summed = pltpu.VMEM((height, width, block, channels), jnp.float32)
+    arguments = (images.transpose(_MAPS_FIRST), expand, rows, project)
+    out = pl.pallas_call(
+        functools.partial(_forward_kernel, step=_step(images.shape)),
+        grid=grid,
+        in_specs=[maps, *_parameter_specs(expand, rows, project)],
+        out_specs=maps,
+        out_shape=result_type(arguments[0].shape, images.dtype, *arguments),
+        scratch_shapes=[widened, summed],
+        compiler_params=_compiler_params(images.shape, images.dtype, rows.shape[1]),
+        cost_estimate=_cost(images, expand, maps=2, products=2),
+        interpret=interpret,
+        name="conv_ffn_forward",
+    )(*arguments)
+    return out.transpose(_BATCH_FIRST)
+
+
+def _run_backward(
+    interpret: bool, images: Array, gradient: Array, expand: Array, rows: Array, project: Array
+) -> tuple[Array, ...]:
+    batch, height, width, channels = images.shape
+    hidden = rows.shape[1]
+    block, blocks = _block(images.shape), hidden // LANES
+    maps = pl.BlockSpec((height, width, block, channels), lambda b, e: (0, 0, b, 0))
+    widened = pltpu.VMEM((height, width, block, LANES), jnp.float32)
+    summed = pltpu.VMEM((height, width, block, channels), jnp.float32)
+    arguments = (
+        images.transpose(_MAPS_FIRST), gradient.transpose(_MAPS_FIRST), expand, rows, project
+    )  # fmt: skip
+    # Sums over the batch stay in memory for the whole run: one piece a block of hidden channels.
+    sums = ((blocks, channels, LANES), (blocks, rows.shape[0], LANES), (blocks, LANES, channels))
+    whole = [pl.BlockSpec(shape, lambda b, e: (0, 0, 0)) for shape in sums]
+    out, expand_sum, rows_sum, project_sum = pl.pallas_call(
+        functools.partial(_backward_kernel, step=_step(images.shape)),
+        grid=(batch // block, blocks),
+        in_specs=[maps, maps, *_parameter_specs(expand, rows, project)],
+        out_specs=[maps, *whole],
+        out_shape=[
+            result_type(arguments[0].shape, images.dtype, *arguments),
+            *(result_type(shape, jnp.float32, *arguments) for shape in sums),
+        ],
+        scratch_shapes=[widened, widened, summed],
+        compiler_params=_compiler_params(images.shape, images.dtype, hidden),
+        cost_estimate=_cost(images, expand, maps=3, products=5),
+        interpret=interpret,
+        name="conv_ffn_backward",
+    )(*arguments)
+    return (
+        out.transpose(_BATCH_FIRST),
+        expand_sum.transpose(1, 0, 2).reshape(expand.shape),
+        rows_sum.transpose(1, 0, 2).reshape(rows.shape),
+        project_sum.reshape(project.shape),
+    )
+
+
+def _forward_kernel(
+    images: Any, expand: Any, rows: Any, project: Any, out: Any, widened: Any, summed: Any, *, step: Any
+) -> None:
+    height = images.shape[0]
+
+    @pl.when(pl.program_id(1) == 0)
+    def _start() -> None:
+        summed[...] = jnp.zeros(summed.shape, jnp.float32)
+
+    _widen(images, expand, rows, widened)
+
+    def narrow(row: Any, values: jax.Array) -> None:
+        activated = _as_matrix(_gelu(values)).astype(images.dtype)
+        summed[row] += _dot(activated, project[...], 1, 0).reshape(summed.shape[1:])
+
+    taps = rows[2:]
+    convolve(load_rows(widened), narrow, step, taps, rows[1], shape=widened.shape)
+
+    @pl.when(pl.program_id(1) == pl.num_programs(1) - 1)
+    def _finish() -> None:
+        def write(row: Any, _: None) -> None:
+            out[row] = summed[row].astype(out.dtype)
+
+        lax.fori_loop(0, height, write, None)
+
+
+def _backward_kernel(
+    images: Any,
+    gradient: Any,
+    expand: Any,
+    rows: Any,
+    project: Any,
+    images_gradient: Any,
+    expand_sum: Any,
+    rows_sum: Any,
+    project_sum: Any,
+    widened: Any,
+    pulled: Any,
+    summed: Any,
+    *,
+    step: Any,
+) -> None:
+    height = images.shape[0]
+    dtype = images.dtype
+    block = pl.program_id(1)
+
+    @pl.when((pl.program_id(0) == 0) & (block == 0))
+    def _start_sums() -> None:
+        for total in (expand_sum, rows_sum, project_sum):
+            total[...] = jnp.zeros(total.shape, jnp.float32)
+
+    @pl.when(block == 0)
+    def _start() -> None:
+        summed[...] = jnp.zeros(summed.shape, jnp.float32)
+
+    _widen(images, expand, rows, widened)
+
+    def pull_through_project(row: Any, values: jax.Array) -> None:
+        of_output = _as_matrix(gradient[row].astype(jnp.float32)).astype(dtype)
+        activated, slope = _gelu_and_slope(values)
+        project_sum[block] += _dot(_as_matrix(activated).astype(dtype), of_output, 0, 0)
+        of_activated = _dot(of_output, project[...], 1, 1).reshape(values.shape)
+        pulled[row] = of_activated * slope
+
+    taps = rows[2:]
+    convolve(load_rows(widened), pull_through_project, step, taps, rows[1], shape=widened.shape)
+
+    def pull_through_expand(row: Any, values: jax.Array) -> None:
+        of_widened = _as_matrix(values).astype(dtype)
+        pixels = _as_matrix(images[row].astype(jnp.float32)).astype(dtype)
+        expand_sum[block] += _dot(pixels, of_widened, 0, 0)
+        summed[row] += _dot(of_widened, expand[...], 1, 1).reshape(summed.shape[1:])
+
+    taps_sums, bias_sum, widened_sum = pull_back(
+        load_rows(widened),
+        load_rows(pulled),
+        pull_through_expand,
+        step,
+        taps,
+        shape=widened.shape,
+    )
+    rows_sum[block, 0] += widened_sum
+    rows_sum[block, 1] += bias_sum
+    for tap, total in zip(step, taps_sums, strict=True):
+        rows_sum[block, 2 + tap.index] += total
+
+    @pl.when(block == pl.num_programs(1) - 1)
+    def _finish() -> None:
+        def write(row: Any, _: None) -> None:
+            images_gradient[row] = summed[row].astype(dtype)
+
+        lax.fori_loop(0, height, write, None)
+
+
+def _widen(images: Any, expand: Any, rows: Any, widened: Any) -> None:
+    def write(row: Any, _: None) -> None:
+        pixels = _as_matrix(images[row].astype(jnp.float32)).astype(images.dtype)
+        widened[row] = _dot(pixels, expand[...], 1, 0).reshape(widened.shape[1:]) + rows[0]
+
+    lax.fori_loop(0, images.shape[0], write, None)
+
+
+def _dot(left: jax.Array, right: jax.Array, left_axis: int, right_axis: int) -> jax.Array:
+    dimensions = (((left_axis,), (right_axis,)), ((), ()))
+    precision = lax.Precision.HIGHEST if left.dtype == jnp.float32 else None
+    return lax.dot_general(
+        left, right, dimensions, precision=precision, preferred_element_type=jnp.float32
+    )
+
+
+def _as_matrix(row: jax.Array) -> jax.Array:
+    return row.reshape(-1, row.shape[-1])
+
+
+def _gelu(x: jax.Array) -> jax.Array:
+    return 0.5 * x * (1.0 + lax.erf(x * math.sqrt(0.5)))
+
+
+def _gelu_and_slope(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    share = 0.5 * (1.0 + lax.erf(x * math.sqrt(0.5)))
+    density = jnp.exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))
+    return x * share, share + x * density
+
+
+def _step(shape: tuple[int, ...]) -> Any:
+    return live_taps(shape, [_KERNEL_SIZE], [1])[0]
+
+
+def _block(shape: tuple[int, ...]) -> int:
+    """Return the images of a block: as many as make rows of the map long enough for the matrix unit."""
+    batch, _, width, _ = shape
+    wanted = SUBLANES * max(1, 4 * LANES // (width * SUBLANES))
+    return max(b for b in range(SUBLANES, wanted + 1, SUBLANES) if batch % b == 0)
+
+
+def _vmem_bytes(shape: tuple[int, ...], dtype: DTypeLike, hidden: int) -> int:
+    """Return the bytes that the backward kernel, the larger one, takes of a core's memory."""
+    _, height, width, channels = shape
+    padded = -(-channels // LANES) * LANES
+    values = height * width * (_block(shape) if shape[0] % SUBLANES == 0 else shape[0])
+    maps = values * padded * (2 * 3 * jnp.dtype(dtype).itemsize + 4)
+    return maps + 2 * values * LANES * 4 + 4 * padded * (hidden + LANES) * 4
+
+
+def _parameter_specs(expand: Array, rows: Array, project: Array) -> list[pl.BlockSpec]:
+    return [
+        pl.BlockSpec((expand.shape[0], LANES), lambda b, e: (0, e)),
+        pl.BlockSpec((rows.shape[0], LANES), lambda b, e: (0, e)),
+        pl.BlockSpec((LANES, project.shape[1]), lambda b, e: (e, 0)),
+    ]
+
+
+def _compiler_params(
+    shape: tuple[int, ...], dtype: DTypeLike, hidden: int
+) -> pltpu.CompilerParams:
+    return pltpu.CompilerParams(
+        dimension_semantics=("arbitrary", "arbitrary"),
+        vmem_limit_bytes=_vmem_bytes(shape, dtype, hidden) + _SPILL_BYTES,
+    )
+
+
+def _cost(images: Array, expand: Array, *, maps: int, products: int) -> pl.CostEstimate:
+    channels, hidden = expand.shape
+    pixels = images.size // channels
+    lanes = -(-channels // LANES) * LANES
+    return pl.CostEstimate(
+        flops=2 * pixels * hidden * (products * channels + 9 * (products // 2)),
+        transcendentals=pixels * hidden,
+        bytes_accessed=maps * pixels * lanes * images.dtype.itemsize,
+    )
