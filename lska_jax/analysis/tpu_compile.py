@@ -5,6 +5,7 @@ libtpu's compiler needs a description of the chips, not the chips
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -43,8 +44,9 @@ class CompiledCost:
     flops: float
 
 
-def tpu_devices(topology: str = "v5e:2x2") -> list[Any]:
-    """Return the devices of a TPU topology, to compile for.
+@functools.cache
+def tpu_devices(topology: str = "v5e:2x2") -> tuple[Any, ...]:
+    """Return the devices of a TPU topology, to compile for; the same objects at every call.
 
     Args:
       topology: name known to libtpu, such as "v5e:2x2" or "v5e:4x4".
@@ -62,7 +64,7 @@ def tpu_devices(topology: str = "v5e:2x2") -> list[Any]:
         os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
-    return list(topologies.get_topology_desc(topology, platform="tpu").devices)
+    return tuple(topologies.get_topology_desc(topology, platform="tpu").devices)
 
 
 def compile_for_tpu(
@@ -89,9 +91,7 @@ def compile_for_tpu(
     def abstract(x: Any) -> jax.ShapeDtypeStruct:
         sharding = getattr(x, "sharding", None)
         is_for_tpu = sharding is not None and _is_over(sharding, devices)
-        return jax.ShapeDtypeStruct(
-            x.shape, x.dtype, sharding=sharding if is_for_tpu else default
-        )
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding if is_for_tpu else default)
 
     shaped = jax.tree.map(abstract, arguments)
     return jax.jit(function, donate_argnums=donate_argnums).lower(*shaped).compile()
@@ -110,7 +110,7 @@ def compiled_cost(compiled: jax.stages.Compiled) -> CompiledCost:
     )
 
 
-def _is_over(sharding: Any, devices: list[Any]) -> bool:
+def _is_over(sharding: Any, devices: tuple[Any, ...]) -> bool:
     mesh = getattr(sharding, "mesh", None)
     own = mesh.devices.flat if isinstance(mesh, Mesh) else sharding.device_set
     return set(own) <= set(devices)

@@ -79,9 +79,7 @@ def lax_chain(images, kernels, biases, *, dilations):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def value_and_gradients(chain, dilations, images, kernels, biases, cotangent):
-    out, pullback = jax.vjp(
-        functools.partial(chain, dilations=dilations), images, kernels, biases
-    )
+    out, pullback = jax.vjp(functools.partial(chain, dilations=dilations), images, kernels, biases)
     return out, *pullback(cotangent)
 
 
@@ -176,9 +174,11 @@ def mesh():
     return jax.make_mesh((4, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
-def test_under_jit_each_device_runs_its_own_images(mesh):
+def test_under_jit_with_a_mesh_each_device_runs_its_own_images(mesh):
     arguments = sharded(mesh)
-    compiled = value_and_gradients.lower(depthwise_chain, LSKA_DILATIONS, *arguments).compile()
+    with jax.set_mesh(mesh):
+        lowered = value_and_gradients.lower(depthwise_chain, LSKA_DILATIONS, *arguments)
+    compiled = lowered.compile()
     results = compiled(*arguments)
     assert results[0].sharding.is_equivalent_to(arguments[0].sharding, 4)
     text = compiled.as_text()

@@ -104,9 +104,7 @@ def vmem_bytes(shape: Sequence[int], dtype: DTypeLike, *, steps: int) -> tuple[i
     return forward, backward
 
 
-def fits(
-    shape: Sequence[int], dtype: DTypeLike, *, steps: int, limit: int = VMEM_BYTES
-) -> bool:
+def fits(shape: Sequence[int], dtype: DTypeLike, *, steps: int, limit: int = VMEM_BYTES) -> bool:
     """Tell whether a chain's forward and backward kernels fit a TPU core's memory.
 
     Args:

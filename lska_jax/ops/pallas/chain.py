@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from lska_jax.ops.pallas.blocks import VMEM_BYTES, live_taps, vmem_bytes
 from lska_jax.ops.pallas.kernels import run_backward, run_forward
-from lska_jax.ops.pallas.placement import by_platform, mark_as_varying_alike, partitionable
+from lska_jax.ops.pallas.placement import by_platform, on_own_images
 
 _Sizes = tuple[tuple[int, int], ...]
 _Static = tuple[_Sizes, tuple[int, ...], bool | None]
@@ -38,9 +38,9 @@ def depthwise_chain(
     """Convolve every channel with a chain of kernels, keeping the size.
 
     Kernels and biases are rounded to the dtype of ``images``; sums, and the maps between the steps,
-    are float32, where separate bfloat16 operations would round after every step. Under ``jax.jit``
-    over sharded images each device runs its own images and channels. Under ``jax.shard_map`` the
-    gradients of replicated kernels are summed over the devices.
+    are float32, where separate bfloat16 operations would round after every step. In a program for
+    several devices, trace under ``jax.set_mesh(mesh)`` (the batch is split over all its axes) or
+    call inside ``jax.shard_map``; see ``placement``.
 
     Args:
       images: (B, H, W, C), float32 or bfloat16.
@@ -64,8 +64,8 @@ def depthwise_chain(
         rows = jnp.zeros((len(kernels), channels), jnp.float32)
     else:
         rows = jnp.stack([b.astype(jnp.float32) for b in biases])
-    images, taps, rows = mark_as_varying_alike(images, taps, rows)
-    return _chain((sizes, tuple(dilations), interpret), images, taps, rows)
+    run = functools.partial(_chain, (sizes, tuple(dilations), interpret))
+    return on_own_images(run, images, taps, rows)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -96,7 +96,7 @@ def _rounded(images: Array, *parameters: Array) -> tuple[Array, ...]:
 
 @functools.cache
 def _forward(static: _Static) -> Any:
-    """Return (images, taps, biases) -> (out,) that a partitioner and vmap can split."""
+    """Return (images, taps, biases) -> (out,) that vmap can split."""
 
     def run(images: Array, taps: Array, biases: Array) -> tuple[Array, ...]:
         def kernel(interpret: bool, images: Array, taps: Array, biases: Array) -> Array:
@@ -108,9 +108,7 @@ def _forward(static: _Static) -> Any:
 
         return (by_platform(kernel, static[2], images, taps, biases),)
 
-    return _mappable(
-        partitionable(run, maps=(1, 1), sums=0, rule="b h w c, t c, s c -> b h w c", whole="hwts")
-    )
+    return _mappable(run)
 
 
 @functools.cache
@@ -128,15 +126,7 @@ def _backward(static: _Static) -> Any:
 
         return by_platform(kernel, static[2], images, gradient, taps, biases)
 
-    return _mappable(
-        partitionable(
-            run,
-            maps=(2, 1),
-            sums=2,
-            rule="b h w c, b h w c, t c, s c -> b h w c, t c, s c",
-            whole="hwts",
-        )
-    )
+    return _mappable(run)
 
 
 def _mappable(run: Any) -> Any:
@@ -177,7 +167,11 @@ def _check(
     if images.dtype not in (jnp.float32, jnp.bfloat16):
         raise ValueError(f"images must be float32 or bfloat16, got {images.dtype}; cast them.")
     for kernel, dilation in zip(kernels, dilations, strict=True):
-        if kernel.shape[2:] != (1, channels) or kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
+        if (
+            kernel.shape[2:] != (1, channels)
+            or kernel.shape[0] % 2 == 0
+            or kernel.shape[1] % 2 == 0
+        ):
             raise ValueError(
                 f"every kernel must have shape (kh, kw, 1, {channels}) with odd kh and kw for "
                 f"images {images.shape}; got {kernel.shape}."
@@ -192,5 +186,3 @@ def _check(
             "allowed; use smaller maps, fewer steps at once or another implementation."
         )
     return tuple((kernel.shape[0], kernel.shape[1]) for kernel in kernels)
-
-

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from lska_jax.ops.pallas.blocks import LANES, SUBLANES, VMEM_BYTES, live_taps
 from lska_jax.ops.pallas.kernels import convolve, load_rows, pull_back, result_type
-from lska_jax.ops.pallas.placement import by_platform, mark_as_varying_alike, partitionable
+from lska_jax.ops.pallas.placement import by_platform, on_own_images
 
 _MAPS_FIRST, _BATCH_FIRST = (1, 2, 0, 3), (2, 0, 1, 3)
 _KERNEL_SIZE = (3, 3)
@@ -62,32 +62,29 @@ def conv_ffn(
     if not ffn_fits(images.shape, images.dtype, hidden=hidden):
         raise ValueError(
             f"images {images.shape} {images.dtype} with {hidden} hidden channels do not suit the "
-            f"fused FFN: the batch of a device must be a multiple of {SUBLANES}, the hidden "
-            f"channels of {LANES}, and {_vmem_bytes(images.shape, images.dtype, hidden) >> 20} "
-            f"MiB of a core's memory may be at most {VMEM_BYTES >> 20}. Run the parts one by one."
+            f"fused FFN: hidden channels must be a multiple of {LANES}, and the "
+            f"{_vmem_bytes(images.shape, images.dtype, hidden) >> 20} MiB of a core's memory that "
+            f"it needs at most {VMEM_BYTES >> 20}. Run the parts one by one."
         )
     taps = depthwise[0].reshape(9, hidden)
     # What does not mix channels: two biases and nine taps, in one array.
     rows = jnp.concatenate([expand[1][None], depthwise[1][None], taps]).astype(jnp.float32)
-    arrays = mark_as_varying_alike(
-        images, expand[0].astype(jnp.float32), rows, project[0].astype(jnp.float32)
-    )
-    return _ffn(interpret, *arrays) + project[1].astype(images.dtype)
+    kernels = expand[0].astype(jnp.float32), rows, project[0].astype(jnp.float32)
+    out = on_own_images(functools.partial(_ffn, interpret), images, *kernels)
+    return out + project[1].astype(images.dtype)
 
 
 def ffn_fits(shape: tuple[int, ...], dtype: DTypeLike, *, hidden: int) -> bool:
-    """Tell whether the fused FFN takes images of a shape (B, H, W, C) at all."""
-    return (
-        shape[0] % SUBLANES == 0
-        and hidden % LANES == 0
-        and _vmem_bytes(shape, dtype, hidden) <= VMEM_BYTES
-    )
+    """Tell whether the fused FFN takes images of a shape (B, H, W, C) and E hidden channels."""
+    return hidden % LANES == 0 and _vmem_bytes(shape, dtype, hidden) <= VMEM_BYTES
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _ffn(interpret: bool | None, images: Array, expand: Array, rows: Array, project: Array) -> Array:
-    (out,) = _forward(interpret)(images, *_rounded(images, expand, rows, project))
-    return out
+def _ffn(
+    interpret: bool | None, images: Array, expand: Array, rows: Array, project: Array
+) -> Array:
+    parameters = _rounded(images, expand, rows, project)
+    return by_platform(_run_forward, interpret, images, *parameters)
 
 
 def _ffn_forward(interpret: bool | None, *arrays: Array) -> tuple[Array, tuple[Array, ...]]:
@@ -98,7 +95,8 @@ def _ffn_backward(
     interpret: bool | None, arrays: tuple[Array, ...], gradient: Array
 ) -> tuple[Array, ...]:
     images, *parameters = arrays
-    return tuple(_backward(interpret)(images, gradient, *_rounded(images, *parameters)))
+    parameters = _rounded(images, *parameters)
+    return tuple(by_platform(_run_backward, interpret, images, gradient, *parameters))
 
 
 _ffn.defvjp(_ffn_forward, _ffn_backward)
@@ -109,28 +107,11 @@ def _rounded(images: Array, expand: Array, rows: Array, project: Array) -> tuple
     return expand.astype(dtype), rows.astype(dtype).astype(jnp.float32), project.astype(dtype)
 
 
-@functools.cache
-def _forward(interpret: bool | None) -> Any:
-    def run(*arrays: Array) -> tuple[Array, ...]:
-        return (by_platform(_run_forward, interpret, *arrays),)
-
-    return partitionable(
-        run, maps=(1, 1), sums=0, rule="b h w c, c e, r e, e c -> b h w c", whole="hwcre"
-    )
-
-
-@functools.cache
-def _backward(interpret: bool | None) -> Any:
-    def run(*arrays: Array) -> tuple[Array, ...]:
-        return by_platform(_run_backward, interpret, *arrays)
-
-    rule = "b h w c, b h w c, c e, r e, e c -> b h w c, c e, r e, e c"
-    return partitionable(run, maps=(2, 1), sums=3, rule=rule, whole="hwcre")
-
-
 def _run_forward(
     interpret: bool, images: Array, expand: Array, rows: Array, project: Array
 ) -> Array:
+    number = images.shape[0]
+    images = _whole_sublanes(images)
     batch, height, width, channels = images.shape
     block = _block(images.shape)
     grid = (batch // block, rows.shape[1] // LANES)
@@ -150,12 +131,15 @@ def _run_forward(
         interpret=interpret,
         name="conv_ffn_forward",
     )(*arguments)
-    return out.transpose(_BATCH_FIRST)
+    return out.transpose(_BATCH_FIRST)[:number]
 
 
 def _run_backward(
     interpret: bool, images: Array, gradient: Array, expand: Array, rows: Array, project: Array
 ) -> tuple[Array, ...]:
+    number = images.shape[0]
+    # Where the gradient is zero, images add nothing to the sums over the batch.
+    images, gradient = _whole_sublanes(images), _whole_sublanes(gradient)
     batch, height, width, channels = images.shape
     hidden = rows.shape[1]
     block, blocks = _block(images.shape), hidden // LANES
@@ -184,7 +168,7 @@ def _run_backward(
         name="conv_ffn_backward",
     )(*arguments)
     return (
-        out.transpose(_BATCH_FIRST),
+        out.transpose(_BATCH_FIRST)[:number],
         expand_sum.transpose(1, 0, 2).reshape(expand.shape),
         rows_sum.transpose(1, 0, 2).reshape(rows.shape),
         project_sum.reshape(project.shape),
@@ -192,7 +176,15 @@ def _run_backward(
 
 
 def _forward_kernel(
-    images: Any, expand: Any, rows: Any, project: Any, out: Any, widened: Any, summed: Any, *, step: Any
+    images: Any,
+    expand: Any,
+    rows: Any,
+    project: Any,
+    out: Any,
+    widened: Any,
+    summed: Any,
+    *,
+    step: Any,
 ) -> None:
     height = images.shape[0]
 
@@ -315,6 +307,11 @@ def _gelu_and_slope(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return x * share, share + x * density
 
 
+def _whole_sublanes(images: Array) -> Array:
+    """Append images of zeros until a block's rows of pixels are whole tiles."""
+    return jnp.pad(images, ((0, -images.shape[0] % SUBLANES), (0, 0), (0, 0), (0, 0)))
+
+
 def _step(shape: tuple[int, ...]) -> Any:
     return live_taps(shape, [_KERNEL_SIZE], [1])[0]
 
@@ -330,7 +327,8 @@ def _vmem_bytes(shape: tuple[int, ...], dtype: DTypeLike, hidden: int) -> int:
     """Return the bytes that the backward kernel, the larger one, takes of a core's memory."""
     _, height, width, channels = shape
     padded = -(-channels // LANES) * LANES
-    values = height * width * (_block(shape) if shape[0] % SUBLANES == 0 else shape[0])
+    batch = -(-shape[0] // SUBLANES) * SUBLANES
+    values = height * width * _block((batch, *shape[1:]))
     maps = values * padded * (2 * 3 * jnp.dtype(dtype).itemsize + 4)
     return maps + 2 * values * LANES * 4 + 4 * padded * (hidden + LANES) * 4
 
@@ -343,9 +341,7 @@ def _parameter_specs(expand: Array, rows: Array, project: Array) -> list[pl.Bloc
     ]
 
 
-def _compiler_params(
-    shape: tuple[int, ...], dtype: DTypeLike, hidden: int
-) -> pltpu.CompilerParams:
+def _compiler_params(shape: tuple[int, ...], dtype: DTypeLike, hidden: int) -> pltpu.CompilerParams:
     return pltpu.CompilerParams(
         dimension_semantics=("arbitrary", "arbitrary"),
         vmem_limit_bytes=_vmem_bytes(shape, dtype, hidden) + _SPILL_BYTES,

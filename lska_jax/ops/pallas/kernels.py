@@ -155,12 +155,24 @@ def _backward_kernel(
 
     loads = [load_images, *map(load_rows, scratch)]
     for number, step in enumerate(steps[:-1]):
-        convolve(loads[number], store_rows(scratch[number]), step, taps, biases[number], shape=images.shape)
+        convolve(
+            loads[number],
+            store_rows(scratch[number]),
+            step,
+            taps,
+            biases[number],
+            shape=images.shape,
+        )
     for number in reversed(range(len(steps))):
         # A step's gradient takes the place of the step's input, row by row.
         target = scratch[number - 1] if number else images_gradient
         sums, bias_sum, _ = pull_back(
-            loads[number], load_gradient, store_rows(target), steps[number], taps, shape=images.shape
+            loads[number],
+            load_gradient,
+            store_rows(target),
+            steps[number],
+            taps,
+            shape=images.shape,
         )
         for tap, total in zip(steps[number], sums, strict=True):
             taps_gradient[tap.index] += total
@@ -325,9 +337,7 @@ def result_type(
     shape: tuple[int, ...], dtype: DTypeLike, *sources: jax.Array
 ) -> jax.ShapeDtypeStruct:
     """Return the type of a result; under shard_map it varies wherever one of its sources does."""
-    kind = jax.sharding.ManualAxisType(
-        varying=frozenset[Any]().union(*map(varying_axes, sources))
-    )
+    kind = jax.sharding.ManualAxisType(varying=frozenset[Any]().union(*map(varying_axes, sources)))
     return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=kind)
 
 
@@ -338,9 +348,7 @@ def _compiler_params(kernel_bytes: int, *, is_reduction: bool) -> pltpu.Compiler
     )
 
 
-def _cost(
-    moved: Sequence[jax.Array], steps: _Steps, *, operations_a_tap: int
-) -> pl.CostEstimate:
+def _cost(moved: Sequence[jax.Array], steps: _Steps, *, operations_a_tap: int) -> pl.CostEstimate:
     # As XLA counts the maps it moves itself: channels padded to whole lanes.
     channels = moved[0].shape[-1]
     lanes = -(-channels // LANES) * LANES

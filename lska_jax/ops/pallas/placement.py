@@ -1,8 +1,10 @@
 """Where a kernel runs: on which platform as a kernel, and on which devices of a mesh.
 
-A Pallas call is opaque to XLA's partitioner, which refuses it in a program for several devices.
-``partitionable`` tells the partitioner that the batch can be split: under plain ``jax.jit`` over
-sharded arrays every device then runs the kernel on its own images.
+XLA's partitioner cannot split a Pallas call, so in a program for several devices each device has to
+be given its own images by ``jax.shard_map``. ``on_own_images`` does that over the mesh of the
+context: a trainer that shards the batch over a mesh traces its step under ``jax.set_mesh(mesh)``
+and changes nothing else. (``custom_partitioning`` would need no context, but its callbacks are not
+registered on TPU, jax issue 38196.)
 """
 
 import functools
@@ -10,8 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 
 from lska_jax.ops.pallas.kernels import varying_axes
 
@@ -28,49 +29,37 @@ def by_platform(kernel: Callable[..., Any], interpret: bool | None, *arrays: jax
     )
 
 
-def partitionable(
-    run: Callable[..., tuple[jax.Array, ...]],
-    *,
-    maps: tuple[int, int],
-    sums: int,
-    rule: str,
-    whole: str,
-) -> Any:
-    """Let XLA's partitioner split a function over the batch, and over channels where they stay apart.
+def on_own_images(
+    run: Callable[..., jax.Array], images: jax.Array, *parameters: jax.Array
+) -> jax.Array:
+    """Return ``run(images, *parameters)``, each device of the context's mesh on its own images.
 
-    Args:
-      run: (maps..., parameters...) -> (maps..., sums over the batch...), maps (B, H, W, C).
-      maps: how many arguments and results are maps.
-      sums: how many results are sums over the batch; devices' sums are added.
-      rule: dimensions of arguments and results by letters, ``b`` the batch, ``c`` the channels.
-      whole: letters of dimensions that must not be split.
+    The batch is split over all axes of the mesh that no enclosing ``shard_map`` has split already,
+    and the gradients of the parameters are summed over the devices. Without a mesh, or where the
+    batch does not divide, ``run`` is called as it is.
     """
-    partitioned = custom_partitioning(run)
-    arguments, results = (side.split(", ") for side in rule.split(" -> "))
-
-    def partition(mesh: Any, argument_shapes: Any, result_shapes: Any) -> Any:
-        spec = argument_shapes[0].sharding.spec
-        axes = {"b": spec[0], "c": None if "c" in whole else spec[3]}
-
-        def placed(letters: str) -> NamedSharding:
-            return NamedSharding(mesh, PartitionSpec(*(axes.get(x) for x in letters.split())))
-
-        def on_one_device(*shards: jax.Array) -> tuple[jax.Array, ...]:
-            outputs = run(*shards)
-            if axes["b"] is None or not sums:
-                return outputs
-            added = (jax.lax.psum(total, axes["b"]) for total in outputs[maps[1] :])
-            return *outputs[: maps[1]], *added
-
-        return mesh, on_one_device, tuple(map(placed, results)), tuple(map(placed, arguments))
-
-    partitioned.def_partition(
-        partition, sharding_rule=rule, need_replication_factors=tuple(whole)
+    mesh = jax.sharding.get_abstract_mesh()
+    types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    axes = tuple(
+        name for name, kind in types.items() if kind != AxisType.Manual and mesh.shape[name] > 1
     )
-    return partitioned
+    devices = 1
+    for name in axes:
+        devices *= mesh.shape[name]
+    if devices == 1 or images.shape[0] % devices:
+        return run(*_mark_as_varying_alike(images, *parameters))
+    split, whole = PartitionSpec(axes), PartitionSpec()
+    return jax.shard_map(
+        run,
+        in_specs=(split, *(whole for _ in parameters)),
+        out_specs=split,
+        axis_names=set(axes),
+        # Pallas's interpreter does not follow which values vary.
+        check_vma=False,
+    )(images, *parameters)
 
 
-def mark_as_varying_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+def _mark_as_varying_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     """Mark arrays as varying over the same axes of a shard_map; its transpose sums gradients."""
     axes = frozenset[Any]().union(*map(varying_axes, arrays))
     return tuple(
