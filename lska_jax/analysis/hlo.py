@@ -13,8 +13,17 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 _FREE = frozenset(
-    "parameter constant tuple get-tuple-element bitcast after-all partition-id iota "
-    "optimization-barrier".split()
+    {
+        "parameter",
+        "constant",
+        "tuple",
+        "get-tuple-element",
+        "bitcast",
+        "after-all",
+        "partition-id",
+        "iota",
+        "optimization-barrier",
+    }
 )
 _SLICES = frozenset({"slice", "dynamic-slice", "slice-start", "dynamic-slice-start"})
 # Pieces that already lie one behind the other, seen as one array.

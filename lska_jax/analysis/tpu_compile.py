@@ -99,8 +99,8 @@ def compile_for_tpu(
 
 def compiled_cost(compiled: jax.stages.Compiled) -> CompiledCost:
     """Return XLA's own figures for a compiled program."""
-    analysis = compiled.cost_analysis()
-    memory = compiled.memory_analysis()
+    analysis: Any = compiled.cost_analysis()
+    memory: Any = compiled.memory_analysis()
     return CompiledCost(
         bytes_accessed=analysis["bytes accessed"],
         temporary_bytes=memory.temp_size_in_bytes,

@@ -22,9 +22,9 @@ _ROW_REGISTERS = 64
 
 
 class Tap(NamedTuple):
-    """One tap of a kernel: its row in the packed taps, and the pixel it reads, relative to its own."""
+    """One tap: its place in the packed taps, and the pixel it reads, seen from the one it makes."""
 
-    index: int
+    place: int
     row: int
     column: int
 

@@ -57,7 +57,7 @@ def depthwise_chain(
       ValueError: kernels, biases and dilations that do not belong together, or maps too large for
         a TPU core's memory (see ``fits``).
     """
-    sizes = _check(images, kernels, biases, dilations)
+    sizes = check_chain(images, kernels, biases, dilations)
     channels = images.shape[-1]
     taps = jnp.concatenate([k.reshape(-1, channels).astype(jnp.float32) for k in kernels])
     if biases is None:
@@ -151,12 +151,17 @@ def _mappable(run: Any) -> Any:
     return mapped
 
 
-def _check(
+def check_chain(
     images: Array,
     kernels: Sequence[Array],
     biases: Sequence[Array] | None,
     dilations: Sequence[int],
 ) -> _Sizes:
+    """Return the sizes of a chain's kernels.
+
+    Raises:
+      ValueError: as ``depthwise_chain``.
+    """
     channels = images.shape[-1]
     number = len(kernels)
     if number == 0 or number != len(dilations) or (biases is not None and number != len(biases)):

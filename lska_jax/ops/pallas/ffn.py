@@ -12,7 +12,6 @@ The kernels were compiled for TPU v5e and compared in interpret mode; they never
 """
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -26,6 +25,14 @@ from jaxtyping import Array, Float
 from lska_jax.ops.pallas.blocks import LANES, SUBLANES, VMEM_BYTES, live_taps
 from lska_jax.ops.pallas.kernels import convolve, load_rows, pull_back, result_type
 from lska_jax.ops.pallas.placement import by_platform, on_own_images
+from lska_jax.ops.pallas.products import (
+    as_matrix,
+    dot,
+    gelu,
+    gelu_and_slope,
+    images_of_a_block,
+    whole_sublanes,
+)
 
 _MAPS_FIRST, _BATCH_FIRST = (1, 2, 0, 3), (2, 0, 1, 3)
 _KERNEL_SIZE = (3, 3)
@@ -95,8 +102,8 @@ def _ffn_backward(
     interpret: bool | None, arrays: tuple[Array, ...], gradient: Array
 ) -> tuple[Array, ...]:
     images, *parameters = arrays
-    parameters = _rounded(images, *parameters)
-    return tuple(by_platform(_run_backward, interpret, images, gradient, *parameters))
+    rounded = _rounded(images, *parameters)
+    return tuple(by_platform(_run_backward, interpret, images, gradient, *rounded))
 
 
 _ffn.defvjp(_ffn_forward, _ffn_backward)
@@ -111,7 +118,7 @@ def _run_forward(
     interpret: bool, images: Array, expand: Array, rows: Array, project: Array
 ) -> Array:
     number = images.shape[0]
-    images = _whole_sublanes(images)
+    images = whole_sublanes(images)
     batch, height, width, channels = images.shape
     block = _block(images.shape)
     grid = (batch // block, rows.shape[1] // LANES)
@@ -138,8 +145,7 @@ def _run_backward(
     interpret: bool, images: Array, gradient: Array, expand: Array, rows: Array, project: Array
 ) -> tuple[Array, ...]:
     number = images.shape[0]
-    # Where the gradient is zero, images add nothing to the sums over the batch.
-    images, gradient = _whole_sublanes(images), _whole_sublanes(gradient)
+    images, gradient = whole_sublanes(images), whole_sublanes(gradient)
     batch, height, width, channels = images.shape
     hidden = rows.shape[1]
     block, blocks = _block(images.shape), hidden // LANES
@@ -195,8 +201,8 @@ def _forward_kernel(
     _widen(images, expand, rows, widened)
 
     def narrow(row: Any, values: jax.Array) -> None:
-        activated = _as_matrix(_gelu(values)).astype(images.dtype)
-        summed[row] += _dot(activated, project[...], 1, 0).reshape(summed.shape[1:])
+        activated = as_matrix(gelu(values), images.dtype)
+        summed[row] += dot(activated, project[...], 1, 0).reshape(summed.shape[1:])
 
     taps = rows[2:]
     convolve(load_rows(widened), narrow, step, taps, rows[1], shape=widened.shape)
@@ -241,20 +247,20 @@ def _backward_kernel(
     _widen(images, expand, rows, widened)
 
     def pull_through_project(row: Any, values: jax.Array) -> None:
-        of_output = _as_matrix(gradient[row].astype(jnp.float32)).astype(dtype)
-        activated, slope = _gelu_and_slope(values)
-        project_sum[block] += _dot(_as_matrix(activated).astype(dtype), of_output, 0, 0)
-        of_activated = _dot(of_output, project[...], 1, 1).reshape(values.shape)
+        of_output = as_matrix(gradient[row].astype(jnp.float32), dtype)
+        activated, slope = gelu_and_slope(values)
+        project_sum[block] += dot(as_matrix(activated, dtype), of_output, 0, 0)
+        of_activated = dot(of_output, project[...], 1, 1).reshape(values.shape)
         pulled[row] = of_activated * slope
 
     taps = rows[2:]
     convolve(load_rows(widened), pull_through_project, step, taps, rows[1], shape=widened.shape)
 
     def pull_through_expand(row: Any, values: jax.Array) -> None:
-        of_widened = _as_matrix(values).astype(dtype)
-        pixels = _as_matrix(images[row].astype(jnp.float32)).astype(dtype)
-        expand_sum[block] += _dot(pixels, of_widened, 0, 0)
-        summed[row] += _dot(of_widened, expand[...], 1, 1).reshape(summed.shape[1:])
+        of_widened = as_matrix(values, dtype)
+        pixels = as_matrix(images[row].astype(jnp.float32), dtype)
+        expand_sum[block] += dot(pixels, of_widened, 0, 0)
+        summed[row] += dot(of_widened, expand[...], 1, 1).reshape(summed.shape[1:])
 
     taps_sums, bias_sum, widened_sum = pull_back(
         load_rows(widened),
@@ -267,7 +273,7 @@ def _backward_kernel(
     rows_sum[block, 0] += widened_sum
     rows_sum[block, 1] += bias_sum
     for tap, total in zip(step, taps_sums, strict=True):
-        rows_sum[block, 2 + tap.index] += total
+        rows_sum[block, 2 + tap.place] += total
 
     @pl.when(block == pl.num_programs(1) - 1)
     def _finish() -> None:
@@ -279,37 +285,10 @@ def _backward_kernel(
 
 def _widen(images: Any, expand: Any, rows: Any, widened: Any) -> None:
     def write(row: Any, _: None) -> None:
-        pixels = _as_matrix(images[row].astype(jnp.float32)).astype(images.dtype)
-        widened[row] = _dot(pixels, expand[...], 1, 0).reshape(widened.shape[1:]) + rows[0]
+        pixels = as_matrix(images[row].astype(jnp.float32), images.dtype)
+        widened[row] = dot(pixels, expand[...], 1, 0).reshape(widened.shape[1:]) + rows[0]
 
     lax.fori_loop(0, images.shape[0], write, None)
-
-
-def _dot(left: jax.Array, right: jax.Array, left_axis: int, right_axis: int) -> jax.Array:
-    dimensions = (((left_axis,), (right_axis,)), ((), ()))
-    precision = lax.Precision.HIGHEST if left.dtype == jnp.float32 else None
-    return lax.dot_general(
-        left, right, dimensions, precision=precision, preferred_element_type=jnp.float32
-    )
-
-
-def _as_matrix(row: jax.Array) -> jax.Array:
-    return row.reshape(-1, row.shape[-1])
-
-
-def _gelu(x: jax.Array) -> jax.Array:
-    return 0.5 * x * (1.0 + lax.erf(x * math.sqrt(0.5)))
-
-
-def _gelu_and_slope(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    share = 0.5 * (1.0 + lax.erf(x * math.sqrt(0.5)))
-    density = jnp.exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))
-    return x * share, share + x * density
-
-
-def _whole_sublanes(images: Array) -> Array:
-    """Append images of zeros until a block's rows of pixels are whole tiles."""
-    return jnp.pad(images, ((0, -images.shape[0] % SUBLANES), (0, 0), (0, 0), (0, 0)))
 
 
 def _step(shape: tuple[int, ...]) -> Any:
@@ -317,10 +296,7 @@ def _step(shape: tuple[int, ...]) -> Any:
 
 
 def _block(shape: tuple[int, ...]) -> int:
-    """Return the images of a block: as many as make rows of the map long enough for the matrix unit."""
-    batch, _, width, _ = shape
-    wanted = SUBLANES * max(1, 4 * LANES // (width * SUBLANES))
-    return max(b for b in range(SUBLANES, wanted + 1, SUBLANES) if batch % b == 0)
+    return images_of_a_block(shape, pixels=512)
 
 
 def _vmem_bytes(shape: tuple[int, ...], dtype: DTypeLike, hidden: int) -> int:

@@ -175,7 +175,7 @@ def _backward_kernel(
             shape=images.shape,
         )
         for tap, total in zip(steps[number], sums, strict=True):
-            taps_gradient[tap.index] += total
+            taps_gradient[tap.place] += total
         biases_gradient[number] += bias_sum
         load_gradient = load_rows(target)
 
@@ -195,7 +195,7 @@ def convolve(
       load: returns a row (W, B, C) of the step's input in float32.
       store: takes the number and the values of every row of the output, each once.
       step: live taps.
-      taps: (T, C), by the taps' indices.
+      taps: (T, C), by the taps' places.
       bias: (C,).
       shape: of the block, (H, W, B, C).
     """
@@ -206,7 +206,7 @@ def convolve(
             for same_row in live:
                 values = _Shifted(load(row + same_row[0].row), same_row)
                 for tap in same_row:
-                    total += values.shifted(tap.column) * taps[tap.index]
+                    total += values.shifted(tap.column) * taps[tap.place]
             store(row, total)
 
         lax.fori_loop(start, stop, compute_row, None)
@@ -228,7 +228,7 @@ def pull_back(
       load_gradient: returns a row of the gradient of its output in float32.
       store: takes every row of the input gradient, in order; the input's row is not read again.
       step: live taps.
-      taps: (T, C), by the taps' indices.
+      taps: (T, C), by the taps' places.
       shape: of the block, (H, W, B, C).
 
     Returns:
@@ -254,7 +254,7 @@ def pull_back(
                 shifts = _Shifted(gradient, same_row)
                 for tap in same_row:
                     shifted = shifts.shifted(-tap.column)
-                    total += shifted * taps[tap.index]
+                    total += shifted * taps[tap.place]
                     sums = {**sums, tap: sums[tap] + fold(values * shifted)}
                 if same_row[0].row == 0:
                     bias_sum = bias_sum + fold(gradient)
@@ -287,7 +287,7 @@ class _Shifted:
 def _row_ranges(
     height: int, step: Sequence[Tap], *, direction: int
 ) -> Iterator[tuple[int, int, list[list[Tap]]]]:
-    """Yield (first row, row behind the last, taps by source row) where the live taps are the same."""
+    """Yield (first row, row behind the last, live taps by source row) where those are the same."""
     by_row: dict[int, list[Tap]] = {}
     for tap in step:
         by_row.setdefault(tap.row, []).append(tap)
@@ -342,9 +342,9 @@ def result_type(
 
 
 def _compiler_params(kernel_bytes: int, *, is_reduction: bool) -> pltpu.CompilerParams:
-    batch = "arbitrary" if is_reduction else "parallel"
     return pltpu.CompilerParams(
-        dimension_semantics=("parallel", batch), vmem_limit_bytes=kernel_bytes + _SPILL_BYTES
+        dimension_semantics=("parallel", "arbitrary" if is_reduction else "parallel"),
+        vmem_limit_bytes=kernel_bytes + _SPILL_BYTES,
     )
 
 
