@@ -276,7 +276,7 @@ def _convolve(
     source: Any, target: Any, number: int, step: Any, steps: Any, rows: Any, channels: slice
 ) -> None:
     source, target = _lanes(source, channels), _lanes(target, channels)
-    taps = rows.at[_FIRST_STEP + len(steps) :, channels]
+    taps = rows[_FIRST_STEP + len(steps) :, channels]
     bias = rows[_FIRST_STEP + number, channels]
     convolve(load_rows(source), store_rows(target), step, taps, bias, shape=target.shape)
 
@@ -293,7 +293,7 @@ def _pull_back(
         load_rows(_lanes(chain[number], channels)),
         store_rows(target),
         step,
-        rows.at[first_tap:, channels],
+        rows[first_tap:, channels],
         shape=target.shape,
     )
     rows_sum[_FIRST_STEP + number, channels] += bias_sum
