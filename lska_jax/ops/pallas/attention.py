@@ -81,9 +81,9 @@ def fused_attention(
     shape = images.shape
     if not attention_fits(shape, images.dtype, steps=len(sizes)):
         raise ValueError(
-            f"images {shape} {images.dtype} need {_vmem_bytes(shape, images.dtype, len(sizes)) >> 20}"
-            f" MiB of a TPU core's memory for the fused attention, {VMEM_BYTES >> 20} MiB are "
-            "allowed. Run the parts one by one."
+            f"images {shape} {images.dtype} do not suit the fused attention: of a TPU core's memory "
+            f"it needs {_vmem_bytes(shape, images.dtype, len(sizes)) >> 20} MiB, allowed are "
+            f"{VMEM_BYTES >> 20}. Run the parts one by one."
         )
     rows = [proj_in[1][None], gate[1][None], proj_out[1][None], *(b[None] for b in biases)]
     rows += [kernel.reshape(-1, shape[-1]) for kernel in kernels]
@@ -185,13 +185,13 @@ def _forward_kernel(
     dtype = images.dtype
     _project_in(images, matrices, rows, inner)
     for channels in _lane_blocks(images.shape[-1]):
-        source = inner
         for number, step in enumerate(steps):
+            source = chain[(number - 1) % 2] if number else inner
             _convolve(source, chain[number % 2], number, step, steps, rows, channels)
-            source = chain[number % 2]
+    gate = chain[(len(steps) - 1) % 2]
 
     def write(row: Any, _: None) -> None:
-        gated = as_matrix(source[row], dtype)
+        gated = as_matrix(gate[row], dtype)
         scale = dot(gated, matrices[1], 1, 0) + rows[_GATE]
         product = (_matrix(inner, row, jnp.float32) * scale).astype(dtype)
         result = dot(product, matrices[2], 1, 0) + rows[_OUT]
@@ -322,7 +322,7 @@ def _specs(images: Array) -> tuple[pl.BlockSpec, Any, Any]:
         return pl.BlockSpec(array.shape, lambda b: (0,) * array.ndim)
 
     def buffer(dtype: DTypeLike) -> Any:
-        return pltpu.VMEM(block, dtype)
+        return pltpu.VMEM(block, jnp.dtype(dtype))
 
     return pl.BlockSpec(block, lambda b: (0, 0, b, 0)), whole, buffer
 

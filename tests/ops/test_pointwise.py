@@ -1,0 +1,62 @@
+"""1x1 convolution against a 1x1 lax convolution."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from lska_jax.ops.pointwise import pointwise_conv
+
+
+def lax_conv(images, kernel):
+    return lax.conv_general_dilated(
+        images,
+        kernel[None, None].astype(images.dtype),
+        (1, 1),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=lax.Precision.HIGHEST,
+    )
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    rng = np.random.default_rng(0)
+    shapes = ((3, 5, 2, 7), (7, 4), (3, 5, 2, 4))
+    return tuple(jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes)
+
+
+@jax.jit
+def ours(images, kernel, cotangent):
+    out, pullback = jax.vjp(pointwise_conv, images, kernel)
+    return out, *pullback(cotangent)
+
+
+@jax.jit
+def reference(images, kernel, cotangent):
+    out, pullback = jax.vjp(lax_conv, images, kernel)
+    return out, *pullback(cotangent)
+
+
+def test_value_and_gradients_equal_those_of_a_convolution(drawn):
+    for actual, expected in zip(ours(*drawn), reference(*drawn), strict=True):
+        # Sums of up to 30 products in another order, a few float32 roundings of 6e-8 each.
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=2e-6)
+
+
+def test_bfloat16_images_keep_a_float32_gradient_of_the_kernel(drawn):
+    images, kernel, cotangent = drawn
+    halves = images.astype(jnp.bfloat16), kernel, cotangent.astype(jnp.bfloat16)
+    out, of_images, of_kernel = ours(*halves)
+    assert [x.dtype for x in (out, of_images, of_kernel)] == [jnp.bfloat16] * 2 + [jnp.float32]
+    exact = jax.tree.map(lambda x: x.astype(jnp.float32), (halves[0], halves[2]))
+    expected = reference(exact[0], kernel, exact[1])[2]
+    # Products of two 8-bit numbers are exact in float32, and so nearly are sums of 30.
+    np.testing.assert_allclose(of_kernel, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("platform", "is_reshaped"), [("cpu", True), ("tpu", False)])
+def test_only_a_cpu_program_turns_maps_into_matrices(drawn, platform, is_reshaped):
+    exported = jax.export.export(ours, platforms=[platform])(*drawn)
+    assert ("tensor<30x7xf32>" in exported.mlir_module()) == is_reshaped
