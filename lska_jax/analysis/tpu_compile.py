@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh, SingleDeviceSharding
 
 # What libtpu asks the machine it runs on; on a machine without a TPU the answers are missing.
@@ -72,6 +73,7 @@ def compile_for_tpu(
     *arguments: Any,
     topology: str = "v5e:2x2",
     donate_argnums: int | tuple[int, ...] = (),
+    is_layout_free: bool = False,
 ) -> jax.stages.Compiled:
     """Compile a function for a TPU topology.
 
@@ -81,6 +83,8 @@ def compile_for_tpu(
         of the topology keeps it (see ``tpu_devices``); all others go to the first chip.
       topology: see ``tpu_devices``.
       donate_argnums: as in ``jax.jit``.
+      is_layout_free: let the compiler choose how arguments and results lie in memory, as it does
+        for what lies inside a larger program.
 
     Returns:
       The compiled program. It cannot run here.
@@ -94,7 +98,12 @@ def compile_for_tpu(
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding if is_for_tpu else default)
 
     shaped = jax.tree.map(abstract, arguments)
-    return jax.jit(function, donate_argnums=donate_argnums).lower(*shaped).compile()
+    chosen: dict[str, Any] = {}
+    if is_layout_free:
+        free = jax.tree.map(lambda x: Format(Layout.AUTO, x.sharding), shaped)
+        chosen = {"in_shardings": free, "out_shardings": Format(Layout.AUTO)}
+        shaped = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shaped)
+    return jax.jit(function, donate_argnums=donate_argnums, **chosen).lower(*shaped).compile()
 
 
 def compiled_cost(compiled: jax.stages.Compiled) -> CompiledCost:

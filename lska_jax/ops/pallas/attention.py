@@ -58,7 +58,8 @@ def fused_attention(
     """Apply 1x1, GELU, the large-kernel gate, 1x1 and the shortcut, reading the map once.
 
     Kernels and biases are rounded to the dtype of ``images``; matrix products take inputs of that
-    dtype and sum in float32; u is kept in that dtype, the maps of the chain in float32.
+    dtype and sum in float32; u and its gradient as a factor are kept in that dtype, the maps of the
+    chain in float32.
 
     Args:
       images: (B, H, W, C), float32 or bfloat16, normalised.
@@ -81,7 +82,7 @@ def fused_attention(
     shape = images.shape
     if not attention_fits(shape, images.dtype, steps=len(sizes)):
         raise ValueError(
-            f"images {shape} {images.dtype} do not suit the fused attention: of a TPU core's memory "
+            f"images {shape} {images.dtype} do not suit the fused attention: of a core's memory "
             f"it needs {_vmem_bytes(shape, images.dtype, len(sizes)) >> 20} MiB, allowed are "
             f"{VMEM_BYTES >> 20}. Run the parts one by one."
         )
@@ -251,7 +252,7 @@ def _backward_kernel(
 
     def pull_through_project(row: Any, _: None) -> None:
         pixels = _matrix(images, row, dtype)
-        _, slope = gelu_and_slope(dot(pixels, matrices[0], 1, 0) + rows[_IN])
+        slope = gelu_and_slope(dot(pixels, matrices[0], 1, 0) + rows[_IN])[1]
         of_inner = as_matrix(chain[-1][row], jnp.float32)
         of_inner += _matrix(images_gradient, row, jnp.float32)
         of_product = of_inner * slope
