@@ -4,10 +4,11 @@ libtpu's compiler needs a description of the chips, not the chips
 (``jax.experimental.topologies``). Nothing here runs on a TPU.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -65,7 +66,8 @@ def tpu_devices(topology: str = "v5e:2x2") -> tuple[Any, ...]:
         os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
-    return tuple(topologies.get_topology_desc(topology, platform="tpu").devices)
+    with _hidden_flags():
+        return tuple(topologies.get_topology_desc(topology, platform="tpu").devices)
 
 
 def compile_for_tpu(
@@ -103,7 +105,9 @@ def compile_for_tpu(
         free = jax.tree.map(lambda x: Format(Layout.AUTO, x.sharding), shaped)
         chosen = {"in_shardings": free, "out_shardings": Format(Layout.AUTO)}
         shaped = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shaped)
-    return jax.jit(function, donate_argnums=donate_argnums, **chosen).lower(*shaped).compile()
+    lowered = jax.jit(function, donate_argnums=donate_argnums, **chosen).lower(*shaped)
+    with _hidden_flags():
+        return lowered.compile()
 
 
 def compiled_cost(compiled: jax.stages.Compiled) -> CompiledCost:
@@ -117,6 +121,19 @@ def compiled_cost(compiled: jax.stages.Compiled) -> CompiledCost:
         output_bytes=memory.output_size_in_bytes,
         flops=analysis.get("flops", 0.0),
     )
+
+
+@contextlib.contextmanager
+def _hidden_flags() -> Iterator[None]:
+    """Hide XLA_FLAGS from libtpu, which ends the process at a flag for CPU it does not know."""
+    # jaxlib and libtpu each read the variable once, when they need it: jaxlib first.
+    jax.devices("cpu")
+    flags = os.environ.pop("XLA_FLAGS", None)
+    try:
+        yield
+    finally:
+        if flags is not None:
+            os.environ["XLA_FLAGS"] = flags
 
 
 def _is_over(sharding: Any, devices: tuple[Any, ...]) -> bool:
