@@ -7,10 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from lska_jax.ops.pallas.attention import attention_fits, fused_attention
-from lska_jax.ops.pallas.ffn import conv_ffn, ffn_fits
+from lska_jax.ops.pallas import (
+    attention_fits,
+    conv_ffn,
+    depthwise_chain,
+    ffn_fits,
+    fused_attention,
+)
 
 # Sums of up to 256 products in another order, three in a row, and a GELU by erf where the
 # reference takes erfc: float32 roundings of 6e-8 each, as a share of the largest value.
@@ -145,6 +151,25 @@ def test_no_layer_scale_is_a_scale_of_one():
     *arguments, scale = attention_arguments(kernels, batch_size=2, channels=3)
     run = jax.jit(functools.partial(fused_attention, dilations=dilations))
     np.testing.assert_array_equal(run(*arguments), run(*arguments, scale=jnp.ones_like(scale)))
+
+
+def test_no_kernel_reads_memory_that_it_did_not_write():
+    # This interpreter fills new memory, and what lies behind an array, with NaN.
+    interpret = pltpu.InterpretParams(uninitialized_memory="nan")
+    kernels, dilations = ((1, 3), (3, 1)), (1, 2)
+    chain = attention_arguments(kernels, batch_size=11, channels=3)
+
+    def run(ffn, attention, ragged):
+        return (
+            conv_ffn(*ffn[:-1], interpret=interpret),
+            fused_attention(*attention[:-1], dilations=dilations, interpret=interpret),
+            depthwise_chain(*ragged, dilations=dilations, interpret=interpret),
+        )
+
+    ragged = (jnp.tile(chain[0], (1, 1, 8, 1)), chain[2], chain[3])
+    arguments = (ffn_arguments(3), attention_arguments(kernels, 3, 5), ragged)
+    out, pullback = jax.vjp(jax.jit(run), *arguments)
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves((out, pullback(out))))
 
 
 def test_bfloat16_stays_within_its_roundings():

@@ -25,7 +25,14 @@ from jaxtyping import Array, Float
 
 from lska_jax.ops.pallas.blocks import LANES, SUBLANES, VMEM_BYTES, live_taps
 from lska_jax.ops.pallas.chain import check_chain
-from lska_jax.ops.pallas.kernels import convolve, load_rows, pull_back, result_type, store_rows
+from lska_jax.ops.pallas.kernels import (
+    Interpret,
+    convolve,
+    load_rows,
+    pull_back,
+    result_type,
+    store_rows,
+)
 from lska_jax.ops.pallas.placement import by_platform, on_own_images
 from lska_jax.ops.pallas.products import (
     as_matrix,
@@ -42,7 +49,7 @@ _SPILL_BYTES = 8 * 2**20
 # shortcut, then the biases of the chain's steps, then its taps.
 _IN, _GATE, _OUT, _SHORTCUT, _FIRST_STEP = 0, 1, 2, 3, 4
 
-_Static = tuple[tuple[tuple[int, int], ...], tuple[int, ...], bool | None]
+_Static = tuple[tuple[tuple[int, int], ...], tuple[int, ...], Interpret | None]
 _Pointwise = tuple[Float[Array, "channels channels"], Float[Array, " channels"]]
 
 
@@ -56,7 +63,7 @@ def fused_attention(
     *,
     dilations: Sequence[int],
     scale: Float[Array, " channels"] | None = None,
-    interpret: bool | None = None,
+    interpret: Interpret | None = None,
 ) -> Float[Array, "batch height width channels"]:
     """Apply 1x1, GELU, the large-kernel gate, 1x1 and the shortcut, reading the map once.
 
@@ -134,7 +141,7 @@ def _rounded(images: Array, matrices: Array, rows: Array) -> tuple[Array, Array]
 
 
 def _run_forward(
-    static: _Static, interpret: bool, images: Array, matrices: Array, rows: Array
+    static: _Static, interpret: Interpret, images: Array, matrices: Array, rows: Array
 ) -> Array:
     number = images.shape[0]
     images = whole_sublanes(images)
@@ -158,7 +165,7 @@ def _run_forward(
 
 def _run_backward(
     static: _Static,
-    interpret: bool,
+    interpret: Interpret,
     images: Array,
     gradient: Array,
     matrices: Array,

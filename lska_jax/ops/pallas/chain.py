@@ -19,11 +19,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lska_jax.ops.pallas.blocks import VMEM_BYTES, live_taps, vmem_bytes
-from lska_jax.ops.pallas.kernels import run_backward, run_forward
+from lska_jax.ops.pallas.kernels import Interpret, run_backward, run_forward
 from lska_jax.ops.pallas.placement import by_platform, on_own_images
 
 _Sizes = tuple[tuple[int, int], ...]
-_Static = tuple[_Sizes, tuple[int, ...], bool | None]
+_Static = tuple[_Sizes, tuple[int, ...], Interpret | None]
 _BATCH_FIRST, _MAPS_FIRST = (2, 0, 1, 3), (1, 2, 0, 3)
 
 
@@ -33,7 +33,7 @@ def depthwise_chain(
     biases: Sequence[Float[Array, " channels"]] | None,
     *,
     dilations: Sequence[int],
-    interpret: bool | None = None,
+    interpret: Interpret | None = None,
 ) -> Float[Array, "batch height width channels"]:
     """Convolve every channel with a chain of kernels, keeping the size.
 
@@ -106,7 +106,7 @@ def _forward(static: _Static) -> Any:
     """Return (images, taps, biases) -> (out,) that vmap can split."""
 
     def run(images: Array, taps: Array, biases: Array) -> tuple[Array, ...]:
-        def kernel(interpret: bool, images: Array, taps: Array, biases: Array) -> Array:
+        def kernel(interpret: Interpret, images: Array, taps: Array, biases: Array) -> Array:
             steps = live_taps(images.shape, *static[:2])
             out = run_forward(
                 images.transpose(_MAPS_FIRST), taps, biases, steps=steps, interpret=interpret
@@ -124,7 +124,7 @@ def _backward(static: _Static) -> Any:
 
     def run(images: Array, gradient: Array, taps: Array, biases: Array) -> tuple[Array, ...]:
         def kernel(
-            interpret: bool, images: Array, gradient: Array, taps: Array, biases: Array
+            interpret: Interpret, images: Array, gradient: Array, taps: Array, biases: Array
         ) -> tuple[Array, ...]:
             steps = live_taps(images.shape, *static[:2])
             maps = (images.transpose(_MAPS_FIRST), gradient.transpose(_MAPS_FIRST))

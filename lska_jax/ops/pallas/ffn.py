@@ -23,7 +23,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from lska_jax.ops.pallas.blocks import LANES, SUBLANES, VMEM_BYTES, live_taps
-from lska_jax.ops.pallas.kernels import convolve, load_rows, pull_back, result_type
+from lska_jax.ops.pallas.kernels import Interpret, convolve, load_rows, pull_back, result_type
 from lska_jax.ops.pallas.placement import by_platform, on_own_images
 from lska_jax.ops.pallas.products import (
     as_matrix,
@@ -46,7 +46,7 @@ def conv_ffn(
     project: tuple[Float[Array, "hidden channels"], Float[Array, " channels"]],
     *,
     scale: Float[Array, " channels"] | None = None,
-    interpret: bool | None = None,
+    interpret: Interpret | None = None,
 ) -> Float[Array, "batch height width channels"]:
     """Apply 1x1, 3x3 depth-wise, GELU and 1x1 without writing the widened maps to memory.
 
@@ -95,16 +95,16 @@ def ffn_fits(shape: tuple[int, ...], dtype: DTypeLike, *, hidden: int) -> bool:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _ffn(interpret: bool | None, images: Array, *parameters: Array) -> Array:
+def _ffn(interpret: Interpret | None, images: Array, *parameters: Array) -> Array:
     return by_platform(_run_forward, interpret, images, *_rounded(images, *parameters))
 
 
-def _ffn_forward(interpret: bool | None, *arrays: Array) -> tuple[Array, tuple[Array, ...]]:
+def _ffn_forward(interpret: Interpret | None, *arrays: Array) -> tuple[Array, tuple[Array, ...]]:
     return _ffn(interpret, *arrays), arrays
 
 
 def _ffn_backward(
-    interpret: bool | None, arrays: tuple[Array, ...], gradient: Array
+    interpret: Interpret | None, arrays: tuple[Array, ...], gradient: Array
 ) -> tuple[Array, ...]:
     images, *parameters = arrays
     rounded = _rounded(images, *parameters)
@@ -122,7 +122,7 @@ def _rounded(
     return expand.astype(dtype), rows, project.astype(dtype), bias
 
 
-def _run_forward(interpret: bool, images: Array, *parameters: Array) -> Array:
+def _run_forward(interpret: Interpret, images: Array, *parameters: Array) -> Array:
     expand, rows, _, _ = parameters
     number = images.shape[0]
     images = whole_sublanes(images)
@@ -149,7 +149,7 @@ def _run_forward(interpret: bool, images: Array, *parameters: Array) -> Array:
 
 
 def _run_backward(
-    interpret: bool, images: Array, gradient: Array, *parameters: Array
+    interpret: Interpret, images: Array, gradient: Array, *parameters: Array
 ) -> tuple[Array, ...]:
     expand, rows, project, bias = parameters
     number = images.shape[0]

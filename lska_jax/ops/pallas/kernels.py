@@ -19,6 +19,9 @@ from jax.typing import DTypeLike
 
 from lska_jax.ops.pallas.blocks import LANES, SUBLANES, Block, Tap, choose_block, vmem_bytes
 
+# Compute with JAX operations instead of compiling for TPU; the parameters are those of Pallas's
+# interpreter that minds a TPU's memories.
+Interpret = bool | pltpu.InterpretParams
 _Load = Callable[[Any], jax.Array]
 _Store = Callable[[Any, jax.Array], None]
 _Steps = tuple[tuple[Tap, ...], ...]
@@ -27,7 +30,7 @@ _SPILL_BYTES = 8 * 2**20
 
 
 def run_forward(
-    images: jax.Array, taps: jax.Array, biases: jax.Array, *, steps: _Steps, interpret: bool
+    images: jax.Array, taps: jax.Array, biases: jax.Array, *, steps: _Steps, interpret: Interpret
 ) -> jax.Array:
     """Run a chain, reading and writing the map once.
 
@@ -69,7 +72,7 @@ def run_backward(
     biases: jax.Array,
     *,
     steps: _Steps,
-    interpret: bool,
+    interpret: Interpret,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Run a chain's gradients, reading images and gradient once and writing one map.
 

@@ -14,10 +14,10 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, PartitionSpec
 
-from lska_jax.ops.pallas.kernels import varying_axes
+from lska_jax.ops.pallas.kernels import Interpret, varying_axes
 
 
-def by_platform(kernel: Callable[..., Any], interpret: bool | None, *arrays: jax.Array) -> Any:
+def by_platform(kernel: Callable[..., Any], interpret: Interpret | None, *arrays: jax.Array) -> Any:
     """Run ``kernel(interpret, *arrays)``; None compiles it for TPU and interprets it elsewhere.
 
     What counts is the platform that the program is compiled for, not the one that traces it.
