@@ -21,8 +21,8 @@ from lska_jax.nn.layers import (
     LayerScale,
     PatchEmbedding,
     Pointwise,
-    gelu,
 )
+from lska_jax.ops import gelu
 from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE
 
 ATTENTIONS = {"lka": LKA, "lska": LSKA, "lka_trivial": LKATrivial, "lska_trivial": LSKATrivial}
