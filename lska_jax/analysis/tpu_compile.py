@@ -4,13 +4,15 @@ libtpu's compiler needs a description of the chips, not the chips
 (``jax.experimental.topologies``). Nothing here runs on a TPU.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh, SingleDeviceSharding
 
 # What libtpu asks the machine it runs on; on a machine without a TPU the answers are missing.
@@ -64,7 +66,8 @@ def tpu_devices(topology: str = "v5e:2x2") -> tuple[Any, ...]:
         os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
-    return tuple(topologies.get_topology_desc(topology, platform="tpu").devices)
+    with _hidden_flags():
+        return tuple(topologies.get_topology_desc(topology, platform="tpu").devices)
 
 
 def compile_for_tpu(
@@ -72,6 +75,7 @@ def compile_for_tpu(
     *arguments: Any,
     topology: str = "v5e:2x2",
     donate_argnums: int | tuple[int, ...] = (),
+    is_layout_free: bool = False,
 ) -> jax.stages.Compiled:
     """Compile a function for a TPU topology.
 
@@ -81,6 +85,8 @@ def compile_for_tpu(
         of the topology keeps it (see ``tpu_devices``); all others go to the first chip.
       topology: see ``tpu_devices``.
       donate_argnums: as in ``jax.jit``.
+      is_layout_free: let the compiler choose how arguments and results lie in memory, as it does
+        for what lies inside a larger program.
 
     Returns:
       The compiled program. It cannot run here.
@@ -94,7 +100,14 @@ def compile_for_tpu(
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding if is_for_tpu else default)
 
     shaped = jax.tree.map(abstract, arguments)
-    return jax.jit(function, donate_argnums=donate_argnums).lower(*shaped).compile()
+    chosen: dict[str, Any] = {}
+    if is_layout_free:
+        free = jax.tree.map(lambda x: Format(Layout.AUTO, x.sharding), shaped)
+        chosen = {"in_shardings": free, "out_shardings": Format(Layout.AUTO)}
+        shaped = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shaped)
+    lowered = jax.jit(function, donate_argnums=donate_argnums, **chosen).lower(*shaped)
+    with _hidden_flags():
+        return lowered.compile()
 
 
 def compiled_cost(compiled: jax.stages.Compiled) -> CompiledCost:
@@ -108,6 +121,19 @@ def compiled_cost(compiled: jax.stages.Compiled) -> CompiledCost:
         output_bytes=memory.output_size_in_bytes,
         flops=analysis.get("flops", 0.0),
     )
+
+
+@contextlib.contextmanager
+def _hidden_flags() -> Iterator[None]:
+    """Hide XLA_FLAGS from libtpu, which ends the process at a flag for CPU it does not know."""
+    # jaxlib and libtpu each read the variable once, when they need it: jaxlib first.
+    jax.devices("cpu")
+    flags = os.environ.pop("XLA_FLAGS", None)
+    try:
+        yield
+    finally:
+        if flags is not None:
+            os.environ["XLA_FLAGS"] = flags
 
 
 def _is_over(sharding: Any, devices: tuple[Any, ...]) -> bool:

@@ -27,14 +27,18 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "cascade on odd sizes": Case((2, 11, 9, 3), LSKA, LSKA_DILATIONS),
-    "cascade larger than the map": Case((2, 4, 5, 2), LSKA, LSKA_DILATIONS),
-    "cascade of one image and more channels than lanes": Case((1, 3, 5, 130), LSKA, (1, 1, 2, 2)),
-    "cascade of more images than a block": Case((11, 3, 33, 2), LSKA, LSKA_DILATIONS),
+    "cascade on odd sizes": Case((2, 7, 5, 3), LSKA, (1, 1, 2, 2)),
+    "cascade larger than the map": Case((2, 3, 4, 2), LSKA, LSKA_DILATIONS),
+    "cascade of one image and more channels than lanes": Case(
+        (1, 3, 2, 130), ((1, 3), (3, 1)), (1, 2)
+    ),
+    "cascade of more images than a block": Case(
+        (11, 2, 33, 2), ((1, 3), (3, 1), (1, 3), (3, 1)), (1, 1, 2, 2)
+    ),
     "two steps": Case((3, 5, 7, 4), ((1, 5), (5, 1)), (1, 1)),
     "one square kernel": Case((9, 6, 5, 5), ((3, 3),), (1,)),
     "one square kernel, images beyond a block": Case((10, 2, 40, 3), ((3, 3),), (1,)),
-    "LKA": Case((2, 10, 8, 3), ((5, 5), (5, 5)), (1, 3)),
+    "LKA": Case((2, 5, 4, 3), ((3, 3), (3, 3)), (1, 2)),
     "one pixel": Case((2, 1, 1, 3), ((5, 5), (1, 7)), (1, 3)),
 }
 # Sums of up to 50 products in another order and up to four steps of them, as a share of the
@@ -162,7 +166,7 @@ def test_padding_hides_values_that_are_not_finite_from_other_rows():
 
 
 def sharded(mesh, batch_size: int = 16):
-    images, kernels, biases, cotangent = draw(Case((batch_size, 4, 5, 4), LSKA, LSKA_DILATIONS))
+    images, kernels, biases, cotangent = draw(Case((batch_size, 3, 2, 4), LSKA, LSKA_DILATIONS))
     split = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     whole = NamedSharding(mesh, PartitionSpec())
     maps = (jax.device_put(images, split), jax.device_put(cotangent, split))
@@ -209,7 +213,7 @@ def test_under_shard_map_gradients_of_replicated_kernels_are_summed(mesh):
 
 
 def test_vmap_over_images_and_kernels_equals_a_loop():
-    case = Case((2, 4, 5, 3), ((1, 3), (3, 1)), (1, 2))
+    case = Case((2, 2, 4, 3), ((1, 3), (3, 1)), (1, 2))
     images, kernels, _, _ = draw(case)
     many = jax.tree.map(lambda x: jnp.stack([x, 2 * x, -x]), (images, kernels))
 

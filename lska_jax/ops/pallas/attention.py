@@ -1,6 +1,7 @@
 """A VAN block's whole attention as one TPU kernel, forward and backward.
 
-    u = gelu(W_in x + b_in),    z = chain(u),    y = x + W_out (u . (W_gate z + b_gate)) + b_out
+    u = gelu(W_in x + b_in),    z = chain(u)
+    y = s . (x + W_out (u . (W_gate z + b_gate)) + b_out)          (s: layer scale)
 
 ``chain`` is the chain of depth-wise convolutions of ``depthwise_chain``: LSKA's four
 (arXiv 2309.01439, eq. 4-6), LKA's two (arXiv 2202.09741, eq. 1-2). Everything but x and y stays in
@@ -37,8 +38,9 @@ from lska_jax.ops.pallas.products import (
 
 _MAPS_FIRST, _BATCH_FIRST = (1, 2, 0, 3), (2, 0, 1, 3)
 _SPILL_BYTES = 8 * 2**20
-# Rows of the packed (rows, C) array before the biases of the chain's steps and its taps.
-_IN, _GATE, _OUT, _FIRST_STEP = 0, 1, 2, 3
+# Rows of the packed (rows, C) array: the biases of the 1x1 convolutions and the factor of the
+# shortcut, then the biases of the chain's steps, then its taps.
+_IN, _GATE, _OUT, _SHORTCUT, _FIRST_STEP = 0, 1, 2, 3, 4
 
 _Static = tuple[tuple[tuple[int, int], ...], tuple[int, ...], bool | None]
 _Pointwise = tuple[Float[Array, "channels channels"], Float[Array, " channels"]]
@@ -53,12 +55,14 @@ def fused_attention(
     proj_out: _Pointwise,
     *,
     dilations: Sequence[int],
+    scale: Float[Array, " channels"] | None = None,
     interpret: bool | None = None,
 ) -> Float[Array, "batch height width channels"]:
     """Apply 1x1, GELU, the large-kernel gate, 1x1 and the shortcut, reading the map once.
 
     Kernels and biases are rounded to the dtype of ``images``; matrix products take inputs of that
-    dtype and sum in float32; u is kept in that dtype, the maps of the chain in float32.
+    dtype and sum in float32; u and its gradient as a factor are kept in that dtype, the maps of the
+    chain in float32.
 
     Args:
       images: (B, H, W, C), float32 or bfloat16, normalised.
@@ -68,6 +72,8 @@ def fused_attention(
       gate: kernel and bias of the 1x1 behind the chain.
       proj_out: kernel and bias of the last 1x1.
       dilations: of the chain, one a kernel.
+      scale: layer scale (C,) of the whole; it multiplies the last 1x1 and the shortcut, so that it
+        and its gradient cost no pass over the map. None is one.
       interpret: as in ``depthwise_chain``.
 
     Returns:
@@ -81,14 +87,17 @@ def fused_attention(
     shape = images.shape
     if not attention_fits(shape, images.dtype, steps=len(sizes)):
         raise ValueError(
-            f"images {shape} {images.dtype} do not suit the fused attention: of a TPU core's memory "
+            f"images {shape} {images.dtype} do not suit the fused attention: of a core's memory "
             f"it needs {_vmem_bytes(shape, images.dtype, len(sizes)) >> 20} MiB, allowed are "
             f"{VMEM_BYTES >> 20}. Run the parts one by one."
         )
-    rows = [proj_in[1][None], gate[1][None], proj_out[1][None], *(b[None] for b in biases)]
+    factor = jnp.ones(shape[-1:]) if scale is None else scale.astype(jnp.float32)
+    rows = [proj_in[1][None], gate[1][None], (factor * proj_out[1])[None], factor[None]]
+    rows += [bias[None] for bias in biases]
     rows += [kernel.reshape(-1, shape[-1]) for kernel in kernels]
     packed = jnp.concatenate([row.astype(jnp.float32) for row in rows])
-    matrices = jnp.stack([m.astype(jnp.float32) for m in (proj_in[0], gate[0], proj_out[0])])
+    three = (proj_in[0], gate[0], factor * proj_out[0])
+    matrices = jnp.stack([matrix.astype(jnp.float32) for matrix in three])
     run = functools.partial(_attention, (sizes, tuple(dilations), interpret))
     return on_own_images(run, images, matrices, packed)
 
@@ -195,7 +204,8 @@ def _forward_kernel(
         scale = dot(gated, matrices[1], 1, 0) + rows[_GATE]
         product = (_matrix(inner, row, jnp.float32) * scale).astype(dtype)
         result = dot(product, matrices[2], 1, 0) + rows[_OUT]
-        out[row] = (_matrix(images, row, jnp.float32) + result).reshape(out.shape[1:]).astype(dtype)
+        result += _matrix(images, row, jnp.float32) * rows[_SHORTCUT]
+        out[row] = result.reshape(out.shape[1:]).astype(dtype)
 
     lax.fori_loop(0, images.shape[0], write, None)
 
@@ -234,7 +244,9 @@ def _backward_kernel(
         scale = dot(gated, matrices[1], 1, 0) + rows[_GATE]
         values = _matrix(inner, row, jnp.float32)
         matrices_sum[2] += dot((values * scale).astype(dtype), of_output, 0, 0)
-        rows_sum[_OUT] += jnp.sum(_matrix(gradient, row, jnp.float32), axis=0)
+        exact = _matrix(gradient, row, jnp.float32)
+        rows_sum[_OUT] += jnp.sum(exact, axis=0)
+        rows_sum[_SHORTCUT] += jnp.sum(exact * _matrix(images, row, jnp.float32), axis=0)
         of_product = dot(of_output, matrices[2], 1, 1)
         # The shortcut from u to the product waits where the result will be written.
         images_gradient[row] = (of_product * scale).reshape(shape).astype(dtype)
@@ -251,14 +263,14 @@ def _backward_kernel(
 
     def pull_through_project(row: Any, _: None) -> None:
         pixels = _matrix(images, row, dtype)
-        _, slope = gelu_and_slope(dot(pixels, matrices[0], 1, 0) + rows[_IN])
+        slope = gelu_and_slope(dot(pixels, matrices[0], 1, 0) + rows[_IN])[1]
         of_inner = as_matrix(chain[-1][row], jnp.float32)
         of_inner += _matrix(images_gradient, row, jnp.float32)
         of_product = of_inner * slope
         rows_sum[_IN] += jnp.sum(of_product, axis=0)
         matrices_sum[0] += dot(pixels, of_product.astype(dtype), 0, 0)
         result = dot(of_product.astype(dtype), matrices[0], 1, 1)
-        result += _matrix(gradient, row, jnp.float32)
+        result += _matrix(gradient, row, jnp.float32) * rows[_SHORTCUT]
         images_gradient[row] = result.reshape(shape).astype(dtype)
 
     lax.fori_loop(0, height, pull_through_project, None)

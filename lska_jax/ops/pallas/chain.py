@@ -58,6 +58,13 @@ def depthwise_chain(
         a TPU core's memory (see ``fits``).
     """
     sizes = check_chain(images, kernels, biases, dilations)
+    needed = max(vmem_bytes(images.shape, images.dtype, steps=len(sizes)))
+    if needed > VMEM_BYTES:
+        raise ValueError(
+            f"images {images.shape} {images.dtype} in a chain of {len(sizes)} need "
+            f"{needed / 2**20:.0f} MiB of a TPU core's memory, {VMEM_BYTES / 2**20:.0f} MiB are "
+            "allowed; use smaller maps, fewer steps at once or another implementation."
+        )
     channels = images.shape[-1]
     taps = jnp.concatenate([k.reshape(-1, channels).astype(jnp.float32) for k in kernels])
     if biases is None:
@@ -160,7 +167,7 @@ def check_chain(
     """Return the sizes of a chain's kernels.
 
     Raises:
-      ValueError: as ``depthwise_chain``.
+      ValueError: kernels, biases and dilations that do not belong together or to the images.
     """
     channels = images.shape[-1]
     number = len(kernels)
@@ -183,11 +190,4 @@ def check_chain(
             )
         if dilation < 1:
             raise ValueError(f"dilations must be at least 1, got {tuple(dilations)}.")
-    needed = max(vmem_bytes(images.shape, images.dtype, steps=number))
-    if needed > VMEM_BYTES:
-        raise ValueError(
-            f"images {images.shape} {images.dtype} in a chain of {number} need "
-            f"{needed / 2**20:.0f} MiB of a TPU core's memory, {VMEM_BYTES / 2**20:.0f} MiB are "
-            "allowed; use smaller maps, fewer steps at once or another implementation."
-        )
     return tuple((kernel.shape[0], kernel.shape[1]) for kernel in kernels)

@@ -1,12 +1,12 @@
 """The convolutional feed-forward network of a VAN block as one TPU kernel, forward and backward.
 
-    y = W_2 gelu(K * (W_1 x + b_1) + b_k) + b_2        (arXiv 2202.09741, section 3)
+    y = s . (W_2 gelu(K * (W_1 x + b_1) + b_k) + b_2)      (arXiv 2202.09741, section 3)
 
-W_1 widens C channels to E = 4 C or 8 C, K is a 3x3 depth-wise kernel, W_2 narrows them again. Run
-one by one, the widened maps are what a train step mostly moves. Here they exist only as blocks of
-128 channels in the core's memory: x is read once and y written once, and the backward kernel, which
-computes the widened maps again, reads x and the gradient and writes one map. That costs one matrix
-product more than keeping the widened map would.
+W_1 widens C channels to E = 4 C or 8 C, K is a 3x3 depth-wise kernel, W_2 narrows them again, s is
+the layer scale. Run one by one, the widened maps are what a train step mostly moves. Here they
+exist only as blocks of 128 channels in the core's memory: x is read once and y written once, and
+the backward kernel, which computes the widened maps again, reads x and the gradient and writes one
+map. That costs one matrix product more than keeping the widened map would.
 
 The kernels were compiled for TPU v5e and compared in interpret mode; they never ran on a TPU.
 """
@@ -45,6 +45,7 @@ def conv_ffn(
     depthwise: tuple[Float[Array, "3 3 1 hidden"], Float[Array, " hidden"]],
     project: tuple[Float[Array, "hidden channels"], Float[Array, " channels"]],
     *,
+    scale: Float[Array, " channels"] | None = None,
     interpret: bool | None = None,
 ) -> Float[Array, "batch height width channels"]:
     """Apply 1x1, 3x3 depth-wise, GELU and 1x1 without writing the widened maps to memory.
@@ -57,6 +58,8 @@ def conv_ffn(
       expand: kernel (C, E) and bias (E,).
       depthwise: kernel (3, 3, 1, E) and bias (E,).
       project: kernel (E, C) and bias (C,).
+      scale: layer scale (C,) of the result; it multiplies ``project``, so that it and its gradient
+        cost no pass over the map. None is one.
       interpret: as in ``depthwise_chain``.
 
     Returns:
@@ -76,9 +79,14 @@ def conv_ffn(
     taps = depthwise[0].reshape(9, hidden)
     # What does not mix channels: two biases and nine taps, in one array.
     rows = jnp.concatenate([expand[1][None], depthwise[1][None], taps]).astype(jnp.float32)
-    kernels = expand[0].astype(jnp.float32), rows, project[0].astype(jnp.float32)
-    out = on_own_images(functools.partial(_ffn, interpret), images, *kernels)
-    return out + project[1].astype(images.dtype)
+    factor = jnp.ones(images.shape[-1:]) if scale is None else scale.astype(jnp.float32)
+    parameters = (
+        expand[0].astype(jnp.float32),
+        rows,
+        factor * project[0],
+        (factor * project[1])[None],
+    )
+    return on_own_images(functools.partial(_ffn, interpret), images, *parameters)
 
 
 def ffn_fits(shape: tuple[int, ...], dtype: DTypeLike, *, hidden: int) -> bool:
@@ -87,11 +95,8 @@ def ffn_fits(shape: tuple[int, ...], dtype: DTypeLike, *, hidden: int) -> bool:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _ffn(
-    interpret: bool | None, images: Array, expand: Array, rows: Array, project: Array
-) -> Array:
-    parameters = _rounded(images, expand, rows, project)
-    return by_platform(_run_forward, interpret, images, *parameters)
+def _ffn(interpret: bool | None, images: Array, *parameters: Array) -> Array:
+    return by_platform(_run_forward, interpret, images, *_rounded(images, *parameters))
 
 
 def _ffn_forward(interpret: bool | None, *arrays: Array) -> tuple[Array, tuple[Array, ...]]:
@@ -109,14 +114,16 @@ def _ffn_backward(
 _ffn.defvjp(_ffn_forward, _ffn_backward)
 
 
-def _rounded(images: Array, expand: Array, rows: Array, project: Array) -> tuple[Array, ...]:
+def _rounded(
+    images: Array, expand: Array, rows: Array, project: Array, bias: Array
+) -> tuple[Array, ...]:
     dtype = images.dtype
-    return expand.astype(dtype), rows.astype(dtype).astype(jnp.float32), project.astype(dtype)
+    rows, bias = (array.astype(dtype).astype(jnp.float32) for array in (rows, bias))
+    return expand.astype(dtype), rows, project.astype(dtype), bias
 
 
-def _run_forward(
-    interpret: bool, images: Array, expand: Array, rows: Array, project: Array
-) -> Array:
+def _run_forward(interpret: bool, images: Array, *parameters: Array) -> Array:
+    expand, rows, _, _ = parameters
     number = images.shape[0]
     images = whole_sublanes(images)
     batch, height, width, channels = images.shape
@@ -125,11 +132,11 @@ def _run_forward(
     maps = pl.BlockSpec((height, width, block, channels), lambda b, e: (0, 0, b, 0))
     widened = pltpu.VMEM((height, width, block, LANES), jnp.float32)
     summed = pltpu.VMEM((height, width, block, channels), jnp.float32)
-    arguments = (images.transpose(_MAPS_FIRST), expand, rows, project)
+    arguments = (images.transpose(_MAPS_FIRST), *parameters)
     out = pl.pallas_call(
         functools.partial(_forward_kernel, step=_step(images.shape)),
         grid=grid,
-        in_specs=[maps, *_parameter_specs(expand, rows, project)],
+        in_specs=[maps, *_parameter_specs(*parameters)],
         out_specs=maps,
         out_shape=result_type(arguments[0].shape, images.dtype, *arguments),
         scratch_shapes=[widened, summed],
@@ -142,8 +149,9 @@ def _run_forward(
 
 
 def _run_backward(
-    interpret: bool, images: Array, gradient: Array, expand: Array, rows: Array, project: Array
+    interpret: bool, images: Array, gradient: Array, *parameters: Array
 ) -> tuple[Array, ...]:
+    expand, rows, project, bias = parameters
     number = images.shape[0]
     images, gradient = whole_sublanes(images), whole_sublanes(gradient)
     batch, height, width, channels = images.shape
@@ -152,20 +160,18 @@ def _run_backward(
     maps = pl.BlockSpec((height, width, block, channels), lambda b, e: (0, 0, b, 0))
     widened = pltpu.VMEM((height, width, block, LANES), jnp.float32)
     summed = pltpu.VMEM((height, width, block, channels), jnp.float32)
-    arguments = (
-        images.transpose(_MAPS_FIRST), gradient.transpose(_MAPS_FIRST), expand, rows, project
-    )  # fmt: skip
+    arguments = (images.transpose(_MAPS_FIRST), gradient.transpose(_MAPS_FIRST), *parameters)
     # Sums over the batch stay in memory for the whole run: one piece a block of hidden channels.
     sums = ((blocks, channels, LANES), (blocks, rows.shape[0], LANES), (blocks, LANES, channels))
     whole = [pl.BlockSpec(shape, lambda b, e: (0, 0, 0)) for shape in sums]
-    out, expand_sum, rows_sum, project_sum = pl.pallas_call(
+    out, expand_sum, rows_sum, project_sum, bias_sum = pl.pallas_call(
         functools.partial(_backward_kernel, step=_step(images.shape)),
         grid=(batch // block, blocks),
-        in_specs=[maps, maps, *_parameter_specs(expand, rows, project)],
-        out_specs=[maps, *whole],
+        in_specs=[maps, maps, *_parameter_specs(*parameters)],
+        out_specs=[maps, *whole, pl.BlockSpec(bias.shape, lambda b, e: (0, 0))],
         out_shape=[
             result_type(arguments[0].shape, images.dtype, *arguments),
-            *(result_type(shape, jnp.float32, *arguments) for shape in sums),
+            *(result_type(shape, jnp.float32, *arguments) for shape in (*sums, bias.shape)),
         ],
         scratch_shapes=[widened, widened, summed],
         compiler_params=_compiler_params(images.shape, images.dtype, hidden),
@@ -178,6 +184,7 @@ def _run_backward(
         expand_sum.transpose(1, 0, 2).reshape(expand.shape),
         rows_sum.transpose(1, 0, 2).reshape(rows.shape),
         project_sum.reshape(project.shape),
+        bias_sum,
     )
 
 
@@ -186,6 +193,7 @@ def _forward_kernel(
     expand: Any,
     rows: Any,
     project: Any,
+    bias: Any,
     out: Any,
     widened: Any,
     summed: Any,
@@ -196,7 +204,10 @@ def _forward_kernel(
 
     @pl.when(pl.program_id(1) == 0)
     def _start() -> None:
-        summed[...] = jnp.zeros(summed.shape, jnp.float32)
+        def write(row: Any, _: None) -> None:
+            summed[row] = jnp.broadcast_to(bias[0], summed.shape[1:])
+
+        lax.fori_loop(0, height, write, None)
 
     _widen(images, expand, rows, widened)
 
@@ -221,10 +232,12 @@ def _backward_kernel(
     expand: Any,
     rows: Any,
     project: Any,
+    _: Any,
     images_gradient: Any,
     expand_sum: Any,
     rows_sum: Any,
     project_sum: Any,
+    bias_sum: Any,
     widened: Any,
     pulled: Any,
     summed: Any,
@@ -237,12 +250,16 @@ def _backward_kernel(
 
     @pl.when((pl.program_id(0) == 0) & (block == 0))
     def _start_sums() -> None:
-        for total in (expand_sum, rows_sum, project_sum):
+        for total in (expand_sum, rows_sum, project_sum, bias_sum):
             total[...] = jnp.zeros(total.shape, jnp.float32)
 
     @pl.when(block == 0)
     def _start() -> None:
-        summed[...] = jnp.zeros(summed.shape, jnp.float32)
+        def write(row: Any, _: None) -> None:
+            summed[row] = jnp.zeros(summed.shape[1:], jnp.float32)
+            bias_sum[0] += jnp.sum(as_matrix(gradient[row].astype(jnp.float32), jnp.float32), 0)
+
+        lax.fori_loop(0, height, write, None)
 
     _widen(images, expand, rows, widened)
 
@@ -262,7 +279,7 @@ def _backward_kernel(
         expand_sum[block] += dot(pixels, of_widened, 0, 0)
         summed[row] += dot(of_widened, expand[...], 1, 1).reshape(summed.shape[1:])
 
-    taps_sums, bias_sum, widened_sum = pull_back(
+    taps_sums, depthwise_bias_sum, widened_sum = pull_back(
         load_rows(widened),
         load_rows(pulled),
         pull_through_expand,
@@ -271,7 +288,7 @@ def _backward_kernel(
         shape=widened.shape,
     )
     rows_sum[block, 0] += widened_sum
-    rows_sum[block, 1] += bias_sum
+    rows_sum[block, 1] += depthwise_bias_sum
     for tap, total in zip(step, taps_sums, strict=True):
         rows_sum[block, 2 + tap.place] += total
 
@@ -309,11 +326,12 @@ def _vmem_bytes(shape: tuple[int, ...], dtype: DTypeLike, hidden: int) -> int:
     return maps + 2 * values * LANES * 4 + 4 * padded * (hidden + LANES) * 4
 
 
-def _parameter_specs(expand: Array, rows: Array, project: Array) -> list[pl.BlockSpec]:
+def _parameter_specs(expand: Array, rows: Array, project: Array, bias: Array) -> list[pl.BlockSpec]:
     return [
         pl.BlockSpec((expand.shape[0], LANES), lambda b, e: (0, e)),
         pl.BlockSpec((rows.shape[0], LANES), lambda b, e: (0, e)),
         pl.BlockSpec((LANES, project.shape[1]), lambda b, e: (e, 0)),
+        pl.BlockSpec(bias.shape, lambda b, e: (0, 0)),
     ]
 
 

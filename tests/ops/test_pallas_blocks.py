@@ -1,0 +1,224 @@
+"""The fused FFN and attention, in interpret mode, against the same in plain JAX operations."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from lska_jax.ops.pallas.attention import attention_fits, fused_attention
+from lska_jax.ops.pallas.ffn import conv_ffn, ffn_fits
+
+# Sums of up to 256 products in another order, three in a row, and a GELU by erf where the
+# reference takes erfc: float32 roundings of 6e-8 each, as a share of the largest value.
+FLOAT32 = 5e-6
+HIDDEN = 256
+CHAINS = {
+    "LSKA": (((1, 3), (3, 1), (1, 3), (3, 1)), (1, 1, 2, 2)),
+    "LKA": (((3, 3), (3, 3)), (1, 2)),
+    "trivial LKA": (((5, 5),), (1,)),
+}
+
+
+def normal(rng, *shape: int, scale: float = 1.0) -> jax.Array:
+    return jnp.asarray(scale * rng.standard_normal(shape), jnp.float32)
+
+
+def mix(x, pointwise):
+    return jnp.einsum("bhwc,ce->bhwe", x, pointwise[0], precision="highest") + pointwise[1]
+
+
+def convolve(x, kernel, dilation: int = 1):
+    padding = [(dilation * (size // 2),) * 2 for size in kernel.shape[:2]]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        padding,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+        precision=lax.Precision.HIGHEST,
+    )
+
+
+def plain_ffn(images, expand, depthwise, project, scale):
+    hidden = convolve(mix(images, expand), depthwise[0]) + depthwise[1]
+    return scale * mix(jax.nn.gelu(hidden, approximate=False), project)
+
+
+def fused_ffn(images, expand, depthwise, project, scale):
+    return conv_ffn(images, expand, depthwise, project, scale=scale)
+
+
+def plain_attention(dilations, images, proj_in, kernels, biases, gate, proj_out, scale):
+    inner = jax.nn.gelu(mix(images, proj_in), approximate=False)
+    large = inner
+    for kernel, bias, dilation in zip(kernels, biases, dilations, strict=True):
+        large = convolve(large, kernel, dilation) + bias
+    return scale * (images + mix(inner * mix(large, gate), proj_out))
+
+
+def fused(dilations, *arguments):
+    return fused_attention(*arguments[:-1], dilations=dilations, scale=arguments[-1])
+
+
+def ffn_arguments(batch_size: int, channels: int = 6):
+    rng = np.random.default_rng(0)
+    return (
+        normal(rng, batch_size, 4, 3, channels),
+        (normal(rng, channels, HIDDEN, scale=0.4), normal(rng, HIDDEN)),
+        (normal(rng, 3, 3, 1, HIDDEN, scale=0.3), normal(rng, HIDDEN)),
+        (normal(rng, HIDDEN, channels, scale=0.1), normal(rng, channels)),
+        normal(rng, channels),
+    )
+
+
+def attention_arguments(kernels, batch_size: int, channels: int):
+    rng = np.random.default_rng(1)
+
+    def pointwise():
+        return normal(rng, channels, channels, scale=channels**-0.5), normal(rng, channels)
+
+    return (
+        normal(rng, batch_size, 4, 5, channels),
+        pointwise(),
+        tuple(normal(rng, *size, 1, channels, scale=0.5) for size in kernels),
+        tuple(normal(rng, channels) for _ in kernels),
+        pointwise(),
+        pointwise(),
+        normal(rng, channels),
+    )
+
+
+def value_and_gradients(function, *arguments):
+    @jax.jit
+    def run(*arguments):
+        out, pullback = jax.vjp(function, *arguments)
+        # A cotangent that differs from pixel to pixel.
+        return out, *pullback(jnp.sin(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape))
+
+    return jax.device_get(run(*arguments))
+
+
+def assert_close(actual, expected, tolerance: float = FLOAT32) -> None:
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        scale = np.abs(other).max()
+        np.testing.assert_allclose(one / scale, other / scale, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("batch_size", [16, 3], ids=["whole tiles", "images filled up"])
+def test_the_ffn_and_its_gradients_equal_those_of_its_parts(batch_size):
+    arguments = ffn_arguments(batch_size)
+    assert_close(
+        value_and_gradients(fused_ffn, *arguments), value_and_gradients(plain_ffn, *arguments)
+    )
+
+
+@pytest.mark.parametrize(("kernels", "dilations"), CHAINS.values(), ids=CHAINS.keys())
+def test_the_attention_and_its_gradients_equal_those_of_its_parts(kernels, dilations):
+    arguments = attention_arguments(kernels, batch_size=3, channels=5)
+    assert_close(
+        value_and_gradients(functools.partial(fused, dilations), *arguments),
+        value_and_gradients(functools.partial(plain_attention, dilations), *arguments),
+    )
+
+
+def test_the_attention_mixes_more_channels_than_lanes():
+    kernels, dilations = ((1, 3), (3, 1)), (1, 2)
+    arguments = attention_arguments(kernels, batch_size=9, channels=130)
+    assert_close(
+        value_and_gradients(functools.partial(fused, dilations), *arguments),
+        value_and_gradients(functools.partial(plain_attention, dilations), *arguments),
+    )
+
+
+def test_no_layer_scale_is_a_scale_of_one():
+    *arguments, scale = ffn_arguments(2)
+    ones = jnp.ones_like(scale)
+    run = jax.jit(conv_ffn)
+    np.testing.assert_array_equal(run(*arguments), run(*arguments, scale=ones))
+    kernels, dilations = CHAINS["trivial LKA"]
+    *arguments, scale = attention_arguments(kernels, batch_size=2, channels=3)
+    run = jax.jit(functools.partial(fused_attention, dilations=dilations))
+    np.testing.assert_array_equal(run(*arguments), run(*arguments, scale=jnp.ones_like(scale)))
+
+
+def test_bfloat16_stays_within_its_roundings():
+    arguments = ffn_arguments(2)
+    halves = (arguments[0].astype(jnp.bfloat16), *arguments[1:])
+    out = jax.jit(fused_ffn)(*halves)
+    assert out.dtype == jnp.bfloat16
+    # Weights, GELU's output and the result are each rounded to 8 bits, 2**-9 of their values.
+    assert_close(out.astype(jnp.float32), plain_ffn(*arguments), 2**-6)
+
+
+def test_under_jit_with_a_mesh_each_device_runs_its_own_images():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    images, *parameters = ffn_arguments(16)
+    images = jax.device_put(images, NamedSharding(mesh, PartitionSpec("data")))
+    parameters = jax.device_put(parameters, NamedSharding(mesh, PartitionSpec()))
+
+    def loss(images, *parameters):
+        return jnp.sum(fused_ffn(images, *parameters) ** 2)
+
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(jax.grad(loss, argnums=(0, 3))).lower(images, *parameters).compile()
+    text = compiled.as_text()
+    assert "all-reduce" in text
+    assert "all-gather" not in text
+    expected = jax.grad(lambda *a: jnp.sum(plain_ffn(*a) ** 2), argnums=(0, 3))
+    assert_close(
+        jax.device_get(compiled(images, *parameters)),
+        jax.device_get(jax.jit(expected)(*ffn_arguments(16))),
+        1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "hidden"),
+    [((64, 56, 56, 64), 512), ((64, 7, 7, 512), 2048)],
+    ids=["first stage", "last stage"],
+)
+def test_both_fit_and_lower_for_tpu_in_the_base_network(shape, hidden):
+    channels = shape[-1]
+
+    def array(*shape: int):
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def pointwise(inputs: int, outputs: int):
+        return array(inputs, outputs), array(outputs)
+
+    def gradients(images, ffn, attention):
+        def loss(images, ffn, attention):
+            images = fused((1, 1, 3, 3), images, *attention)
+            return jnp.sum(fused_ffn(images, *ffn).astype(jnp.float32))
+
+        return jax.grad(loss, argnums=(0, 1, 2))(images, ffn, attention)
+
+    kernels = [array(1, 5, 1, channels), array(5, 1, 1, channels)]
+    kernels += [array(1, 7, 1, channels), array(7, 1, 1, channels)]
+    same = pointwise(channels, channels)
+    scale = array(channels)
+    attention = (same, kernels, [scale] * 4, same, same, scale)
+    depthwise = (array(3, 3, 1, hidden), array(hidden))
+    ffn = (pointwise(channels, hidden), depthwise, pointwise(hidden, channels), scale)
+    images = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+    exported = jax.export.export(jax.jit(gradients), platforms=["tpu"])(images, ffn, attention)
+    # The attention's forward kernel, whose result the FFN's gradient needs, and both backward.
+    assert exported.mlir_module().count("tpu_custom_call") == 3
+    assert attention_fits(shape, jnp.bfloat16, steps=4)
+    assert ffn_fits(shape, jnp.bfloat16, hidden=hidden)
+
+
+def test_what_does_not_fit_is_refused_with_its_size():
+    kernel = jnp.zeros((3, 3, 1, 1))
+    images, one = jnp.zeros((1, 400, 400, 1)), (jnp.zeros((1, 1)), jnp.zeros(1))
+    with pytest.raises(ValueError, match=r"\(1, 400, 400, 1\) float32.*needs \d+ MiB"):
+        fused_attention(images, one, [kernel], [one[1]], one, one, dilations=[1])
+    wide = (jnp.zeros((1, 100)), jnp.zeros(100)), (jnp.zeros((3, 3, 1, 100)), jnp.zeros(100))
+    with pytest.raises(ValueError, match=r"100 hidden channels.*multiple of 128"):
+        conv_ffn(jnp.zeros((1, 4, 4, 1)), *wide, (jnp.zeros((100, 1)), jnp.zeros(1)))
