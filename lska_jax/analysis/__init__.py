@@ -1,0 +1,1 @@
+"""What a network costs: compiled programs read for their bytes and memory."""
