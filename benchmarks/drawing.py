@@ -43,6 +43,16 @@ def styles(names: Sequence[str]) -> Mapping[str, dict[str, str]]:
     }
 
 
+def use_log_axis(panel: Any) -> None:
+    """Make the y axis logarithmic, labelled with plain numbers."""
+    from matplotlib import ticker
+
+    panel.set_yscale("log")
+    panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.yaxis.set_minor_formatter(ticker.NullFormatter())
+
+
 def save(figure: Any, path: Path) -> None:
     """Write a figure as PNG and free it."""
     from matplotlib import pyplot

@@ -40,7 +40,7 @@ def measure_alternately(
     min_repetitions: int = 5,
     max_repetitions: int = 50,
     fewer: Mapping[str, int] | None = None,
-    clock: Callable[[], float] = time.perf_counter,
+    time_once: Callable[[Callable[[], Any]], float] | None = None,
     pause: Callable[[float], None] = time.sleep,
     show: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Timing]:
@@ -52,7 +52,7 @@ def measure_alternately(
       min_repetitions: of each, whatever they take.
       max_repetitions: of each.
       fewer: name -> how often a slow contender runs, at most, with one warm-up instead of two.
-      clock: seconds now.
+      time_once: runs a contender and returns its seconds; None is ``seconds_of``.
       pause: waits for some seconds.
       show: is told the name of the contender that runs next.
 
@@ -66,9 +66,7 @@ def measure_alternately(
     def run(name: str) -> float:
         show(name)
         pause(PAUSE_SECONDS)
-        started = clock()
-        jax.block_until_ready(contenders[name]())
-        return clock() - started
+        return (time_once or seconds_of)(contenders[name])
 
     counts = {}
     for name in contenders:
@@ -82,6 +80,13 @@ def measure_alternately(
     for name in alternate(counts):
         measured[name].append(run(name))
     return {name: _timing(seconds) for name, seconds in measured.items()}
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    """Run a call, wait for the arrays it returns, and return the seconds that took."""
+    started = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - started
 
 
 def alternate(counts: Mapping[str, int]) -> Iterator[str]:

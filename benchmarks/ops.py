@@ -87,19 +87,18 @@ def quick_cases() -> Iterator[Case]:
 
 
 def _measure(cases: list[Case]) -> Iterator[dict[str, Any]]:
-    from tqdm import tqdm
-
     from benchmarks import harness, operations, results
+    from benchmarks.progress import Progress
 
     use_torch = results.has_torch()
-    bar = tqdm(total=len(cases) * len(MODES), unit="case")
+    progress = Progress(len(cases) * len(MODES))
     for case in cases:
         for mode in MODES:
-            bar.set_description(f"{_shown(case)}, {mode}")
+            progress.begin(f"{_shown(case)}, {mode}:")
             contenders = _contenders(case, mode=mode, use_torch=use_torch)
             operations.check_agreement(contenders, mode=mode)
             timings = harness.measure_alternately(
-                contenders, seconds_each=_SECONDS_EACH, show=bar.set_postfix_str
+                contenders, seconds_each=_SECONDS_EACH, show=progress.show
             )
             for contender, timing in timings.items():
                 yield {
@@ -108,8 +107,8 @@ def _measure(cases: list[Case]) -> Iterator[dict[str, Any]]:
                     "contender": contender,
                     **dataclasses.asdict(timing),
                 }
-            bar.update()
-    bar.close()
+            progress.end()
+    progress.close()
 
 
 def _contenders(case: Case, *, mode: str, use_torch: bool) -> dict[str, Any]:
@@ -192,7 +191,7 @@ def draw(result: dict[str, Any], folder: Path) -> None:
             for name, look in style.items():
                 milliseconds = [1e3 * timings[name] for timings in cells.values()]
                 panel.plot(milliseconds, label=name, linestyle="none", markersize=6, **look)
-            panel.set_yscale("log")
+            drawing.use_log_axis(panel)
             panel.set_title(f"{model}, {mode}")
             labels = [f"{h}x{w}x{c}, {_kernel(k)}" for (_, h, w, c), k, _ in cells]
             panel.set_xticks(range(len(labels)), labels, rotation=90, fontsize=8)
@@ -219,7 +218,8 @@ def _kernel(k: int) -> str:
 
 
 def _shown(case: Case) -> str:
-    return f"{case.group} {'x'.join(map(str, case.shape))} {_kernel(case.k)}"
+    shape = "x".join(map(str, case.shape))
+    return f"{case.group} {shape}" + (f" k={case.k}" if case.k else "")
 
 
 if __name__ == "__main__":
