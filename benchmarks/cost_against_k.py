@@ -47,9 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if options.tpu:
         results.require("libtpu", "Compiling for TPU")
-    conditions = results.start(
-        _EXPECTED_TPU if options.tpu else _EXPECTED, is_quick=options.quick
-    )
+    conditions = results.start(_EXPECTED_TPU if options.tpu else _EXPECTED, is_quick=options.quick)
     folder = results.output_folder(options)
     scale, sizes = (QUICK, QUICK_KERNEL_SIZES) if options.quick else (FULL, KERNEL_SIZES)
     fill = _compile_cells if options.tpu else _measure_cells
@@ -74,7 +72,9 @@ def _all_cells(
     from benchmarks.progress import Progress
 
     progress = Progress(2 * len(kernel_sizes))
-    workers = {form: Worker(form, scale) for form in FORMS}
+    # Only one process may hold libtpu, and nothing has to stay compiled there.
+    shared = Worker(scale)
+    workers = {form: shared if fill is _compile_cells else Worker(scale) for form in FORMS}
     try:
         for part in (ATTENTION, NETWORK):
             reasons: dict[str, str] = {}
@@ -104,9 +104,7 @@ def _counted(form: str, part: str, k: int, scale: Scale) -> dict[str, Any]:
     from lska_jax.nn.van import VANConfig
 
     if part == NETWORK:
-        config = VANConfig(
-            attention=form, k=k, **{**SIZES["tiny"]._asdict(), **scale.architecture}
-        )
+        config = VANConfig(attention=form, k=k, **{**SIZES["tiny"]._asdict(), **scale.architecture})
         total = van_cost(config, height=scale.image_size, width=scale.image_size)
     else:
         first, *others = [
@@ -125,7 +123,7 @@ def _build_all(
     for form, worker in workers.items():
         show(f"compiling {form}")
         try:
-            worker.ask(request, part, k)
+            worker.ask(request, form, part, k)
             facts[form] = worker.answer(within_seconds=limit)
         except CellFailed as error:
             failed[form] = f"compiling {error}"
@@ -186,18 +184,16 @@ def _measure_cells(
 def _compile_cells(
     part: str, k: int, workers: dict[str, Worker], *, limit: float, show: Any
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Compile one k of every form for TPU, one process after the other."""
-    measured, failed = {}, {}
-    for form, worker in workers.items():
-        facts, failures = _build_all("build_tpu", part, k, {form: worker}, limit=limit, show=show)
-        worker.close()  # only one process may hold libtpu
-        failed |= failures
-        for programs in facts.values():
-            measured[form] = {
-                "bytes_accessed": sum(program["bytes_accessed"] for program in programs),
-                "temporary_bytes": max(program["temporary_bytes"] for program in programs),
-            }
-    return measured, failed
+    """Compile one k of every form for TPU; return the compiled part of rows, and failures."""
+    facts, failed = _build_all("build_tpu", part, k, workers, limit=limit, show=show)
+    compiled = {
+        form: {
+            "bytes_accessed": sum(program["bytes_accessed"] for program in programs),
+            "temporary_bytes": max(program["temporary_bytes"] for program in programs),
+        }
+        for form, programs in facts.items()
+    }
+    return compiled, failed
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The programs of ``benchmarks.cost_against_k``, in processes that can be stopped.
 
 A large 2-D kernel as a sum of shifted slices has thousands of taps, and XLA may take minutes to
-compile them; nothing inside a process can interrupt that. So every form has a process of its own,
-which compiles and runs what it is asked to and is ended where it takes too long.
+compile them; nothing inside a process can interrupt that. So processes of their own compile and
+run what they are asked to, and are ended where it takes too long.
 """
 
 import multiprocessing
@@ -41,27 +41,24 @@ class Worker:
     """A process that holds the compiled programs of one cell at a time.
 
     Args:
-      form: one of ``FORMS``.
       scale: sizes of its programs.
     """
 
-    def __init__(self, form: str, scale: Scale):
-        self._form, self._scale = form, scale
+    def __init__(self, scale: Scale):
+        self._scale = scale
         self._process: Any = None
         self._connection: Any = None
 
     def ask(self, *request: Any) -> None:
         """Send a request; the process is started if there is none.
 
-        Requests: ("build", part, k) and ("build_tpu", part, k) are answered by a dictionary of facts
-        for each program, ("run", number of the program) by its seconds.
+        ("build", form, part, k) and ("build_tpu", form, part, k) are answered by a dictionary of
+        facts for each program, ("run", number of the program) by its seconds.
         """
         if self._process is None:
             context = multiprocessing.get_context("spawn")
             self._connection, theirs = context.Pipe()
-            self._process = context.Process(
-                target=_serve, args=(theirs, self._form, self._scale), daemon=True
-            )
+            self._process = context.Process(target=_serve, args=(theirs, self._scale), daemon=True)
             self._process.start()
             theirs.close()
         self._connection.send(request)
@@ -96,7 +93,7 @@ class Worker:
             self._process = None
 
 
-def _serve(connection: Connection, form: str, scale: Scale) -> None:
+def _serve(connection: Connection, scale: Scale) -> None:
     """Answer requests until the other side is gone."""
     from benchmarks.harness import seconds_of
 
@@ -110,14 +107,14 @@ def _serve(connection: Connection, form: str, scale: Scale) -> None:
             match request:
                 case ("run", number):
                     answer: Any = seconds_of(programs[number])
-                case ("build", part, k):
+                case ("build", form, part, k):
                     programs.clear()
                     answer = []
                     for function, arguments in programs_of(form, part, k, scale):
                         compiled, facts = _compile(function, arguments)
                         programs.append(_bind(compiled, arguments))
                         answer.append(facts)
-                case ("build_tpu", part, k):
+                case ("build_tpu", form, part, k):
                     answer = [
                         _compile_for_tpu(function, arguments)
                         for function, arguments in programs_of(

@@ -1,7 +1,6 @@
 """Tables and the picture of ``benchmarks.cost_against_k``."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +91,8 @@ def draw(measured: _Rows, tpu: _Rows, folder: Path) -> None:
                 )
             panel.set_xticks(kernel_sizes)
             panel.tick_params(axis="x", labelsize=8)
-            drawing.use_log_axis(panel)
+            if all(row[key] > 0 for row in rows if key in row):
+                drawing.use_log_axis(panel)
             panel.set_title(title, fontsize=10)
             panel.set_xlabel("k")
         line[0].set_ylabel(_TITLES[part].replace(", ", ",\n"))
@@ -112,8 +112,7 @@ def _merged(part: str, measured: _Rows, tpu: _Rows) -> _Rows:
             known = rows.setdefault((row["form"], row["k"]), {**row, "reason": None})
             known |= {key: row[key] for key in _TPU if key in row}
             known["tpu_reason"] = row["reason"] and f"TPU compile of {row['reason']}"
-    order: Callable[[tuple[str, int]], tuple[int, int]] = lambda key: (FORMS.index(key[0]), key[1])
-    return [rows[key] for key in sorted(rows, key=order)]
+    return [rows[key] for key in sorted(rows, key=lambda key: (FORMS.index(key[0]), key[1]))]
 
 
 def _figure(value: float) -> str:

@@ -48,7 +48,7 @@ def measure_alternately(
 
     Args:
       contenders: name -> a call that starts the work; arrays it returns are waited for.
-      seconds_each: how long each contender may run altogether, if that leaves it enough repetitions.
+      seconds_each: how long each contender may run altogether, beyond its least repetitions.
       min_repetitions: of each, whatever they take.
       max_repetitions: of each.
       fewer: name -> how often a slow contender runs, at most, with one warm-up instead of two.

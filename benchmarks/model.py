@@ -111,9 +111,7 @@ def _measure(cases: list[Case], *, is_quick: bool) -> Iterator[dict[str, Any]]:
     progress.close()
 
 
-def _contenders(
-    case: Case, *, use_torch: bool, is_quick: bool
-) -> dict[tuple[int, str], Any]:
+def _contenders(case: Case, *, use_torch: bool, is_quick: bool) -> dict[tuple[int, str], Any]:
     from benchmarks import networks
     from lska_jax import create_model
 

@@ -164,10 +164,7 @@ class TorchVAN(nn.Module):
 def torch_van(model: VAN) -> TorchVAN:
     """Return the PyTorch network with the architecture and the weights of a model."""
     network = TorchVAN(model.config)
-    state = {
-        name: torch.from_numpy(array)
-        for name, array in reference_arrays(model).items()
-    }
+    state = {name: torch.from_numpy(array) for name, array in reference_arrays(model).items()}
     missing, unexpected = network.load_state_dict(state, strict=False)
     wrong = [name for name in missing if not name.endswith("num_batches_tracked")] + unexpected
     if wrong:
