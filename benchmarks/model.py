@@ -4,12 +4,11 @@ VAN-LSKA tiny at k = 7, 23, 53 and small at k = 23, 224 px, float32: inference a
 a train step (forward, mean cross entropy, gradients of all parameters) at batch 8. All contenders
 of one size and mode run alternately on the same images and weights, with all cores on both sides.
 
-- JAX: plain ``jax.jit`` over split state; ``folded`` has its BatchNorms folded for inference where
-  a convolution stands next to them; ``all-lax`` runs the depth-wise convolutions as lax's grouped
+- JAX: plain ``jax.jit`` over split state; ``folded`` has its BatchNorms and layer scales folded
+  for inference; ``all-lax`` runs the depth-wise convolutions as lax's grouped
   ones. It is slow, so it runs less often, and not at batch 32.
 - PyTorch: eager, ``inference_mode``, both memory formats, of which the faster counts; ``folded``
-  has the BatchNorms folded of the patch embeddings (by ``torch.nn.utils.fusion``) and before the
-  FFN's first 1x1.
+  has the same folded, the patch embeddings' by ``torch.nn.utils.fusion``.
 """
 
 import dataclasses

@@ -188,20 +188,57 @@ def reference_arrays(model: VAN) -> Mapping[str, np.ndarray]:
 
 
 def folded(network: TorchVAN) -> TorchVAN:
-    """Return a copy for inference with the BatchNorms folded that a convolution stands next to.
+    """Return a copy for inference whose BatchNorms and layer scales are folded.
 
-    Those are a patch embedding's, into the convolution before it, and the second of a block, into
-    the 1x1 after it. The first of a block also feeds a shortcut, so it stays.
+    A patch embedding's norm goes into the convolution before it; of a block's norms and scales
+    one product a channel stays, for the shortcut. The same as ``lska_jax.nn.fold``.
     """
     network = copy.deepcopy(network).eval()
-    for module in network.modules():
-        if isinstance(module, _PatchEmbed):
-            module.proj = fuse_conv_bn_eval(module.proj, module.norm)
-            module.norm = nn.Identity()
-        elif isinstance(module, _Block):
-            module.mlp.fc1 = _fold_norm_before(module.norm2, module.mlp.fc1)
-            module.norm2 = nn.Identity()
+    for number in range(1, network.num_stages + 1):
+        embedding = getattr(network, f"patch_embed{number}")
+        embedding.proj = fuse_conv_bn_eval(embedding.proj, embedding.norm)
+        embedding.norm = nn.Identity()
+        blocks = getattr(network, f"block{number}")
+        for index, block in enumerate(blocks):
+            blocks[index] = _FoldedBlock(block)
     return network
+
+
+class _FoldedBlock(nn.Module):
+    """A block x -> s x + P(G(gelu(E x))), then x -> x + F(x); it takes the block's layers over."""
+
+    @torch.no_grad()
+    def __init__(self, block: _Block):
+        super().__init__()
+        scale, shift = _affine(block.norm1)
+        self.attn, self.mlp = block.attn, block.mlp
+        self.shortcut = nn.Parameter((1 + block.layer_scale_1 * scale)[:, None, None])
+        _fold_into_input(self.attn.proj_1, scale, shift)
+        _fold_into_output(self.attn.proj_2, block.layer_scale_1)
+        self.attn.proj_2.bias += block.layer_scale_1 * shift
+        _fold_into_input(self.mlp.fc1, *_affine(block.norm2))
+        _fold_into_output(self.mlp.fc2, block.layer_scale_2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        attn = self.attn
+        gated = attn.spatial_gating_unit(attn.activation(attn.proj_1(x)))
+        x = x * self.shortcut + attn.proj_2(gated)
+        return x + self.mlp(x)
+
+
+def _affine(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    return scale, norm.bias - norm.running_mean * scale
+
+
+def _fold_into_input(conv: nn.Conv2d, scale: torch.Tensor, shift: torch.Tensor) -> None:
+    conv.bias += conv.weight[:, :, 0, 0] @ shift
+    conv.weight *= scale[:, None, None]
+
+
+def _fold_into_output(conv: nn.Conv2d, scale: torch.Tensor) -> None:
+    conv.weight *= scale[:, None, None, None]
+    conv.bias *= scale
 
 
 def inference(network: TorchVAN, images: torch.Tensor) -> torch.Tensor:
@@ -216,12 +253,3 @@ def train_step(
     """Return the mean cross entropy and the gradients of all parameters."""
     loss = functional.cross_entropy(network(images), labels)
     return loss, torch.autograd.grad(loss, list(network.parameters()))
-
-
-def _fold_norm_before(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
-    with torch.no_grad():
-        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        shift = norm.bias - norm.running_mean * scale
-        conv.bias += conv.weight[:, :, 0, 0] @ shift
-        conv.weight *= scale[:, None, None]
-    return conv
