@@ -24,6 +24,7 @@ from lska_jax.data.workers import usable_cores
 
 DEFAULT_FOLDER = Path("docs/performance")
 NOT_YET_RUN = "not yet run"
+WAIT_POLICY = "OMP_WAIT_POLICY"
 
 _VERSIONS_OF = ("jax", "jaxlib", "flax", "numpy", "torch", "libtpu")
 _INSTALL = "pip install '.[bench]'"
@@ -65,12 +66,16 @@ def output_folder(options: argparse.Namespace) -> Path:
 
 
 def start(expected: str, *, is_quick: bool) -> dict[str, Any]:
-    """Print and return the conditions that figures hold for.
+    """Settle how threads wait, print and return the conditions that figures hold for.
 
     Args:
       expected: how long a full run takes, in words.
       is_quick: whether this is a smoke run.
     """
+    # PyTorch's OpenMP threads otherwise spin between two operations. Where anything else wants the
+    # cores, it then takes several times as long. Read when
+    # libgomp is loaded, so before torch is imported.
+    os.environ.setdefault(WAIT_POLICY, "PASSIVE")
     conditions = describe_conditions()
     print("\n".join(f"{name:<14} {value}" for name, value in conditions.items()))
     print(f"Expected to take {'seconds' if is_quick else expected}.", flush=True)
@@ -98,7 +103,7 @@ def describe_conditions() -> dict[str, Any]:
         "load_at_start": [round(load, 2) for load in os.getloadavg()],
         "versions": versions,
         VARIABLE: os.environ.get(VARIABLE, "not set"),
-        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "not set"),
+        WAIT_POLICY: os.environ.get(WAIT_POLICY, "not set"),
         "dtype": "float32",
     }
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import cost_against_k, cost_tables, huge_pages, model, ops
-from benchmarks.results import DEFAULT_FOLDER, NOT_YET_RUN, VARIABLE, read_result
+from benchmarks.results import DEFAULT_FOLDER, NOT_YET_RUN, VARIABLE, WAIT_POLICY, read_result
 
 DOCUMENT = Path("docs/performance.md")
 
@@ -79,7 +79,8 @@ def _conditions(conditions: dict) -> str:
     return (
         f"{conditions['date'][:10]}, commit {conditions['commit']}: {conditions['cores']} cores of "
         f"{conditions['processor']}, {conditions['threads']}, load {loads[0]} at the start and "
-        f"{loads[1]} at the end, {VARIABLE} {conditions[VARIABLE]}, {conditions['dtype']}; "
+        f"{loads[1]} at the end, {VARIABLE} {conditions[VARIABLE]}, {WAIT_POLICY} "
+        f"{conditions[WAIT_POLICY]}, {conditions['dtype']}; "
         f"{versions}."
     )
 

@@ -17,6 +17,7 @@ COMMANDS = {"ops": ops, "model": model, "cost_against_k": cost_against_k}
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Return a folder; pictures are drawn where matplotlib is installed."""
+    monkeypatch.setenv(results.WAIT_POLICY, "PASSIVE")
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -39,6 +40,7 @@ def test_a_quick_run_writes_positive_figures_and_prints_tables(name, folder, cap
 
 
 def test_huge_pages_are_compared_in_processes_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv(results.WAIT_POLICY, "PASSIVE")
     monkeypatch.setattr(results, "has_torch", lambda: False)
     monkeypatch.chdir(ROOT)
     huge_pages.main(["--quick", "--out", str(tmp_path)])
