@@ -69,15 +69,21 @@ def tables(measured: _Rows, tpu: _Rows) -> dict[str, str]:
 
 
 def draw(measured: _Rows, tpu: _Rows, folder: Path) -> None:
-    """Draw cost_against_k.png: a row of panels for the attention, one for the network."""
+    """Draw cost_against_k.png and cost_against_k_tpu.png, those whose figures are there."""
+    if measured:
+        _draw(measured, [], {**_COUNTED, **_MEASURED}, folder / "cost_against_k.png")
+    if tpu:
+        _draw([], tpu, _TPU, folder / "cost_against_k_tpu.png")
+
+
+def _draw(measured: _Rows, tpu: _Rows, columns: dict[str, tuple[str, float]], path: Path) -> None:
+    """Draw a panel for each column: the attention alone above, the network below."""
     from benchmarks import drawing
 
-    columns = {**_COUNTED, **(_MEASURED if measured else {}), **(_TPU if tpu else {})}
     style = drawing.styles(FORMS)
-    figure, panels = drawing.new_panels(2, len(columns), size=(3.4 * len(columns), 7))
+    figure, panels = drawing.new_panels(2, len(columns), size=(3.6 * len(columns), 7))
     for line, part in zip(panels, (ATTENTION, NETWORK), strict=True):
         rows = _merged(part, measured, tpu)
-        kernel_sizes = sorted({row["k"] for row in rows})
         for panel, (key, (title, unit)) in zip(line, columns.items(), strict=True):
             for form in FORMS:
                 own = [row for row in rows if row["form"] == form and key in row]
@@ -89,16 +95,16 @@ def draw(measured: _Rows, tpu: _Rows, folder: Path) -> None:
                     linewidth=1.4,
                     **style[form],
                 )
-            panel.set_xticks(kernel_sizes)
+            panel.set_xticks(sorted({row["k"] for row in rows}))
             panel.tick_params(axis="x", labelsize=8)
-            if all(row[key] > 0 for row in rows if key in row):
-                drawing.use_log_axis(panel)
+            drawing.scale_axis(panel, [row[key] / unit for row in rows if key in row])
             panel.set_title(title, fontsize=10)
             panel.set_xlabel("k")
         line[0].set_ylabel(_TITLES[part].replace(", ", ",\n"))
     handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(FORMS))
-    drawing.save(figure, folder / "cost_against_k.png")
+    columns_of_legend = len(FORMS) if len(columns) > 2 else 2
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns_of_legend)
+    drawing.save(figure, path)
 
 
 def _merged(part: str, measured: _Rows, tpu: _Rows) -> _Rows:

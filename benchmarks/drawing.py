@@ -8,6 +8,8 @@ from benchmarks.results import require
 
 # Okabe and Ito's palette (https://jfly.uni-koeln.de/color), without its yellow.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Values that differ by less are compared on a linear axis.
+_LOG_FROM_RATIO = 5
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -43,10 +45,13 @@ def styles(names: Sequence[str]) -> Mapping[str, dict[str, str]]:
     }
 
 
-def use_log_axis(panel: Any) -> None:
-    """Make the y axis logarithmic, labelled with plain numbers."""
+def scale_axis(panel: Any, values: Sequence[float]) -> None:
+    """Make the y axis logarithmic with plain numbers, or start it at 0 where values are close."""
     from matplotlib import ticker
 
+    if not values or min(values) <= 0 or max(values) < _LOG_FROM_RATIO * min(values):
+        panel.set_ylim(bottom=0, top=None if any(values) else 1)
+        return
     panel.set_yscale("log")
     panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     panel.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))

@@ -94,7 +94,7 @@ def _measure(cases: list[Case]) -> Iterator[dict[str, Any]]:
     progress = Progress(len(cases) * len(MODES))
     for case in cases:
         for mode in MODES:
-            progress.begin(f"{_shown(case)}, {mode}:")
+            progress.begin(f"{_shown(case)}, {mode}")
             contenders = _contenders(case, mode=mode, use_torch=use_torch)
             operations.check_agreement(contenders, mode=mode)
             timings = harness.measure_alternately(
@@ -191,7 +191,7 @@ def draw(result: dict[str, Any], folder: Path) -> None:
             for name, look in style.items():
                 milliseconds = [1e3 * timings[name] for timings in cells.values()]
                 panel.plot(milliseconds, label=name, linestyle="none", markersize=6, **look)
-            drawing.use_log_axis(panel)
+            drawing.scale_axis(panel, [s for timings in cells.values() for s in timings.values()])
             panel.set_title(f"{model}, {mode}")
             labels = [f"{h}x{w}x{c}, {_kernel(k)}" for (_, h, w, c), k, _ in cells]
             panel.set_xticks(range(len(labels)), labels, rotation=90, fontsize=8)

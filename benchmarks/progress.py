@@ -26,7 +26,8 @@ class Progress:
 
     def show(self, contender: str) -> None:
         """Say which contender runs now; too frequent calls are not drawn."""
-        self._bar.set_description_str(f"{self._case} {contender}".strip(), refresh=False)
+        shown = f"{self._case}: {contender}" if contender else self._case
+        self._bar.set_description_str(shown, refresh=False)
         if time.monotonic() - self._shown_at > _REFRESH_SECONDS:
             self._bar.refresh()
             self._shown_at = time.monotonic()

@@ -84,6 +84,26 @@ def test_contenders_that_compute_something_else_are_refused():
         operations.check_agreement(wrapped, mode="forward")
 
 
+def test_a_form_that_failed_is_not_tried_at_larger_kernels():
+    tried = []
+
+    def fill(part, k, workers, *, limit, show):
+        tried.append((part, k, set(workers)))
+        failed = {"lka_trivial": "compiling took longer than 1 s"} if k == 11 else {}
+        return {form: {"seconds": 1.0} for form in workers if form not in failed}, failed
+
+    rows = list(cost_against_k._all_cells(fill, cost_against_k.QUICK, [7, 11, 23], limit=1))
+    assert len(rows) == 2 * 3 * 4
+    without = set(cost_cells.FORMS) - {"lka_trivial"}
+    assert [forms for _, k, forms in tried if k == 23] == [without, without]
+    reasons = {row["k"]: row["reason"] for row in rows if row["form"] == "lka_trivial"}
+    assert reasons == {
+        7: None,
+        11: "k=11 compiling took longer than 1 s",
+        23: "k=11 compiling took longer than 1 s",
+    }
+
+
 def test_a_program_that_takes_too_long_is_ended_and_says_so():
     worker = cost_cells.Worker(cost_against_k.QUICK)
     worker.ask("build", "lska", cost_cells.ATTENTION, 7)
