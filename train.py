@@ -4,7 +4,6 @@ Running the same command again resumes at the latest checkpoint of the workdir. 
 config can be replaced: ``--config.optimizer.learning_rate=1e-3``.
 """
 
-import os
 import re
 import runpy
 import sys
@@ -16,6 +15,7 @@ from ml_collections import ConfigDict, config_flags
 
 from lska_jax import config as configs
 from lska_jax import config_check
+from lska_jax._huge_pages import restart_with_huge_pages
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, see configs/.")
 _WORKDIR = flags.DEFINE_string(
@@ -161,18 +161,6 @@ def _fail(message: str) -> NoReturn:
     sys.exit(USAGE_ERROR)
 
 
-def _use_huge_pages() -> None:
-    """Restart once with glibc backing large allocations by huge pages.
-
-    On CPU every step faults its temporaries in anew, and with 4 KiB pages that is slow
-    (``benchmarks/cpu_formulations.py`` measures it). The setting is read when a process starts,
-    hence the restart. Set GLIBC_TUNABLES yourself, to anything, to keep it as it is.
-    """
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
-        os.execv(sys.executable, sys.orig_argv)
-
-
 if __name__ == "__main__":
-    _use_huge_pages()
+    restart_with_huge_pages()
     app.run(main, flags_parser=_parse_flags)

@@ -15,6 +15,7 @@ PACKAGE = Path(lska_jax.__file__).parent
 # Upper rooms first: a room imports from itself and from those above it.
 ROOMS = (
     "_lazy",
+    "_huge_pages",
     "ops",
     "nn",
     "weights",

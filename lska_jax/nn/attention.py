@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from lska_jax.nn.layers import DepthwiseConv, Pointwise
+from lska_jax.ops import lska
 from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE, check_odd_kernel, kernel_spec
 
 
@@ -45,15 +46,20 @@ class _DepthwiseGate(nnx.Module):
             for kernel_size, dilation in steps
         )
         self.pointwise = Pointwise(channels, channels, dtype=dtype, rngs=rngs)
+        self.implementation = implementation
 
     def __call__(
         self, x: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch height width channels"]:
         """Return x gated by its large-kernel response: (B, H, W, C) in the compute dtype."""
-        gate = x
-        for convolve in self.depthwise:
-            gate = convolve(gate)
-        return x * self.pointwise(gate)
+        return lska(
+            x.astype(self.pointwise.dtype),
+            [step.kernel[...] for step in self.depthwise],
+            [step.bias[...] for step in self.depthwise],
+            (self.pointwise.kernel[...], self.pointwise.bias[...]),
+            dilations=[step.dilation for step in self.depthwise],
+            implementation=self.implementation,
+        )
 
 
 class LKA(_DepthwiseGate):
@@ -64,7 +70,7 @@ class LKA(_DepthwiseGate):
       k: extent of the stacked kernel; VAN's code has 23 (its text says 21).
       dilation: d; None takes the reference's choice for k.
       dtype: compute dtype; parameters are float32.
-      implementation: formulation of the depth-wise convolutions, see ``ops.depthwise_conv``.
+      implementation: formulation of the depth-wise convolutions, see ``ops.lska``.
       rngs: source of the initial parameters.
 
     Raises:

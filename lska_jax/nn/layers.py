@@ -11,7 +11,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from lska_jax.ops import depthwise_conv
+from lska_jax.ops import depthwise_conv, gelu, pointwise_conv
+from lska_jax.ops.pallas import conv_ffn, ffn_fits
+from lska_jax.ops.platform import takes_pallas
 
 # PyTorch's momentum of 0.1 is 0.9 here. The running variance is the biased one, PyTorch's is
 # unbiased: after training they differ by n / (n - 1), with loaded statistics nothing differs.
@@ -54,9 +56,8 @@ class Pointwise(nnx.Linear):
         self, x: Float[Array, "batch height width in_channels"]
     ) -> Float[Array, "batch height width channels"]:
         """Map (B, H, W, in_channels) to (B, H, W, C)."""
-        # As one matrix: on CPU the weight gradient of a product over four axes costs twice as much
-        # or more, and that of a 1x1 convolution six times.
-        return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+        out = pointwise_conv(x.astype(self.dtype), self.kernel[...])
+        return out + self.bias[...].astype(self.dtype)
 
 
 class DepthwiseConv(nnx.Module):
@@ -224,16 +225,36 @@ class ConvFFN(nnx.Module):
         )
         self.project = Pointwise(hidden_channels, channels, dtype=dtype, rngs=rngs)
         self.dropout = nnx.Dropout(drop_rate, rngs=rngs if drop_rate > 0 else None)
+        self.dtype = dtype
 
     def __call__(
-        self, x: Float[Array, "batch height width channels"], *, rngs: nnx.Rngs | None = None
+        self,
+        x: Float[Array, "batch height width channels"],
+        *,
+        scale: LayerScale | None = None,
+        rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch height width channels"]:
-        """Map (B, H, W, C) to the same shape; ``rngs`` overrides the module's own dropout keys."""
+        """Map (B, H, W, C) to the same shape, times the layer scale if there is one.
+
+        ``rngs`` overrides the module's own dropout keys.
+        """
+        if self._is_fused(x.shape):
+            return conv_ffn(
+                x.astype(self.dtype),
+                (self.expand.kernel[...], self.expand.bias[...]),
+                (self.depthwise.kernel[...], self.depthwise.bias[...]),
+                (self.project.kernel[...], self.project.bias[...]),
+                scale=None if scale is None else scale.scale[...],
+            )
         x = gelu(self.depthwise(self.expand(x)))
         x = self.dropout(x, rngs=rngs)
-        return self.dropout(self.project(x), rngs=rngs)
+        out = self.dropout(self.project(x), rngs=rngs)
+        return out if scale is None else scale(out)
 
-
-def gelu(x: Array) -> Array:
-    """Apply the exact (erf) GELU; ``jax.nn.gelu`` defaults to the tanh approximation."""
-    return jax.nn.gelu(x, approximate=False)
+    def _is_fused(self, shape: tuple[int, ...]) -> bool:
+        hidden = self.expand.out_features
+        return (
+            takes_pallas(self.depthwise.implementation)
+            and self.dropout.rate == 0
+            and ffn_fits(shape, self.dtype, hidden=hidden)
+        )

@@ -21,9 +21,11 @@ from lska_jax.nn.layers import (
     LayerScale,
     PatchEmbedding,
     Pointwise,
-    gelu,
 )
+from lska_jax.ops import gelu
 from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE
+from lska_jax.ops.pallas import attention_fits, fused_attention
+from lska_jax.ops.platform import takes_pallas
 
 ATTENTIONS = {"lka": LKA, "lska": LSKA, "lka_trivial": LKATrivial, "lska_trivial": LSKATrivial}
 
@@ -105,10 +107,30 @@ class Attention(nnx.Module):
         self.proj_out = Pointwise(channels, channels, dtype=config.dtype, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "batch height width channels"]
+        self,
+        x: Float[Array, "batch height width channels"],
+        *,
+        scale: LayerScale | None = None,
     ) -> Float[Array, "batch height width channels"]:
-        """Map the normalised (B, H, W, C) to the same shape; the shortcut is of the normalised."""
-        return x + self.proj_out(self.gate(gelu(self.proj_in(x))))
+        """Map the normalised (B, H, W, C) to the same shape, times the layer scale if there is one.
+
+        The shortcut is of the normalised.
+        """
+        steps, dtype = list(self.gate.depthwise), self.proj_in.dtype
+        is_fused = takes_pallas(self.gate.implementation)
+        if is_fused and attention_fits(x.shape, dtype, steps=len(steps)):
+            return fused_attention(
+                x.astype(dtype),
+                (self.proj_in.kernel[...], self.proj_in.bias[...]),
+                [step.kernel[...] for step in steps],
+                [step.bias[...] for step in steps],
+                (self.gate.pointwise.kernel[...], self.gate.pointwise.bias[...]),
+                (self.proj_out.kernel[...], self.proj_out.bias[...]),
+                dilations=[step.dilation for step in steps],
+                scale=None if scale is None else scale.scale[...],
+            )
+        out = x + self.proj_out(self.gate(gelu(self.proj_in(x))))
+        return out if scale is None else scale(out)
 
 
 class Block(nnx.Module):
@@ -142,8 +164,10 @@ class Block(nnx.Module):
         self, x: Float[Array, "batch height width channels"], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "batch height width channels"]:
         """Map (B, H, W, C) to the same shape."""
-        x = x + self.drop_path(self.scale_1(self.attention(self.norm_1(x))), rngs=rngs)
-        return x + self.drop_path(self.scale_2(self.ffn(self.norm_2(x), rngs=rngs)), rngs=rngs)
+        branch = self.attention(self.norm_1(x), scale=self.scale_1)
+        x = x + self.drop_path(branch, rngs=rngs)
+        branch = self.ffn(self.norm_2(x), scale=self.scale_2, rngs=rngs)
+        return x + self.drop_path(branch, rngs=rngs)
 
 
 class Stage(nnx.Module):

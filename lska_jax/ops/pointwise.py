@@ -1,11 +1,12 @@
-"""1x1 convolution: a matrix product over channels, laid out as each backend likes it.
+"""1x1 convolution: a matrix product over channels, laid out as each platform likes it.
 
-    y[b, i, j, :] = x[b, i, j, :] W + bias
+    y[b, i, j, :] = x[b, i, j, :] W
 
 One matrix (B H W, C) and a product over four axes are the same numbers and not the same speed. On
-CPU the weight gradient of the first runs several times as fast. On TPU XLA keeps maps as
-(H, W, B, C), and the reshape of the first makes it copy every map into another order and back: most
-of what a train step of a VAN moved (docs/performance.md).
+CPU the weight gradient of the first runs several times as fast, and its reshape keeps XLA from
+merging neighbouring layers into one slow fusion. On TPU XLA keeps maps as (H, W, B, C), and the
+reshape makes it copy every map into another order and back: most of what a train step of a VAN
+moved (docs/performance.md).
 """
 
 import jax
@@ -13,9 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-_LAST_WITH_FIRST = (((3,), (0,)), ((), ()))
-_LAST_WITH_LAST = (((3,), (1,)), ((), ()))
-_ALL_BUT_LAST = (((0, 1, 2), (0, 1, 2)), ((), ()))
+from lska_jax.ops.platform import target_platform
 
 
 @jax.custom_vjp
@@ -32,7 +31,7 @@ def pointwise_conv(
     Returns:
       (B, H, W, C) in the dtype of ``images``.
     """
-    return lax.dot_general(images, kernel.astype(images.dtype), _LAST_WITH_FIRST)
+    return _mix(images, kernel.astype(images.dtype))
 
 
 def _forward(images: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -41,22 +40,27 @@ def _forward(images: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
 
 def _backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     images, kernel = residuals
-    images_gradient = lax.dot_general(gradient, kernel.astype(gradient.dtype), _LAST_WITH_LAST)
-    kernel_gradient = lax.platform_dependent(
-        images, gradient, cpu=_sum_as_matrices, default=_sum_over_maps
-    )
-    return images_gradient, kernel_gradient.astype(kernel.dtype)
+    images_gradient = _mix(gradient, kernel.astype(gradient.dtype).T)
+    return images_gradient, _kernel_gradient(images, gradient).astype(kernel.dtype)
 
 
 pointwise_conv.defvjp(_forward, _backward)
 
 
-def _sum_over_maps(images: Array, gradient: Array) -> Array:
-    return lax.dot_general(images, gradient, _ALL_BUT_LAST, preferred_element_type=jnp.float32)
+def _mix(images: Array, kernel: Array) -> Array:
+    if target_platform() == "cpu":
+        return (_pixels(images) @ kernel).reshape(*images.shape[:-1], -1)
+    return lax.dot_general(images, kernel, (((3,), (0,)), ((), ())))
 
 
-def _sum_as_matrices(images: Array, gradient: Array) -> Array:
-    pixels, of_pixels = (x.reshape(-1, x.shape[-1]) for x in (images, gradient))
+def _kernel_gradient(images: Array, gradient: Array) -> Array:
+    if target_platform() == "cpu":
+        images, gradient = _pixels(images), _pixels(gradient)
+    pixels = tuple(range(images.ndim - 1))
     return lax.dot_general(
-        pixels, of_pixels, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32
+        images, gradient, ((pixels, pixels), ((), ())), preferred_element_type=jnp.float32
     )
+
+
+def _pixels(images: Array) -> Array:
+    return images.reshape(-1, images.shape[-1])

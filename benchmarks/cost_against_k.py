@@ -1,0 +1,209 @@
+"""Cost of the four attentions against k: ``python -m benchmarks.cost_against_k``.
+
+The motivation of the paper (arXiv 2309.01439): parameters, FLOPs, memory and time of LKA-trivial,
+LSKA-trivial, LKA and LSKA for k = 7 to 65, of the attention alone on the maps of the four stages of
+tiny, and of the whole tiny network; forward + backward, batch 8, 224 px, float32, as ``auto`` runs
+them. Parameters and FLOPs are counted, memory is what the compiled program says (temporaries,
+arguments, outputs), times are medians of runs in which the four forms alternate.
+
+A cell that takes too long to compile or to run, and those of the same form with a larger k, read
+"not yet run" with the reason. With ``--tpu`` nothing is timed: the same programs, with lax's
+grouped convolution, are compiled for one TPU v5e chip, which needs libtpu and no TPU.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from benchmarks.cost_cells import ATTENTION, FORMS, NETWORK, CellFailed, Scale, Worker, stage_maps
+from lska_jax._huge_pages import restart_with_huge_pages
+
+NAME = "cost_against_k"
+TPU_NAME = f"{NAME}_tpu"
+KERNEL_SIZES = (7, 11, 23, 35, 41, 53, 65)
+FULL = Scale(8, 224, {})
+QUICK_KERNEL_SIZES = (7,)
+QUICK = Scale(1, 32, {"dims": (4, 8), "depths": (1, 1), "ffn_ratios": (2, 2)})
+
+_EXPECTED = "15 to 25 minutes on two cores, less with fewer --kernel_sizes"
+_EXPECTED_TPU = "15 to 30 minutes on two cores, less with fewer --kernel_sizes"
+# A cell has five repetitions and two warm-ups.
+_RUNS_WITHIN_LIMIT = 7
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure or compile, write JSON and PNG, print the tables."""
+    from benchmarks import cost_tables, results
+
+    parser = results.option_parser(NAME, __doc__)
+    parser.add_argument("--tpu", action="store_true", help="compile for TPU v5e, time nothing")
+    parser.add_argument(
+        "--cell_seconds",
+        type=float,
+        default=90.0,
+        help="what compiling one form at one k may take, and running it (default: 90)",
+    )
+    parser.add_argument(
+        "--kernel_sizes",
+        type=int,
+        nargs="+",
+        metavar="K",
+        help=f"extents to take (default: {' '.join(map(str, KERNEL_SIZES))})",
+    )
+    options = parser.parse_args(argv)
+    if options.tpu:
+        results.require("libtpu", "Compiling for TPU")
+    conditions = results.start(_EXPECTED_TPU if options.tpu else _EXPECTED, is_quick=options.quick)
+    folder = results.output_folder(options)
+    scale, sizes = (QUICK, QUICK_KERNEL_SIZES) if options.quick else (FULL, KERNEL_SIZES)
+    fill = _compile_cells if options.tpu else _measure_cells
+    sizes = sorted(options.kernel_sizes or sizes)
+    rows = list(_all_cells(fill, scale, sizes, limit=options.cell_seconds))
+    results.write_result(
+        folder,
+        TPU_NAME if options.tpu else NAME,
+        conditions=conditions,
+        rows=rows,
+        is_quick=options.quick,
+    )
+    found = cost_tables.read(folder, is_quick=options.quick)
+    for table in cost_tables.tables(*found).values():
+        print(f"\n{table}")
+    cost_tables.draw(*found, folder)
+
+
+def _all_cells(
+    fill: Any, scale: Scale, kernel_sizes: Sequence[int], *, limit: float
+) -> Iterator[dict[str, Any]]:
+    """Yield the row of every part, form and k, filled by ``fill(part, k, workers, ...)``."""
+    from benchmarks.progress import Progress
+
+    progress = Progress(2 * len(kernel_sizes))
+    # Only one process may hold libtpu, and nothing has to stay compiled there.
+    shared = Worker(scale)
+    workers = {form: shared if fill is _compile_cells else Worker(scale) for form in FORMS}
+    try:
+        for part in (ATTENTION, NETWORK):
+            reasons: dict[str, str] = {}
+            for k in kernel_sizes:
+                progress.begin(f"{part}, k={k}")
+                live = {form: w for form, w in workers.items() if form not in reasons}
+                measured, failed = fill(part, k, live, limit=limit, show=progress.show)
+                for form in FORMS:
+                    if form in failed:
+                        reasons[form] = f"k={k} {failed[form]}"
+                    yield {
+                        **_counted(form, part, k, scale),
+                        "reason": reasons.get(form),
+                        **measured.get(form, {}),
+                    }
+                progress.end()
+    finally:
+        for worker in workers.values():
+            worker.close()
+        progress.close()
+
+
+def _counted(form: str, part: str, k: int, scale: Scale) -> dict[str, Any]:
+    """Return the start of a row: what is counted from the architecture."""
+    from lska_jax.analysis.complexity import attention_cost, van_cost
+    from lska_jax.nn.model_table import SIZES
+    from lska_jax.nn.van import VANConfig
+
+    if part == NETWORK:
+        config = VANConfig(attention=form, k=k, **{**SIZES["tiny"]._asdict(), **scale.architecture})
+        total = van_cost(config, height=scale.image_size, width=scale.image_size)
+    else:
+        first, *others = [
+            attention_cost(form, channels, height=height, width=width, k=k)
+            for height, width, channels in stage_maps(scale)
+        ]
+        total = sum(others, first)
+    return {"part": part, "form": form, "k": k, **total._asdict()}
+
+
+def _build_all(
+    request: str, part: str, k: int, workers: dict[str, Worker], *, limit: float, show: Any
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
+    """Compile one cell of every form, one after the other; return facts and failures."""
+    facts, failed = {}, {}
+    for form, worker in workers.items():
+        show(f"compiling {form}")
+        try:
+            worker.ask(request, form, part, k)
+            facts[form] = worker.answer(within_seconds=limit)
+        except CellFailed as error:
+            failed[form] = f"compiling {error}"
+    return facts, failed
+
+
+def _measure_cells(
+    part: str, k: int, workers: dict[str, Worker], *, limit: float, show: Any
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Compile and time one k of every form; return the measured part of rows, and failures."""
+    from benchmarks import harness
+
+    facts, failed = _build_all("build", part, k, workers, limit=limit, show=show)
+    for form in list(facts):
+        show(f"trying {form}")
+        try:
+            for number in range(len(facts[form])):
+                workers[form].ask("run", number)
+                workers[form].answer(within_seconds=limit / _RUNS_WITHIN_LIMIT)
+        except CellFailed as error:
+            del facts[form]
+            failed[form] = f"one step {error}"
+
+    def bind(form: str, number: int) -> Any:
+        def run() -> float:
+            workers[form].ask("run", number)
+            return workers[form].answer(within_seconds=limit)
+
+        return run
+
+    calls = {
+        f"{form} stage {number + 1}" if part == ATTENTION else form: bind(form, number)
+        for form, programs in facts.items()
+        for number in range(len(programs))
+    }
+    if not calls:
+        return {}, failed
+    timings = harness.measure_alternately(
+        calls,
+        seconds_each=1.0,
+        max_repetitions=20,
+        time_once=lambda call: call(),
+        show=show,
+    )
+    measured = {}
+    for form, programs in facts.items():
+        own = [timing for label, timing in timings.items() if label.split()[0] == form]
+        measured[form] = {
+            "seconds": sum(timing.seconds for timing in own),
+            "first_stage_seconds": own[0].seconds,
+            "timings": [dataclasses.asdict(timing) for timing in own],
+            "memory_bytes": max(program["memory_bytes"] for program in programs),
+            "compile_seconds": sum(program["compile_seconds"] for program in programs),
+        }
+    return measured, failed
+
+
+def _compile_cells(
+    part: str, k: int, workers: dict[str, Worker], *, limit: float, show: Any
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Compile one k of every form for TPU; return the compiled part of rows, and failures."""
+    facts, failed = _build_all("build_tpu", part, k, workers, limit=limit, show=show)
+    compiled = {
+        form: {
+            "bytes_accessed": sum(program["bytes_accessed"] for program in programs),
+            "temporary_bytes": max(program["temporary_bytes"] for program in programs),
+        }
+        for form, programs in facts.items()
+    }
+    return compiled, failed
+
+
+if __name__ == "__main__":
+    restart_with_huge_pages()
+    main(sys.argv[1:])

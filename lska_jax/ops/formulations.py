@@ -1,0 +1,113 @@
+"""Which formulation ``depthwise_conv`` takes where: names, and the table behind "auto".
+
+The table, ``formulations.json``, is made by ``python -m benchmarks.tune``. Each platform's part says
+where its rows come from: measured on which machine, compiled only, or neither.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+NAMES = ("xla", "shift", "toeplitz", "pallas")
+TABLE_PATH = Path(__file__).with_name("formulations.json")
+
+
+class Formulations(NamedTuple):
+    """The formulations of one convolution, each one of ``NAMES``.
+
+    Attributes:
+      forward: of the convolution.
+      input_gradient: of the gradient of its images, the same operation with the flipped kernel.
+      weight_gradient: of the gradient of its kernel.
+    """
+
+    forward: str
+    input_gradient: str
+    weight_gradient: str
+
+
+class Site(NamedTuple):
+    """What the choice depends on.
+
+    Attributes:
+      kernel_size: (height, width) in taps.
+      dilation: distance between taps, in pixels.
+      map_size: (height, width) in pixels.
+      channels: C.
+    """
+
+    kernel_size: tuple[int, int]
+    dilation: int
+    map_size: tuple[int, int]
+    channels: int
+
+
+def parse(implementation: str | Sequence[str]) -> Formulations:
+    """Return the formulations that a name, or one name for each of the three parts, stands for.
+
+    Raises:
+      ValueError: an unknown name, or neither one nor three of them.
+    """
+    names = (implementation,) * 3 if isinstance(implementation, str) else tuple(implementation)
+    unknown = [name for name in names if name not in NAMES]
+    if unknown or len(names) != 3:
+        raise ValueError(
+            f"Unknown implementation {implementation!r}; allowed: auto, {', '.join(NAMES)}, or "
+            "three of these names, for forward, input gradient and weight gradient."
+        )
+    return Formulations(*names)
+
+
+def choose(site: Site, *, platform: str) -> Formulations:
+    """Return the table's formulations for the site nearest to this one.
+
+    Args:
+      site: the convolution.
+      platform: "cpu", "gpu" or "tpu"; any other takes the reference.
+    """
+    rows = _table().get(platform, ())
+    alike = [row for row in rows if _direction(row[0]) == _direction(site)]
+    if not alike:
+        return parse("xla")
+    return min(alike, key=lambda row: _distance(row[0], site))[1]
+
+
+@functools.cache
+def _table() -> Mapping[str, Sequence[tuple[Site, Formulations]]]:
+    return {
+        platform: [_row(row) for row in part["rows"]]
+        for platform, part in json.loads(TABLE_PATH.read_text()).items()
+    }
+
+
+def _row(row: Mapping[str, Any]) -> tuple[Site, Formulations]:
+    site = Site(
+        tuple(row["kernel_size"]), row["dilation"], tuple(row["map_size"]), row["channels"]
+    )
+    return site, parse(row["formulations"])
+
+
+def _direction(site: Site) -> str:
+    height, width = site.kernel_size
+    if height == 1 or width == 1:
+        return "horizontal" if height == 1 else "vertical"
+    return "both"
+
+
+def _distance(one: Site, other: Site) -> float:
+    """Return how many doublings lie between two sites, summed over what describes them."""
+    pairs = [
+        (math.prod(one.kernel_size), math.prod(other.kernel_size)),
+        (one.dilation, other.dilation),
+        (_axis_length(one), _axis_length(other)),
+        (one.channels, other.channels),
+    ]
+    return sum(abs(math.log2(a / b)) for a, b in pairs)
+
+
+def _axis_length(site: Site) -> int:
+    height, width = site.map_size
+    return {"horizontal": width, "vertical": height}.get(_direction(site), max(height, width))

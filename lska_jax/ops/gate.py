@@ -1,0 +1,108 @@
+"""The gate of large-kernel attention: a chain of depth-wise convolutions, a 1x1, a product.
+
+    y_0 = x,    y_i = w_i *_{d_i} y_{i-1} + b_i,    output = x . (y_n W + b)
+
+Four 1-D steps are LSKA (arXiv 2309.01439, eq. 4-6), two 2-D ones LKA (arXiv 2202.09741, eq. 1-2),
+one or two undilated ones their trivial forms. The backward pass keeps x and y_n alone; the maps
+between the steps and the gate are computed again, which takes a third of the memory.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+from jax import lax
+from jaxtyping import Array, Float
+
+from lska_jax.ops.depthwise import depthwise_conv
+from lska_jax.ops.pallas import depthwise_chain, fits
+from lska_jax.ops.platform import takes_pallas
+from lska_jax.ops.pointwise import pointwise_conv
+
+_Chain = tuple[tuple[Array, ...], tuple[Array, ...]]
+_Static = tuple[tuple[int, ...], str]
+
+
+def lska(
+    images: Float[Array, "batch height width channels"],
+    kernels: Sequence[Float[Array, "_ _ 1 channels"]],
+    biases: Sequence[Float[Array, " channels"]],
+    pointwise: tuple[Float[Array, "channels channels"], Float[Array, " channels"]],
+    *,
+    dilations: Sequence[int],
+    implementation: str = "auto",
+) -> Float[Array, "batch height width channels"]:
+    """Gate a map by its own response to a large kernel.
+
+    Args:
+      images: (B, H, W, C), float32 or bfloat16.
+      kernels: (kh, kw, 1, C) of each step, kh and kw odd. LSKA's are (1, 2d-1), (2d-1, 1), (1, n)
+        and (n, 1), see ``kernel_spec``.
+      biases: (C,) of each step.
+      pointwise: kernel (C, C), inputs first, and bias (C,) of the 1x1.
+      dilations: of each step, in pixels; LSKA's are 1, 1, d, d.
+      implementation: as in ``depthwise_conv``; "pallas", and "auto" on TPU, run the whole chain
+        as one kernel where the map fits.
+
+    Returns:
+      (B, H, W, C) in the dtype of ``images``. Parameters are cast to it.
+
+    Raises:
+      ValueError: kernels, biases and dilations that are not as many, or as ``depthwise_conv``.
+    """
+    if not len(kernels) == len(biases) == len(dilations) >= 1:
+        raise ValueError(
+            "kernels, biases and dilations must be as many, at least one; got "
+            f"{len(kernels)}, {len(biases)} and {len(dilations)}."
+        )
+    chain = (tuple(kernels), tuple(biases))
+    return _gate((tuple(dilations), implementation), images, chain, pointwise)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _gate(
+    static: _Static, images: Array, chain: _Chain, pointwise: tuple[Array, Array]
+) -> Array:
+    return images * _mix(_convolve(static, images, chain), pointwise)
+
+
+def _gate_forward(
+    static: _Static, images: Array, chain: _Chain, pointwise: tuple[Array, Array]
+) -> tuple[Array, tuple[Array, Array, _Chain, tuple[Array, Array]]]:
+    response = _convolve(static, images, chain)
+    return images * _mix(response, pointwise), (images, response, chain, pointwise)
+
+
+def _gate_backward(
+    static: _Static,
+    residuals: tuple[Array, Array, _Chain, tuple[Array, Array]],
+    gradient: Array,
+) -> tuple[Array, _Chain, tuple[Array, Array]]:
+    # Without the barrier the compiler would see that these maps were there before, and keep them.
+    images, response, chain, pointwise = lax.optimization_barrier(residuals)
+    gate, pull_back_mix = jax.vjp(_mix, response, pointwise)
+    response_gradient, pointwise_gradient = pull_back_mix(images * gradient)
+    _, pull_back_chain = jax.vjp(functools.partial(_convolve, static), images, chain)
+    images_gradient, chain_gradient = pull_back_chain(response_gradient)
+    return images_gradient + gate * gradient, chain_gradient, pointwise_gradient
+
+
+_gate.defvjp(_gate_forward, _gate_backward)
+
+
+def _convolve(static: _Static, images: Array, chain: _Chain) -> Array:
+    dilations, implementation = static
+    kernels, biases = chain
+    is_held = fits(images.shape, images.dtype, steps=len(kernels))
+    if is_held and takes_pallas(implementation):
+        return depthwise_chain(images, kernels, biases, dilations=dilations)
+    for kernel, bias, dilation in zip(kernels, biases, dilations, strict=True):
+        images = depthwise_conv(
+            images, kernel, dilation=dilation, implementation=implementation
+        ) + bias.astype(images.dtype)
+    return images
+
+
+def _mix(response: Array, pointwise: tuple[Array, Array]) -> Array:
+    kernel, bias = pointwise
+    return pointwise_conv(response, kernel) + bias.astype(response.dtype)

@@ -1,0 +1,118 @@
+"""Depth-wise convolution as a sum of shifted slices, each times its tap.
+
+XLA's CPU backend runs a grouped convolution far below memory speed; this form is one fused loop
+over the map. The gradient of the weights is as many inner products of the map with its shifts.
+"""
+
+import functools
+import operator
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+# Of the weight gradient: taps that one loop over the map serves. With more, the loop has more
+# arrays under way than the caches and registers of a core hold.
+_TAPS_A_LOOP = 9
+# Rows that are summed before the rest. XLA vectorises the loop over channels only where the loop
+# inside it, over these rows, is short enough to be unrolled.
+_ROWS_A_SUM = (8, 7)
+
+
+class _Tap(NamedTuple):
+    """One kernel position: its index in the kernel and its offset in the padded image."""
+
+    row: int
+    column: int
+    row_start: int
+    column_start: int
+
+
+def convolve(images: Array, kernel: Array, dilation: int) -> Array:
+    """Convolve; arguments and result are those of ``depthwise_conv``."""
+    taps, padding = _live_taps(images.shape, kernel.shape, dilation)
+    padded = jnp.pad(images, padding)
+    weights = kernel.astype(jnp.float32)
+    _, height, width, _ = images.shape
+    terms = (
+        _window(padded, tap, height, width) * weights[tap.row, tap.column, 0] for tap in taps
+    )
+    return functools.reduce(operator.add, terms).astype(images.dtype)
+
+
+def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient: Array) -> Array:
+    """Return the gradient of the kernel, float32 sums in the kernel's shape and dtype."""
+    taps, padding = _live_taps(images.shape, kernel.shape, dilation)
+    _, height, width, _ = images.shape
+    rows = _rows_a_sum(height)
+    extra = -height % rows
+    gradient = jnp.pad(output_gradient, ((0, 0), (0, extra), (0, 0), (0, 0)))
+    padding[1] = (padding[1][0], padding[1][1] + extra)
+    padded = jnp.pad(images, padding)
+    sums: list[Array] = []
+    for first in range(0, len(taps), _TAPS_A_LOOP):
+        group = taps[first : first + _TAPS_A_LOOP]
+        products = [
+            _window(padded, tap, height + extra, width) * gradient.astype(jnp.float32)
+            for tap in group
+        ]
+        sums += _sum_over_maps(products, rows)
+    result = jnp.zeros(kernel.shape, jnp.float32)
+    tap_rows = jnp.array([tap.row for tap in taps])
+    tap_columns = jnp.array([tap.column for tap in taps])
+    return result.at[tap_rows, tap_columns, 0].set(jnp.stack(sums)).astype(kernel.dtype)
+
+
+def _sum_over_maps(products: list[Array], rows: int) -> list[Array]:
+    """Sum each (B, H, W, C) over all but its channels, reading what they share once.
+
+    One variadic reduction for all: a sum for each makes XLA's CPU backend read the map anew.
+    """
+    batch, height, width, channels = products[0].shape
+    blocks = [p.reshape(batch, height // rows, rows, width, channels) for p in products]
+    partial_sums = lax.reduce(
+        blocks,
+        [jnp.zeros((), jnp.float32)] * len(blocks),
+        lambda left, right: [a + b for a, b in zip(left, right, strict=True)],
+        (2,),
+    )
+    return [jnp.sum(sums, axis=(0, 1, 2)) for sums in partial_sums]
+
+
+def _rows_a_sum(height: int) -> int:
+    if height < min(_ROWS_A_SUM):
+        return height
+    return min(_ROWS_A_SUM, key=lambda rows: -height % rows)
+
+
+def _live_taps(
+    images_shape: tuple[int, ...], kernel_shape: tuple[int, ...], dilation: int
+) -> tuple[list[_Tap], list[tuple[int, int]]]:
+    """Return the taps that reach into the image at all, and the padding they need.
+
+    A kernel larger than the map has taps that only ever meet padding: they are left out.
+    """
+    _, height, width, _ = images_shape
+    pad_rows, rows = _axis_taps(height, kernel_shape[0], dilation)
+    pad_columns, columns = _axis_taps(width, kernel_shape[1], dilation)
+    taps = [
+        _Tap(row, column, row_start, column_start)
+        for row, row_start in rows
+        for column, column_start in columns
+    ]
+    return taps, [(0, 0), (pad_rows, pad_rows), (pad_columns, pad_columns), (0, 0)]
+
+
+def _axis_taps(size: int, kernel_size: int, dilation: int) -> tuple[int, list[tuple[int, int]]]:
+    half = (kernel_size - 1) // 2
+    reach = min(half, (size - 1) // dilation)
+    taps = [(half + step, dilation * (step + reach)) for step in range(-reach, reach + 1)]
+    return dilation * reach, taps
+
+
+def _window(padded: Array, tap: _Tap, height: int, width: int) -> Array:
+    window = padded[
+        :, tap.row_start : tap.row_start + height, tap.column_start : tap.column_start + width, :
+    ]
+    return window.astype(jnp.float32)

@@ -1,0 +1,115 @@
+"""Every benchmark runs in small and leaves files that its tables are made from."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import cost_against_k, cost_cells, huge_pages, model, operations, ops, results
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = {"ops": ops, "model": model, "cost_against_k": cost_against_k}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Return a folder; pictures are drawn where matplotlib is installed."""
+    monkeypatch.setenv(results.WAIT_POLICY, "PASSIVE")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        monkeypatch.setattr("benchmarks.ops.draw", lambda *arguments: None)
+        monkeypatch.setattr("benchmarks.model.draw", lambda *arguments: None)
+        monkeypatch.setattr("benchmarks.cost_tables.draw", lambda *arguments: None)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_quick_run_writes_positive_figures_and_prints_tables(name, folder, capsys):
+    COMMANDS[name].main(["--quick", "--out", str(folder)])
+    result = json.loads((folder / f"{name}.json").read_text())
+    assert result["is_quick"]
+    assert set(result) == {"benchmark", "is_quick", "conditions", "rows"}
+    assert all(row["seconds"] > 0 for row in result["rows"])
+    printed = capsys.readouterr().out
+    assert "| --- |" in printed
+    assert "GLIBC_TUNABLES" in printed
+
+
+def test_huge_pages_are_compared_in_processes_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv(results.WAIT_POLICY, "PASSIVE")
+    monkeypatch.setattr(results, "has_torch", lambda: False)
+    monkeypatch.chdir(ROOT)
+    huge_pages.main(["--quick", "--out", str(tmp_path)])
+    rows = json.loads((tmp_path / "huge_pages.json").read_text())["rows"]
+    assert [row["pages"] for row in rows] == [huge_pages.DEFAULT, huge_pages.HUGE_PAGES]
+    assert all(row["seconds"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("module", ["ops", "model", "cost_against_k", "huge_pages", "tables"])
+def test_benchmarks_can_be_imported_without_torch_and_matplotlib(module):
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['matplotlib'] = None; "
+        f"import benchmarks.{module}"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_full_runs_have_the_cases_that_are_claimed():
+    cases = list(ops.full_cases())
+    cascades = {(c.shape[1:], c.k) for c in cases if c.group == ops.CASCADE}
+    assert len(cascades) == 8 * 3
+    assert ((56, 56, 32), 53) in cascades and ((7, 7, 512), 7) in cascades
+    assert (8, 56, 56, 256) in {c.shape for c in cases if c.group == ops.FFN}
+    inference = {(c.size, c.batch_size) for c in model.FULL if c.mode == "inference"}
+    assert inference == {(size, batch) for size in ("tiny", "small") for batch in (1, 8, 32)}
+
+
+def test_arrays_are_random_and_never_zero():
+    images, params, gradient = operations.random_arrays((1, 5, 6, 4), operations.cascade(7))
+    for array in (images, gradient, *(part for pair in params for part in pair)):
+        assert np.all(array != 0)
+        assert len(np.unique(array)) > 1
+
+
+def test_contenders_that_compute_something_else_are_refused():
+    calls = {"ours": lambda: np.ones(3), "zeros": lambda: np.zeros(3)}
+    wrapped = {
+        name: (lambda call=call: operations.jnp.asarray(call())) for name, call in calls.items()
+    }
+    with pytest.raises(ValueError, match="zeros differs from ours"):
+        operations.check_agreement(wrapped, mode="forward")
+
+
+def test_a_form_that_failed_is_not_tried_at_larger_kernels():
+    tried = []
+
+    def fill(part, k, workers, *, limit, show):
+        tried.append((part, k, set(workers)))
+        failed = {"lka_trivial": "compiling took longer than 1 s"} if k == 11 else {}
+        return {form: {"seconds": 1.0} for form in workers if form not in failed}, failed
+
+    rows = list(cost_against_k._all_cells(fill, cost_against_k.QUICK, [7, 11, 23], limit=1))
+    assert len(rows) == 2 * 3 * 4
+    without = set(cost_cells.FORMS) - {"lka_trivial"}
+    assert [forms for _, k, forms in tried if k == 23] == [without, without]
+    reasons = {row["k"]: row["reason"] for row in rows if row["form"] == "lka_trivial"}
+    assert reasons == {
+        7: None,
+        11: "k=11 compiling took longer than 1 s",
+        23: "k=11 compiling took longer than 1 s",
+    }
+
+
+def test_a_program_that_takes_too_long_is_ended_and_says_so():
+    worker = cost_cells.Worker(cost_against_k.QUICK)
+    worker.ask("build", "lska", cost_cells.ATTENTION, 7)
+    with pytest.raises(cost_cells.CellFailed, match="took longer than 0 s"):
+        worker.answer(within_seconds=0)
+    worker.ask("build", "lska", cost_cells.ATTENTION, 9)  # starts anew; no cascade has k = 9
+    with pytest.raises(cost_cells.CellFailed, match="k=9"):
+        worker.answer(within_seconds=100)
+    worker.close()

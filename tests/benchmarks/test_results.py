@@ -1,0 +1,99 @@
+"""Conditions, JSON, and the tables that are made from it."""
+
+import json
+
+import pytest
+
+from benchmarks import cost_tables, results, tables
+from benchmarks.cost_cells import ATTENTION, NETWORK
+from lska_jax._huge_pages import VARIABLE
+
+ROW = {
+    "group": "FFN 3x3",
+    "model": "tiny",
+    "stage": 1,
+    "shape": [8, 56, 56, 256],
+    "k": 0,
+    "out_channels": 0,
+    "mode": "forward",
+    "quartiles": [0.001, 0.002],
+    "repetitions": 5,
+}
+ROWS = [
+    {**ROW, "contender": "xla", "seconds": 0.030},
+    {**ROW, "contender": "shift", "seconds": 0.002},
+    {**ROW, "contender": "torch contiguous", "seconds": 0.005},
+    {**ROW, "contender": "torch channels_last", "seconds": 0.003},
+]
+
+
+def write(folder, *, is_quick: bool = False):
+    conditions = results.describe_conditions()
+    return results.write_result(folder, "ops", conditions=conditions, rows=ROWS, is_quick=is_quick)
+
+
+def test_conditions_say_what_figures_depend_on():
+    conditions = results.describe_conditions()
+    assert {"date", "cores", "threads", "load_at_start", "versions", VARIABLE} <= set(conditions)
+    assert {"python", "jax", "torch"} <= set(conditions["versions"])
+
+
+def test_what_is_written_is_read(tmp_path):
+    written = write(tmp_path)
+    assert json.loads((tmp_path / "ops.json").read_text()) == written
+    assert results.read_result(tmp_path, "ops") == written
+    assert results.read_result(tmp_path, "model") is None
+
+
+def test_figures_of_a_quick_run_are_refused(tmp_path):
+    write(tmp_path, is_quick=True)
+    with pytest.raises(ValueError, match="comes from a --quick run"):
+        results.read_result(tmp_path, "ops")
+
+
+def test_a_missing_package_ends_with_the_command_that_installs_it():
+    with pytest.raises(SystemExit, match=r"needs nonesuch.*pip install '\.\[bench\]'"):
+        results.require("nonesuch", "Drawing")
+
+
+def test_a_table_is_filled_from_the_file_and_the_rest_is_left(tmp_path):
+    write(tmp_path)
+    text = "before\n<!-- table: ops FFN 3x3 -->\nold\n<!-- end -->\nafter\n"
+    filled = tables.filled(text, tmp_path)
+    # 30 / 2 over xla, and 3 / 2 over the faster memory format.
+    row = "| 8x56x56x256 | forward | 30.00 | 2.00 | 5.00 | 3.00 | 15.0 | 1.50 |"
+    assert row in filled.splitlines()
+    assert "old" not in filled
+    assert filled.startswith("before\n") and filled.endswith("after\n")
+    assert tables.filled(filled, tmp_path) == filled
+
+
+def test_a_table_that_was_not_run_says_so(tmp_path):
+    text = "<!-- table: model train -->\n1.23\n<!-- end -->"
+    assert "Not yet run." in tables.filled(text, tmp_path)
+    assert "1.23" not in tables.filled(text, tmp_path)
+
+
+def test_a_table_that_no_benchmark_makes_is_refused(tmp_path):
+    write(tmp_path)
+    with pytest.raises(ValueError, match="No benchmark makes the table 'oops'"):
+        tables.filled("<!-- table: oops -->\n<!-- end -->", tmp_path)
+    with pytest.raises(ValueError, match="not 'ops oops'"):
+        tables.filled("<!-- table: ops oops -->\n<!-- end -->", tmp_path)
+
+
+def test_the_document_holds_the_figures_of_the_files_beside_it():
+    text = tables.DOCUMENT.read_text()
+    assert tables.filled(text, results.DEFAULT_FOLDER) == text
+
+
+def test_a_cell_without_a_figure_says_why():
+    counted = {"form": "lka_trivial", "k": 65, "parameters": 10, "flops": 20}
+    rows = [
+        {**counted, "part": part, "reason": "k=65 compiling took longer than 90 s"}
+        for part in (ATTENTION, NETWORK)
+    ]
+    made = cost_tables.tables(rows, [])
+    table = made[f"cost_against_k {NETWORK}"]
+    assert "not yet run" in table.splitlines()[2]
+    assert table.endswith("- Not run, LKA-trivial: k=65 compiling took longer than 90 s.")
