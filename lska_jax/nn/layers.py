@@ -5,13 +5,14 @@ Parameters and normalisation statistics are float32; ``dtype`` is the compute dt
 
 import math
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from lska_jax.ops import depthwise_conv, gelu, pointwise_conv
+from lska_jax.ops.batch_norm import moments, normalise
 from lska_jax.ops.pallas import conv_ffn, ffn_fits
 from lska_jax.ops.platform import takes_pallas
 
@@ -124,7 +125,15 @@ class BatchNorm(nnx.BatchNorm):
 
     def __call__(self, x: Array) -> Array:  # type: ignore[override]
         """Normalise (..., C) over all other axes; running statistics are updated in training."""
-        return super().__call__(x).astype(self.output_dtype)
+        scale, bias = self.scale[...], self.bias[...]
+        if self.use_running_average:
+            factor = scale * lax.rsqrt(self.var[...] + self.epsilon)
+            out = (x.astype(jnp.float32) - self.mean[...]) * factor + bias
+            return out.astype(self.output_dtype)
+        statistics = moments(x)
+        for running, new in zip((self.mean, self.var), statistics, strict=True):
+            running[...] = self.momentum * running[...] + (1.0 - self.momentum) * new
+        return normalise(x, scale, bias, statistics, self.epsilon).astype(self.output_dtype)
 
 
 class LayerNorm(nnx.LayerNorm):

@@ -80,6 +80,11 @@ def implementations() -> tuple[str, ...]:
     return NAMES
 
 
+def formulation_module(name: str) -> ModuleType:
+    """Return the module with ``convolve`` and ``weight_gradient`` of one of ``implementations()``."""
+    return _MODULES[name]
+
+
 def choose_for(
     images_shape: Sequence[int], kernel_shape: Sequence[int], dilation: int, dtype: DTypeLike
 ) -> Formulations:

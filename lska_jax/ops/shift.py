@@ -9,15 +9,13 @@ import operator
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array
+
+from lska_jax.ops.reduction import rows_a_sum, sum_over_pixels
 
 # Of the weight gradient: taps that one loop over the map serves. With more, the loop has more
 # arrays under way than the caches and registers of a core hold.
 _TAPS_A_LOOP = 9
-# Rows that are summed before the rest. XLA vectorises the loop over channels only where the loop
-# inside it, over these rows, is short enough to be unrolled.
-_ROWS_A_SUM = (8, 7)
 
 
 class _Tap(NamedTuple):
@@ -45,8 +43,8 @@ def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient
     """Return the gradient of the kernel, float32 sums in the kernel's shape and dtype."""
     taps, padding = _live_taps(images.shape, kernel.shape, dilation)
     _, height, width, _ = images.shape
-    rows = _rows_a_sum(height)
-    extra = -height % rows
+    # Whole blocks of rows for the sums: padding here, once, spares a copy of every product.
+    extra = -height % rows_a_sum(height)
     gradient = jnp.pad(output_gradient, ((0, 0), (0, extra), (0, 0), (0, 0)))
     padding[1] = (padding[1][0], padding[1][1] + extra)
     padded = jnp.pad(images, padding)
@@ -57,33 +55,11 @@ def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient
             _window(padded, tap, height + extra, width) * gradient.astype(jnp.float32)
             for tap in group
         ]
-        sums += _sum_over_maps(products, rows)
+        sums += sum_over_pixels(products)
     result = jnp.zeros(kernel.shape, jnp.float32)
     tap_rows = jnp.array([tap.row for tap in taps])
     tap_columns = jnp.array([tap.column for tap in taps])
     return result.at[tap_rows, tap_columns, 0].set(jnp.stack(sums)).astype(kernel.dtype)
-
-
-def _sum_over_maps(products: list[Array], rows: int) -> list[Array]:
-    """Sum each (B, H, W, C) over all but its channels, reading what they share once.
-
-    One variadic reduction for all: a sum for each makes XLA's CPU backend read the map anew.
-    """
-    batch, height, width, channels = products[0].shape
-    blocks = [p.reshape(batch, height // rows, rows, width, channels) for p in products]
-    partial_sums = lax.reduce(
-        blocks,
-        [jnp.zeros((), jnp.float32)] * len(blocks),
-        lambda left, right: [a + b for a, b in zip(left, right, strict=True)],
-        (2,),
-    )
-    return [jnp.sum(sums, axis=(0, 1, 2)) for sums in partial_sums]
-
-
-def _rows_a_sum(height: int) -> int:
-    if height < min(_ROWS_A_SUM):
-        return height
-    return min(_ROWS_A_SUM, key=lambda rows: -height % rows)
 
 
 def _live_taps(

@@ -12,6 +12,7 @@ import pytest
 from jax import lax
 
 from lska_jax.ops import depthwise_conv, implementations
+from lska_jax.ops.depthwise import formulation_module
 
 
 class Case(NamedTuple):
@@ -31,6 +32,10 @@ CASES = {
     "square": Case(7, 8, (3, 3), 1),
     "square dilated": Case(11, 9, (5, 5), 2),
     "oblong": Case(7, 8, (3, 5), 1),
+    "rows in blocks of eight": Case(16, 5, (3, 3), 1),
+    "rows in blocks of seven": Case(14, 5, (5, 1), 2),
+    "rows beyond the last block": Case(17, 4, (3, 1), 1),
+    "more taps than one loop serves": Case(9, 13, (1, 23), 1),
     "wider than the map": Case(4, 6, (1, 11), 3),
     "square larger than the map": Case(3, 4, (9, 9), 1),
     "map of one pixel": Case(1, 1, (5, 5), 3),
@@ -262,6 +267,55 @@ def test_a_dilation_below_one_is_refused():
         depthwise_conv(jnp.zeros((1, 5, 5, 3)), jnp.zeros((3, 3, 1, 3)), dilation=0)
 
 
-def test_an_unknown_implementation_is_refused_naming_the_known():
-    with pytest.raises(ValueError, match="'fast'; allowed: auto, xla, shift"):
-        depthwise_conv(jnp.zeros((1, 5, 5, 3)), jnp.zeros((3, 3, 1, 3)), implementation="fast")
+def test_each_part_takes_the_formulation_that_is_named_for_it(monkeypatch):
+    used = []
+    for name in implementations():
+        module = formulation_module(name)
+        for part in ("convolve", "weight_gradient"):
+
+            def spy(*arguments, name=name, part=part, original=getattr(module, part)):
+                used.append((name, part))
+                return original(*arguments)
+
+            monkeypatch.setattr(module, part, spy)
+    case = CASES["square dilated"]
+    names = ("toeplitz", "shift", "xla")
+
+    def convolve(images, kernel):
+        return depthwise_conv(images, kernel, dilation=case.dilation, implementation=names)
+
+    parts = value_and_pullback(convolve, case)
+    assert used == [("toeplitz", "convolve"), ("shift", "convolve"), ("xla", "weight_gradient"),
+                    ("xla", "convolve")]  # fmt: skip
+    for part, expected in zip(parts, reference(case), strict=True):
+        np.testing.assert_allclose(part, expected, **FLOAT32_REDUCED)
+
+
+@pytest.mark.parametrize("implementation", ["shift", "toeplitz", ("shift", "toeplitz", "xla")])
+def test_second_derivatives_equal_those_of_lax(implementation):
+    case = CASES["horizontal dilated"]
+    images, kernel, cotangent = draw(case)
+
+    def second(convolve):
+        def slope(images, kernel):
+            loss = lambda images, kernel: jnp.sum(convolve(images, kernel) ** 2 * cotangent)  # noqa: E731
+            return jnp.sum(jax.grad(loss)(images, kernel) ** 2)
+
+        return jax.jit(jax.grad(slope, argnums=(0, 1)))(images, kernel)
+
+    ours = second(
+        lambda x, w: depthwise_conv(x, w, dilation=case.dilation, implementation=implementation)
+    )
+    expected = second(lambda x, w: lax_reference(x, w, case.dilation))
+    for gradient, wanted in zip(ours, expected, strict=True):
+        # Products of four convolutions: float32 roundings against the largest entry.
+        assert np.abs(gradient - wanted).max() < 1e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("implementation", ["fast", ("shift", "xla"), ("shift", "xla", "auto")])
+def test_an_unknown_implementation_is_refused_naming_the_known(implementation):
+    with pytest.raises(ValueError, match="allowed: auto, xla, shift, toeplitz, pallas") as refusal:
+        depthwise_conv(
+            jnp.zeros((1, 5, 5, 3)), jnp.zeros((3, 3, 1, 3)), implementation=implementation
+        )
+    assert repr(implementation) in str(refusal.value)

@@ -1,11 +1,14 @@
 """1x1 convolution against a 1x1 lax convolution."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
+from lska_jax.ops import pointwise
 from lska_jax.ops.pointwise import pointwise_conv
 
 
@@ -57,6 +60,8 @@ def test_bfloat16_images_keep_a_float32_gradient_of_the_kernel(drawn):
 
 
 @pytest.mark.parametrize(("platform", "is_reshaped"), [("cpu", True), ("tpu", False)])
-def test_only_a_cpu_program_turns_maps_into_matrices(drawn, platform, is_reshaped):
-    exported = jax.export.export(ours, platforms=[platform])(*drawn)
+def test_only_a_cpu_program_turns_maps_into_matrices(drawn, platform, is_reshaped, monkeypatch):
+    monkeypatch.setattr(pointwise, "target_platform", lambda: platform)
+    fresh = jax.jit(lambda *arrays: inspect.unwrap(ours)(*arrays))  # nothing traced before
+    exported = jax.export.export(fresh, platforms=[platform])(*drawn)
     assert ("tensor<30x7xf32>" in exported.mlir_module()) == is_reshaped

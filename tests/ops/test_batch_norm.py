@@ -1,0 +1,83 @@
+"""One-pass moments and the normalisation's own gradient, against autodiff of the definition."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lska_jax.ops.batch_norm import moments, normalise
+from lska_jax.ops.reduction import sum_over_pixels
+
+EPSILON = 1e-5
+SHAPES = [(3, 9, 5, 4), (2, 16, 3, 4), (2, 1, 1, 4), (50, 4)]
+
+
+def draw(shape):
+    rng = np.random.default_rng(0)
+    x = (1.0 + 2.0 * rng.standard_normal(shape)).astype(np.float32)
+    scale, bias = rng.standard_normal((2, shape[-1])).astype(np.float32)
+    cotangent = rng.standard_normal(shape).astype(np.float32)
+    return tuple(map(jnp.asarray, (x, scale, bias, cotangent)))
+
+
+def ours(x, scale, bias):
+    return normalise(x, scale, bias, moments(x), EPSILON)
+
+
+def definition(x, scale, bias):
+    axes = tuple(range(x.ndim - 1))
+    mean = jnp.mean(x, axes)
+    variance = jnp.mean((x - mean) ** 2, axes)
+    return (x - mean) / jnp.sqrt(variance + EPSILON) * scale + bias
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_value_and_gradients_equal_autodiff_of_the_definition(shape):
+    *arrays, cotangent = draw(shape)
+
+    def both(function):
+        out, pull_back = jax.vjp(function, *arrays)
+        return out, *pull_back(cotangent)
+
+    for one, other in zip(both(ours), both(definition), strict=True):
+        # Two ways to the same variance; float32 roundings against the largest entry.
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max() + 1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_moments_are_mean_and_biased_variance(shape):
+    x = draw(shape)[0]
+    axes = tuple(range(x.ndim - 1))
+    mean, variance = moments(x)
+    np.testing.assert_allclose(mean, np.asarray(x, np.float64).mean(axes), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(variance, np.asarray(x, np.float64).var(axes), rtol=1e-4, atol=1e-6)
+
+
+def test_a_constant_channel_has_no_variance_below_zero():
+    _, variance = moments(jnp.full((4, 7, 7, 3), 1234.567, jnp.float32))
+    assert (variance >= 0).all()
+
+
+def test_bfloat16_is_summed_in_float32_and_returned_as_bfloat16():
+    x, scale, bias, _ = draw((4, 16, 16, 4))
+    half = jnp.asarray(x, jnp.bfloat16)
+    mean, variance = moments(half)
+    assert mean.dtype == variance.dtype == jnp.float32
+    np.testing.assert_allclose(mean, np.asarray(half, np.float64).mean((0, 1, 2)), rtol=1e-5)
+    assert ours(half, scale, bias).dtype == jnp.bfloat16
+
+
+def test_only_the_input_is_kept_for_the_backward_pass():
+    x, scale, bias, _ = draw((3, 9, 5, 4))
+    half = jnp.asarray(x, jnp.bfloat16)
+    _, pull_back = jax.vjp(ours, half, scale, bias)
+    kept = [leaf for leaf in jax.tree.leaves(pull_back) if getattr(leaf, "size", 0) >= half.size]
+    assert {(leaf.shape, leaf.dtype) for leaf in kept} == {(half.shape, half.dtype)}
+
+
+@pytest.mark.parametrize("height", [1, 6, 7, 8, 13, 16])
+def test_sums_over_pixels_are_those_of_numpy_at_any_height(height):
+    rng = np.random.default_rng(0)
+    maps = rng.standard_normal((3, 2, height, 5, 4)).astype(np.float32)
+    sums = jax.jit(lambda *maps: sum_over_pixels(maps))(*maps)
+    np.testing.assert_allclose(np.stack(sums), maps.sum((1, 2, 3)), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,96 @@
+"""The table behind "auto": what it says, and who is asked."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lska_jax.ops import formulations, platform
+from lska_jax.ops.depthwise import choose_for
+from lska_jax.ops.formulations import NAMES, TABLE_PATH, Formulations, Site, choose, parse
+
+TABLE = json.loads(TABLE_PATH.read_text())
+
+
+def site_of(row):
+    size, maps = tuple(row["kernel_size"]), tuple(row["map_size"])
+    return Site(size, row["dilation"], maps, row["channels"])
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """A table of three rows."""
+    rows = [
+        (Site((1, 5), 1, (56, 56), 32), Formulations("shift", "shift", "xla")),
+        (Site((1, 17), 3, (14, 14), 256), Formulations("toeplitz", "toeplitz", "shift")),
+        (Site((3, 3), 1, (56, 56), 32), Formulations("xla", "xla", "xla")),
+    ]
+    monkeypatch.setattr(formulations, "_table", lambda: {"cpu": rows})
+
+
+def test_every_platform_says_where_its_rows_come_from():
+    assert set(TABLE) == {"cpu", "gpu", "tpu"}
+    assert all(part["source"] and part["rows"] for part in TABLE.values())
+    assert TABLE["cpu"]["source"].startswith("Measured by python -m benchmarks.tune")
+    assert "compiled only" in TABLE["tpu"]["source"]
+    assert "not measured" in TABLE["gpu"]["source"]
+
+
+@pytest.mark.parametrize("platform_name", sorted(TABLE))
+def test_every_row_is_chosen_at_its_own_site(platform_name):
+    for row in TABLE[platform_name]["rows"]:
+        assert set(row["formulations"]) <= set(NAMES)
+        chosen = choose(site_of(row), platform=platform_name)
+        assert chosen == tuple(row["formulations"])
+
+
+@pytest.mark.parametrize(
+    ("site", "row"),
+    [
+        (Site((1, 7), 1, (40, 50), 48), 0),
+        (Site((1, 11), 3, (14, 14), 320), 1),
+        (Site((5, 5), 2, (14, 14), 320), 2),
+    ],
+)
+def test_the_nearest_row_of_the_same_direction_is_taken(table, site, row):
+    assert choose(site, platform="cpu") == formulations._table()["cpu"][row][1]
+
+
+def test_without_a_row_of_the_direction_the_reference_is_taken(table):
+    assert choose(Site((5, 1), 1, (56, 56), 32), platform="cpu") == parse("xla")
+    assert choose(Site((1, 5), 1, (56, 56), 32), platform="tpu") == parse("xla")
+
+
+def test_the_mesh_in_context_says_what_the_program_is_for():
+    assert platform.target_platform() == jax.default_backend() == "cpu"
+    tpu = jax.sharding.AbstractMesh(
+        (4,),
+        ("data",),
+        (jax.sharding.AxisType.Auto,),
+        abstract_device=jax.sharding.AbstractDevice("TPU v5 lite", 1, "tpu"),
+    )
+    with jax.sharding.use_abstract_mesh(tpu):
+        assert platform.target_platform() == "tpu"
+        assert platform.takes_pallas("auto")
+
+
+@pytest.mark.parametrize(
+    ("backend", "devices", "takes"), [("tpu", 1, True), ("tpu", 4, False), ("gpu", 1, False)]
+)
+def test_auto_takes_a_kernel_only_where_it_can_be_placed(monkeypatch, backend, devices, takes):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    assert platform.takes_pallas("auto") == takes
+    assert platform.takes_pallas("pallas")
+    assert not platform.takes_pallas("xla")
+
+
+def test_a_kernel_that_cannot_be_placed_or_held_gives_way_to_the_reference(monkeypatch):
+    kernel, size = (1, 5, 1, 64), (8, 28, 28, 64)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert "pallas" in choose_for(size, kernel, 1, jnp.bfloat16)
+    assert choose_for((8, 2000, 2000, 64), kernel, 1, jnp.bfloat16) == parse("xla")
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    assert choose_for(size, kernel, 1, jnp.bfloat16) == parse("xla")

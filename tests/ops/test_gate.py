@@ -1,0 +1,87 @@
+"""The gate against its steps one by one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from lska_jax.ops import lska
+
+LSKA_STEPS = [((1, 5), 1), ((5, 1), 1), ((1, 7), 3), ((7, 1), 3)]
+LKA_STEPS = [((5, 5), 1), ((7, 7), 3)]
+CHANNELS = 6
+
+
+def draw(steps, shape=(2, 9, 11, CHANNELS)):
+    rng = np.random.default_rng(0)
+
+    def normal(*size):
+        return jnp.asarray(0.5 * rng.standard_normal(size), jnp.float32)
+
+    kernels = [normal(*size, 1, CHANNELS) for size, _ in steps]
+    biases = [normal(CHANNELS) for _ in steps]
+    return normal(*shape), kernels, biases, (normal(CHANNELS, CHANNELS), normal(CHANNELS))
+
+
+def step_by_step(images, kernels, biases, pointwise, dilations):
+    """The definition, in lax alone."""
+    out = images
+    for kernel, bias, d in zip(kernels, biases, dilations, strict=True):
+        padding = [(d * (size // 2),) * 2 for size in kernel.shape[:2]]
+        out = bias + lax.conv_general_dilated(
+            out, kernel, (1, 1), padding, rhs_dilation=(d, d),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=CHANNELS,
+        )  # fmt: skip
+    return images * (jnp.einsum("bhwc,cd->bhwd", out, pointwise[0]) + pointwise[1])
+
+
+def value_and_gradients(function, arrays):
+    def loss(*arrays):
+        out = function(*arrays)
+        return jnp.sum(jnp.sin(out.astype(jnp.float32))), out
+
+    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))
+    (_, out), gradients = run(*arrays)
+    return [out, *jax.tree.leaves(gradients)]
+
+
+@pytest.mark.parametrize("steps", [LSKA_STEPS, LKA_STEPS, [((1, 23), 1)]], ids=len)
+@pytest.mark.parametrize("implementation", ["auto", "xla", "shift", "toeplitz", "pallas"])
+def test_value_and_gradients_equal_the_steps_one_by_one(steps, implementation):
+    arrays, dilations = draw(steps), [d for _, d in steps]
+    ours = value_and_gradients(
+        lambda *a: lska(*a, dilations=dilations, implementation=implementation), arrays
+    )
+    expected = value_and_gradients(lambda *a: step_by_step(*a, dilations), arrays)
+    for one, other in zip(ours, expected, strict=True):
+        # Sums of some hundred products over five convolutions, against the largest entry.
+        assert np.abs(one - other).max() < 2e-5 * np.abs(other).max()
+
+
+def test_bfloat16_comes_back_as_bfloat16_and_close():
+    images, kernels, biases, pointwise = draw(LSKA_STEPS)
+    arrays = (images.astype(jnp.bfloat16), kernels, biases, pointwise)
+    dilations = [d for _, d in LSKA_STEPS]
+    out, images_gradient, *rest = value_and_gradients(
+        lambda *a: lska(*a, dilations=dilations), arrays
+    )
+    assert out.dtype == images_gradient.dtype == jnp.bfloat16
+    assert {gradient.dtype for gradient in rest} == {jnp.dtype(jnp.float32)}
+    expected = step_by_step(images, kernels, biases, pointwise, dilations)
+    # Inputs and each of the six results are rounded to 8 significant bits.
+    error = np.abs(np.asarray(out, np.float32) - expected).max()
+    assert error < 6 * 2**-8 * np.abs(expected).max()
+
+
+def test_the_backward_pass_is_handed_two_maps_and_no_more():
+    arrays, dilations = draw(LSKA_STEPS), [d for _, d in LSKA_STEPS]
+    _, pull_back = jax.vjp(lambda *a: lska(*a, dilations=dilations), *arrays)
+    kept = [leaf for leaf in jax.tree.leaves(pull_back) if getattr(leaf, "ndim", 0) == 4]
+    assert sum(leaf.shape == arrays[0].shape for leaf in kept) == 2
+
+
+def test_parts_that_are_not_as_many_are_refused():
+    images, kernels, biases, pointwise = draw(LSKA_STEPS)
+    with pytest.raises(ValueError, match="as many, at least one; got 4, 4 and 3"):
+        lska(images, kernels, biases, pointwise, dilations=[1, 1, 3])
