@@ -254,7 +254,10 @@ def compile_train_step(run: Run) -> Any:
     jitted = jax.jit(
         step, donate_argnums=0, out_shardings=(shardings, parallel.replicated(run.mesh))
     )
-    return jitted.lower(run.state, abstract_batch(run, run.config.training.batch_size)).compile()
+    # Kernels that the partitioner cannot split learn from the context's mesh how to.
+    with jax.set_mesh(run.mesh):
+        batch = abstract_batch(run, run.config.training.batch_size)
+        return jitted.lower(run.state, batch).compile()
 
 
 def compile_eval_step(run: Run) -> Any:
@@ -262,7 +265,8 @@ def compile_eval_step(run: Run) -> Any:
     step = functools.partial(eval_step, functions=run.functions, spec=run.spec)
     jitted = jax.jit(step, out_shardings=parallel.replicated(run.mesh))
     batch = abstract_batch(run, run.config.training.eval_batch_size)
-    return jitted.lower(run.state.params, run.state.batch_stats, batch).compile()
+    with jax.set_mesh(run.mesh):
+        return jitted.lower(run.state.params, run.state.batch_stats, batch).compile()
 
 
 def abstract_batch(run: Run, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
