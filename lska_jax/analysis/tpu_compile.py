@@ -46,7 +46,6 @@ class CompiledCost:
     flops: float
 
 
-@functools.cache
 def tpu_devices(topology: str = "v5e:2x2") -> tuple[Any, ...]:
     """Return the devices of a TPU topology, to compile for; the same objects at every call.
 
@@ -62,6 +61,11 @@ def tpu_devices(topology: str = "v5e:2x2") -> tuple[Any, ...]:
         raise ImportError(
             "Compiling for TPU needs libtpu; install it with pip install 'jax[tpu]'."
         ) from error
+    return _devices(topology)
+
+
+@functools.cache
+def _devices(topology: str) -> tuple[Any, ...]:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from jax.experimental import topologies

@@ -118,7 +118,8 @@ class Attention(nnx.Module):
         """
         steps, dtype = list(self.gate.depthwise), self.proj_in.dtype
         is_fused = takes_pallas(self.gate.implementation)
-        if is_fused and attention_fits(x.shape, dtype, steps=len(steps)):
+        taps = max(step.kernel.shape[0] * step.kernel.shape[1] for step in steps)
+        if is_fused and attention_fits(x.shape, dtype, steps=len(steps), taps=taps):
             return fused_attention(
                 x.astype(dtype),
                 (self.proj_in.kernel[...], self.proj_in.bias[...]),

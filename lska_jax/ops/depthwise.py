@@ -99,7 +99,9 @@ def choose_for(
     batch, height, width, channels = images_shape
     site = Site((kernel_shape[0], kernel_shape[1]), dilation, (height, width), channels)
     chosen = choose(site, platform=target_platform())
-    if "pallas" in chosen and not (takes_pallas("auto") and single.fits(images_shape, dtype)):
+    if "pallas" in chosen and not (
+        takes_pallas("auto") and single.fits(images_shape, kernel_shape, dtype)
+    ):
         return parse("xla")
     return chosen
 

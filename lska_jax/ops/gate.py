@@ -61,9 +61,7 @@ def lska(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _gate(
-    static: _Static, images: Array, chain: _Chain, pointwise: tuple[Array, Array]
-) -> Array:
+def _gate(static: _Static, images: Array, chain: _Chain, pointwise: tuple[Array, Array]) -> Array:
     return images * _mix(_convolve(static, images, chain), pointwise)
 
 
@@ -94,7 +92,8 @@ _gate.defvjp(_gate_forward, _gate_backward)
 def _convolve(static: _Static, images: Array, chain: _Chain) -> Array:
     dilations, implementation = static
     kernels, biases = chain
-    is_held = fits(images.shape, images.dtype, steps=len(kernels))
+    taps = max(kernel.shape[0] * kernel.shape[1] for kernel in kernels)
+    is_held = fits(images.shape, images.dtype, steps=len(kernels), taps=taps)
     if is_held and takes_pallas(implementation):
         return depthwise_chain(images, kernels, biases, dilations=dilations)
     for kernel, bias, dilation in zip(kernels, biases, dilations, strict=True):

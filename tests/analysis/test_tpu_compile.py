@@ -35,7 +35,8 @@ def test_a_map_is_read_once_and_written_once():
 
 @needs_libtpu
 def test_a_kernel_on_each_chip_reads_its_own_images_without_relayouts():
-    mesh = Mesh(np.array(tpu_devices("v5e:2x2")), ("data",), axis_types=(AxisType.Auto,))
+    devices = np.array(tpu_devices("v5e:2x2")).reshape(4, 1)
+    mesh = Mesh(devices, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
     split = NamedSharding(mesh, PartitionSpec("data"))
     whole = NamedSharding(mesh, PartitionSpec())
     images = jax.ShapeDtypeStruct((32, 7, 7, 128), jnp.bfloat16, sharding=split)

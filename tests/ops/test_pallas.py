@@ -264,6 +264,13 @@ def test_a_kernel_that_does_not_belong_to_the_images_is_refused(shape):
     assert str(shape) in str(refusal.value)
 
 
+def test_a_kernel_with_too_many_taps_is_refused():
+    images, kernel = jnp.zeros((1, 5, 5, 3)), jnp.zeros((11, 11, 1, 3))
+    assert not fits(images.shape, images.dtype, steps=1, taps=121)
+    with pytest.raises(ValueError, match=r"up to 81 taps.*\(11, 11, 1, 3\)"):
+        depthwise_chain(images, [kernel], None, dilations=[1])
+
+
 def test_as_many_dilations_as_kernels_are_asked_for():
     images, kernel = jnp.zeros((1, 5, 5, 3)), jnp.zeros((3, 3, 1, 3))
     with pytest.raises(ValueError, match="must be as many, at least one; got 1, none and 2"):

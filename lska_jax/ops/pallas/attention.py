@@ -23,7 +23,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from lska_jax.ops.pallas.blocks import LANES, SUBLANES, VMEM_BYTES, live_taps
+from lska_jax.ops.pallas.blocks import LANES, MOST_TAPS, SUBLANES, VMEM_BYTES, live_taps
 from lska_jax.ops.pallas.chain import check_chain
 from lska_jax.ops.pallas.kernels import (
     Interpret,
@@ -109,9 +109,16 @@ def fused_attention(
     return on_own_images(run, images, matrices, packed)
 
 
-def attention_fits(shape: tuple[int, ...], dtype: DTypeLike, *, steps: int) -> bool:
-    """Tell whether the fused attention of images (B, H, W, C) fits a TPU core's memory."""
-    return _vmem_bytes(shape, dtype, steps) <= VMEM_BYTES
+def attention_fits(shape: tuple[int, ...], dtype: DTypeLike, *, steps: int, taps: int = 1) -> bool:
+    """Tell whether the fused attention takes images of a shape (B, H, W, C).
+
+    Args:
+      shape: of the images.
+      dtype: of the images.
+      steps: convolutions in the chain.
+      taps: of the largest of their kernels, kh kw.
+    """
+    return taps <= MOST_TAPS and _vmem_bytes(shape, dtype, steps) <= VMEM_BYTES
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

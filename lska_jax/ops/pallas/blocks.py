@@ -17,6 +17,9 @@ LANES = 128
 SUBLANES = 8
 # Of the 128 MiB of a v5e or v6e core; the rest is for what the compiler keeps.
 VMEM_BYTES = 100 * 2**20
+# Of one kernel. The backward kernel carries a register of sums for every tap; the compiler spills
+# them: 9 x 9 compiles for the shapes of the paper, 11 x 11 runs out of memory.
+MOST_TAPS = 81
 # Registers that one row of a block may take up, of 64.
 _ROW_REGISTERS = 64
 
@@ -104,13 +107,16 @@ def vmem_bytes(shape: Sequence[int], dtype: DTypeLike, *, steps: int) -> tuple[i
     return forward, backward
 
 
-def fits(shape: Sequence[int], dtype: DTypeLike, *, steps: int, limit: int = VMEM_BYTES) -> bool:
+def fits(
+    shape: Sequence[int], dtype: DTypeLike, *, steps: int, taps: int = 1, limit: int = VMEM_BYTES
+) -> bool:
     """Tell whether a chain's forward and backward kernels fit a TPU core's memory.
 
     Args:
       shape: of the images, (B, H, W, C).
       dtype: of the images.
       steps: convolutions in the chain.
+      taps: of the largest of their kernels, kh kw.
       limit: bytes of memory to use; the default suits v5e and v6e.
     """
-    return max(vmem_bytes(shape, dtype, steps=steps)) <= limit
+    return taps <= MOST_TAPS and max(vmem_bytes(shape, dtype, steps=steps)) <= limit

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lska_jax.ops.pallas.blocks import VMEM_BYTES, live_taps, vmem_bytes
+from lska_jax.ops.pallas.blocks import MOST_TAPS, VMEM_BYTES, live_taps, vmem_bytes
 from lska_jax.ops.pallas.kernels import Interpret, run_backward, run_forward
 from lska_jax.ops.pallas.placement import by_platform, on_own_images
 
@@ -187,6 +187,11 @@ def check_chain(
             raise ValueError(
                 f"every kernel must have shape (kh, kw, 1, {channels}) with odd kh and kw for "
                 f"images {images.shape}; got {kernel.shape}."
+            )
+        if kernel.shape[0] * kernel.shape[1] > MOST_TAPS:
+            raise ValueError(
+                f"a kernel may have up to {MOST_TAPS} taps in the TPU kernels, got {kernel.shape}; "
+                "use another implementation."
             )
         if dilation < 1:
             raise ValueError(f"dilations must be at least 1, got {tuple(dilations)}.")

@@ -8,6 +8,7 @@ registered on TPU, jax issue 38196.)
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -39,13 +40,10 @@ def on_own_images(
     batch does not divide, ``run`` is called as it is.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
-    axes = tuple(
-        name for name, kind in types.items() if kind != AxisType.Manual and mesh.shape[name] > 1
-    )
-    devices = 1
-    for name in axes:
-        devices *= mesh.shape[name]
+    types = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    # Axes of one device too: a kernel is refused while any axis is left to the partitioner.
+    axes = tuple(name for name, kind in types if kind != AxisType.Manual)
+    devices = math.prod(mesh.shape[name] for name in axes)
     if devices == 1 or images.shape[0] % devices:
         return run(*_mark_as_varying_alike(images, *parameters))
     split, whole = PartitionSpec(axes), PartitionSpec()

@@ -21,6 +21,7 @@ def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient
     return pull_back(output_gradient)[0]
 
 
-def fits(images_shape: Sequence[int], dtype: DTypeLike) -> bool:
-    """Tell whether the kernel takes such images."""
-    return blocks.fits(images_shape, dtype, steps=1)
+def fits(images_shape: Sequence[int], kernel_shape: Sequence[int], dtype: DTypeLike) -> bool:
+    """Tell whether the TPU kernel takes such images and kernels."""
+    taps = kernel_shape[0] * kernel_shape[1]
+    return blocks.fits(images_shape, dtype, steps=1, taps=taps)
