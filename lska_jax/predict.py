@@ -1,6 +1,6 @@
-"""Classify images with a model folder: ``python -m lska_jax.predict MODEL_DIR IMAGE_OR_FOLDER ...``.
+"""Classify images with a model folder: ``python -m lska_jax.predict MODEL_DIR IMAGE ...``.
 
-Folders are searched for images at any depth. Images are prepared as the folder's preprocessing
+An IMAGE may be a folder, which is searched for images at any depth. Images are prepared as the folder's preprocessing
 says. Without --output the five best classes of each image are printed; with it they go into a CSV
 (one row a class) or JSON file. Broken images are named and skipped; the exit status is then 1.
 """

@@ -106,9 +106,7 @@ def _pretrained(
         in_channels=facts.config.in_channels if in_channels is None else in_channels,
         **free,
     )
-    adapted = adapt_arrays(
-        arrays, num_classes=config.num_classes, in_channels=config.in_channels
-    )
+    adapted = adapt_arrays(arrays, num_classes=config.num_classes, in_channels=config.in_channels)
     model = build_from_arrays(config, adapted, rngs=rngs)
     model.preprocessing = facts.preprocessing.for_channels(config.in_channels)
     return model

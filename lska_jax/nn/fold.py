@@ -12,6 +12,8 @@ a block's two norms and two scales one multiplication stays. The patch embedding
 its convolution, after whose padding it stands. LayerNorms depend on the input and stay.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -80,9 +82,8 @@ class FoldedVAN(VAN):
         # Not VAN's own __init__, which would draw new parameters.
         self.config = model.config
         self.preprocessing = model.preprocessing
-        self.stages = nnx.List(
-            FoldedStage(stage, dtype=model.config.dtype) for stage in model.stages
-        )
+        stages: list[Any] = [FoldedStage(s, dtype=model.config.dtype) for s in model.stages]
+        self.stages = nnx.List(stages)
         self.classifier = nnx.data(model.classifier)
 
 
@@ -106,7 +107,7 @@ def fold_batch_norm(model: VAN) -> FoldedVAN:
     return FoldedVAN(nnx.clone(model))
 
 
-def _array(variable: nnx.Variable) -> np.ndarray:
+def _array(variable: Any) -> np.ndarray:
     # Float64: what is folded is rounded once, not with every factor.
     return np.asarray(variable[...], np.float64)
 
@@ -135,6 +136,6 @@ def _folded_projection(embedding: PatchEmbedding) -> nnx.Conv:
     return conv
 
 
-def _assign(layer: nnx.Linear | nnx.Conv, kernel: np.ndarray, bias: np.ndarray) -> None:
+def _assign(layer: Any, kernel: np.ndarray, bias: np.ndarray) -> None:
     layer.kernel.set_value(jnp.asarray(kernel, jnp.float32))
     layer.bias.set_value(jnp.asarray(bias, jnp.float32))

@@ -1,4 +1,4 @@
-"""Turn a training run into a model folder: ``python -m lska_jax.training.publish RUN_DIR --out DIR``.
+"""Turn a run into a model folder: ``python -m lska_jax.training.publish RUN_DIR --out DIR``.
 
 Takes the best step of the run's checkpoints (or --step), averaged weights where the run kept them
 (or --no-ema), the preprocessing of the run's config and the class names of its data.
@@ -116,18 +116,19 @@ def _arrays(loaded: LoadedTree, use_ema: bool | None) -> tuple[dict[str, np.ndar
             "--ema away."
         )
     is_averaged = bool(averaged) and use_ema is not False
-    chosen = averaged if is_averaged else loaded.tree
+    chosen: dict[str, Any] = loaded.tree["ema"] if is_averaged else loaded.tree
     return {**chosen["params"], **chosen["batch_stats"]}, is_averaged
 
 
 def _model_config(model: dict[str, Any]) -> VANConfig:
     entry = model_entry(model["name"])
-    sizes = {
+    fields: dict[str, Any] = {
         name: tuple(model.get(name) or ()) or getattr(entry.size, name)
         for name in ("dims", "depths", "ffn_ratios")
     }
     kept = ("k", "dilation", "num_classes", "in_channels", "stem_stride")
-    return VANConfig(attention=entry.attention, **sizes, **{name: model[name] for name in kept})
+    fields |= {name: model[name] for name in kept}
+    return VANConfig(attention=entry.attention, **fields)
 
 
 def _preprocessing(settings: dict[str, Any]) -> Preprocessing:
@@ -146,9 +147,7 @@ def _preprocessing(settings: dict[str, Any]) -> Preprocessing:
     )
 
 
-def _class_names(
-    settings: dict[str, Any], report: Callable[[str], None]
-) -> tuple[str, ...] | None:
+def _class_names(settings: dict[str, Any], report: Callable[[str], None]) -> tuple[str, ...] | None:
     data = settings["data"]
     try:
         source = open_source(

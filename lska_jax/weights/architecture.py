@@ -246,7 +246,10 @@ def _batch_norm(path: str, channels: int) -> dict[str, Shape]:
 def _block(path: str, channels: int, ratio: int, config: VANConfig) -> dict[str, Shape]:
     hidden = channels * ratio
     square = (channels, channels)
-    shapes = {f"{path}/scale_1/scale": (channels,), f"{path}/scale_2/scale": (channels,)}
+    shapes: dict[str, Shape] = {
+        f"{path}/scale_1/scale": (channels,),
+        f"{path}/scale_2/scale": (channels,),
+    }
     shapes |= _batch_norm(f"{path}/norm_1", channels)
     shapes |= _conv(f"{path}/attention/proj_in", square)
     for step, kernel in enumerate(gate_kernels(config)):

@@ -58,9 +58,7 @@ def _download(repo: str, revision: str | None) -> Located:
         ) from error
     try:
         folder = Path(
-            snapshot_download(
-                repo, revision=revision, allow_patterns=[WEIGHTS_NAME, CONFIG_NAME]
-            )
+            snapshot_download(repo, revision=revision, allow_patterns=[WEIGHTS_NAME, CONFIG_NAME])
         )
     # The library raises errors of several packages: its own, of HTTP, of the file system.
     except Exception as error:

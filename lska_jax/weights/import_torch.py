@@ -31,9 +31,7 @@ from lska_jax.weights.model_folder import (
 )
 
 # The mean and std of ImageNet's pixels, and the crop that Hugging Face's copies state.
-IMAGENET = Preprocessing(
-    mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop_pct=0.875
-)
+IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop_pct=0.875)
 PREPROCESSINGS = {"reference": Preprocessing(), "imagenet": IMAGENET}
 DETECTION_LAYER_NORM_EPSILON = 1e-5
 
@@ -267,9 +265,7 @@ def _is_unclear(value: object) -> bool:
     return value is None
 
 
-def _k_of_shapes(
-    inferred: Inferred, path: Path, *, dilation: int | None, has_model: bool
-) -> int:
+def _k_of_shapes(inferred: Inferred, path: Path, *, dilation: int | None, has_model: bool) -> int:
     sizes = inferred.fields.get("kernel_sizes", ())
     if inferred.fields.get("k") is not None and dilation is None:
         return inferred.fields["k"]
@@ -288,8 +284,8 @@ def _k_of_shapes(
             f"like this. If they are meant: --k {k} --dilation {d}."
         )
     raise ValueError(
-        f"{path} does not show k: its large kernels have the sizes {sizes}. Pass --model and --k to "
-        "see every array that does not fit."
+        f"{path} does not show k: its large kernels have the sizes {sizes}. Pass --model and --k "
+        "to see every array that does not fit."
     )
 
 
@@ -311,9 +307,7 @@ def _refusal(path: Path, config: VANConfig, inferred: Inferred) -> str:
     return "\n".join(lines)
 
 
-def _class_names(
-    class_names: Sequence[str] | None, num_classes: int
-) -> tuple[str, ...] | None:
+def _class_names(class_names: Sequence[str] | None, num_classes: int) -> tuple[str, ...] | None:
     if class_names is None:
         return imagenet_names() if num_classes == IMAGENET_CLASSES else None
     return tuple(class_names) or None

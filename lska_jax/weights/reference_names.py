@@ -163,9 +163,7 @@ def _gate_modules(attention: str) -> tuple[_Module, ...]:
     )
 
 
-def reference_name(
-    path: str, *, attention: str, naming: str = "reference"
-) -> tuple[str, Layout]:
+def reference_name(path: str, *, attention: str, naming: str = "reference") -> tuple[str, Layout]:
     """Return the name of one of our arrays in a PyTorch checkpoint, and its layout there.
 
     Args:

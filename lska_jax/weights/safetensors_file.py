@@ -1,4 +1,4 @@
-"""safetensors files: https://huggingface.co/docs/safetensors (8 bytes length, JSON header, data)."""
+"""safetensors files (https://huggingface.co/docs/safetensors): length, JSON header, data."""
 
 import json
 import struct

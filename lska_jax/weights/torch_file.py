@@ -102,7 +102,9 @@ def _explain(path: Path, error: Exception) -> str:
         )
     if isinstance(error, MemoryError):
         return f"{path} needs more memory than there is, or is damaged"
-    return f"{path} is no intact PyTorch file: truncated, damaged or another format ({_reason(text)})"
+    return (
+        f"{path} is no intact PyTorch file: truncated, damaged or another format ({_reason(text)})"
+    )
 
 
 def _reason(text: str) -> str:
