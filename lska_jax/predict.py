@@ -1,8 +1,8 @@
 """Classify images with a model folder: ``python -m lska_jax.predict MODEL_DIR IMAGE ...``.
 
-An IMAGE may be a folder, which is searched for images at any depth. Images are prepared as the folder's preprocessing
-says. Without --output the five best classes of each image are printed; with it they go into a CSV
-(one row a class) or JSON file. Broken images are named and skipped; the exit status is then 1.
+An IMAGE may be a folder, which is searched at any depth. Images are prepared as the model folder's
+preprocessing says. Without --output the five best classes of each are printed; with it they go into
+a CSV (one row a class) or JSON file. Broken images are named and skipped, with exit status 1.
 """
 
 import argparse

@@ -75,15 +75,15 @@ def convert(
     matches, problems = _match(given, wanted, attention=attention, naming=naming)
     _refuse(refusal, problems)
     arrays: dict[str, np.ndarray] = {}
-    problems = []
+    wrong: list[str] = []
     for match in show_progress(matches):
         # A broken value ends as an infinity or NaN, which is refused in words just below.
         with np.errstate(over="ignore", invalid="ignore"):
             values = given[match.name].read().astype(np.float32, copy=False)
         if problem := _wrong_values(match, values):
-            problems.append(problem)
+            wrong.append(problem)
         arrays[match.path] = np.ascontiguousarray(match.layout.array(values))
-    _refuse(refusal, [("wrong values", problems)])
+    _refuse(refusal, [("wrong values", wrong)])
     return arrays
 
 

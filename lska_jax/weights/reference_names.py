@@ -211,21 +211,41 @@ def read_name(name: str) -> list[tuple[str, str, str]]:
 
     Only depth-wise steps of the gate depend on the attention; for all others it is "".
     """
+    found = []
+    dots = [0, *(i for i, letter in enumerate(name) if letter == ".")]
+    for entry in (entry for dot in dots for entry in _by_ending().get(name[dot:], ())):
+        match = _pattern(entry.template).fullmatch(name)
+        if match:
+            places = {key: int(number) for key, number in match.groupdict().items()}
+            if "S" in places:
+                places["s"] = places["S"] - 1
+            found.append((entry.naming, entry.attention, _filled(entry.path, places)))
+    return found
+
+
+class _Entry(NamedTuple):
+    """One leaf of a module in one naming."""
+
+    naming: str
+    attention: str
+    template: str
+    path: str
+
+
+@functools.cache
+def _by_ending() -> dict[str, list[_Entry]]:
+    """Return the whole table by what stands behind the last number of each template."""
     rows = [("", row) for row in _MODULES]
     rows += [(attention, row) for attention in _GATE_STEPS for row in _gate_modules(attention)]
-    found = []
+    entries: dict[str, list[_Entry]] = {}
     for attention, row in rows:
         for naming, template in zip(NAMINGS, row.names, strict=True):
-            if template is None:
-                continue
             for leaf, (torch_leaf, _) in row.leaves.items():
-                match = _pattern(_with_leaf(template, torch_leaf)).fullmatch(name)
-                if match:
-                    places = {key: int(number) for key, number in match.groupdict().items()}
-                    if "S" in places:
-                        places["s"] = places["S"] - 1
-                    found.append((naming, attention, f"{_filled(row.path, places)}/{leaf}"))
-    return found
+                if template is not None:
+                    whole = _with_leaf(template, torch_leaf)
+                    entry = _Entry(naming, attention, whole, f"{row.path}/{leaf}")
+                    entries.setdefault(whole.rpartition("}")[2], []).append(entry)
+    return entries
 
 
 def _filled(template: str, places: Mapping[str, int]) -> str:

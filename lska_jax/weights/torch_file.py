@@ -37,7 +37,7 @@ def open_torch(path: Path) -> Any:
     is_zip = zipfile.is_zipfile(path)
     if is_zip:
         _check_archive(path)
-    elif path.open("rb").read(2) == b"PK":
+    elif _starts_as_zip(path):
         raise ValueError(f"{path} is truncated: it begins as a PyTorch archive, its end is missing")
     try:
         with _harmless_globals(torch), warnings.catch_warnings():
@@ -47,6 +47,11 @@ def open_torch(path: Path) -> Any:
     except Exception as error:
         raise ValueError(_explain(path, error)) from error
     return _without_torch(content, torch)
+
+
+def _starts_as_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
 
 
 @contextlib.contextmanager
@@ -93,12 +98,17 @@ def _check_archive(path: Path) -> None:
 
 def _explain(path: Path, error: Exception) -> str:
     text = str(error)
-    code = re.search(r"Unsupported (?:global|class)[: ]*(?:GLOBAL)? *`?([\w.]+)", text)
-    if code or "Unsupported operand" in text or "Trying to call reduce" in text:
+    code = re.search(r"(?:[Uu]nsupported (?:global: )?GLOBAL|but got) ([\w.]+|<class '[\w.]+'>)", text)
+    if code or "Trying to call reduce" in text:
         named = f" ({code[1]})" if code else ""
         return (
             f"{path} is refused: its pickle holds code{named}, which was not run. Weights need "
             "none; ask whoever made the file for a plain state_dict or for safetensors."
+        )
+    if "Unsupported operand" in text:
+        return (
+            f"{path} is refused: it is damaged, or a pickle that may hold code and that PyTorch "
+            f"does not read as data ({_reason(text)}). Nothing in it was run."
         )
     if isinstance(error, MemoryError):
         return f"{path} needs more memory than there is, or is damaged"
