@@ -69,6 +69,8 @@ def create_model(
     # Tuples hash, lists do not, and the config is part of the module's static structure.
     given = {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}
     named = {} if name is None else _named_fields(name)
+    if isinstance(pretrained, bool):
+        raise ValueError("pretrained takes a model folder or a Hub id; there is no default one.")
     if pretrained is not None:
         wanted = {**named, **given} | ({} if k is None else {"k": k})
         return _pretrained(pretrained, wanted, num_classes, in_channels, rngs)
@@ -94,8 +96,6 @@ def _pretrained(
     in_channels: int | None,
     rngs: nnx.Rngs,
 ) -> VAN:
-    if isinstance(pretrained, bool):
-        raise ValueError("pretrained takes a model folder or a Hub id; there is no default one.")
     located = find_model_folder(pretrained)
     facts, arrays = read_model_folder(located.folder, root=located.root)
     _check_same_architecture(facts, wanted, pretrained)

@@ -289,6 +289,8 @@ def _from_json(record: Mapping[str, Any], folder: Path) -> ModelFacts:
         _check_types(fields)
         prepared = {n: _tuple(record["preprocessing"][n]) for n in Preprocessing._fields}
         names = record.get("labels")
+        if not isinstance(names, list | None) or not all(isinstance(n, str) for n in names or ()):
+            raise ValueError("labels must be texts.")
         facts = ModelFacts(
             config=VANConfig(**fields),
             preprocessing=Preprocessing(**prepared),
@@ -347,8 +349,6 @@ def _check_facts(facts: ModelFacts) -> None:
             f"interpolation must be one of {INTERPOLATIONS}, got {prepared.interpolation!r}."
         )
     names = facts.class_names
-    if names is not None and not all(isinstance(name, str) for name in names):
-        raise ValueError("labels must be texts.")
     if names is not None and len(names) != config.num_classes:
         raise ValueError(f"{len(names)} labels for {config.num_classes} classes.")
 

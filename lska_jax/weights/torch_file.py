@@ -98,7 +98,9 @@ def _check_archive(path: Path) -> None:
 
 def _explain(path: Path, error: Exception) -> str:
     text = str(error)
-    code = re.search(r"(?:[Uu]nsupported (?:global: )?GLOBAL|but got) ([\w.]+|<class '[\w.]+'>)", text)
+    code = re.search(
+        r"(?:[Uu]nsupported (?:global: )?GLOBAL|but got) ([\w.]+|<class '[\w.]+'>)", text
+    )
     if code or "Trying to call reduce" in text:
         named = f" ({code[1]})" if code else ""
         return (

@@ -53,8 +53,12 @@ def assert_holds(arrays, state_dict):
         lambda weights: {"model": {"state_dict": weights}},
         lambda weights: {"state_dict_ema": weights},
         lambda weights: {"state_dict": {f"module.{n}": t for n, t in weights.items()}},
-        lambda weights: {"state_dict": {f"backbone.{detection_name(n)}": t for n, t in weights.items()}},
-        lambda weights: {"state_dict": {n: torch.nn.Parameter(t.float()) for n, t in weights.items()}},
+        lambda weights: {
+            "state_dict": {f"backbone.{detection_name(n)}": t for n, t in weights.items()}
+        },
+        lambda weights: {
+            "state_dict": {n: torch.nn.Parameter(t.float()) for n, t in weights.items()}
+        },
     ],
     ids=["plain", "timm", "model", "nested", "ema", "module", "backbone", "parameters"],
 )
