@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import export
 
-from lska_jax.nn.fold import fold_batch_norm
+from lska_jax.nn.fold import FoldedVAN, fold_batch_norm
 from lska_jax.nn.van import VAN
 from lska_jax.weights.model_folder import read_model_folder
 from lska_jax.weights.pretrained import arrays_of, build_from_arrays
@@ -50,12 +50,18 @@ def export_model(
       returns; write it with ``serialize()``.
     """
     size = image_size or model.preprocessing.image_size
+    folded = portable_model(model)
+    (batch,) = export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, size, size, model.config.in_channels), jnp.float32)
+    return export.export(jax.jit(lambda images: folded(images)), platforms=tuple(platforms))(images)
+
+
+def portable_model(model: VAN) -> FoldedVAN:
+    """Return a model folded, with the formulation of convolutions that every backend takes."""
     config = dataclasses.replace(model.config, implementation=_IMPLEMENTATION)
     portable = build_from_arrays(config, arrays_of(model), rngs=nnx.Rngs(0))
-    folded = fold_batch_norm(portable)
-    (batch,) = export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((batch, size, size, config.in_channels), jnp.float32)
-    return export.export(jax.jit(lambda images: folded(images)), platforms=tuple(platforms))(images)
+    portable.preprocessing = model.preprocessing
+    return fold_batch_norm(portable)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
