@@ -62,10 +62,10 @@ def export_onnx(model: VAN, *, image_size: int | None = None) -> bytes:
         images = np.random.default_rng(batch).standard_normal((batch, *shape)).astype(np.float32)
         (found,) = session.run(None, {session.get_inputs()[0].name: images})
         expected = np.asarray(run(images))
-        error = np.abs(found - expected).max() / np.abs(expected).max()
-        if not error < _TOLERANCE:
+        difference = np.abs(found - expected).max() / np.abs(expected).max()
+        if not difference < _TOLERANCE:
             raise ValueError(
-                f"onnxruntime's outputs differ from the model's by {error:.1e} of the largest; "
+                f"onnxruntime's outputs differ from the model's by {difference:.1e} of the largest; "
                 "nothing was written. Please report the versions of jax, jax2onnx, onnxruntime."
             )
     return data
