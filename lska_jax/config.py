@@ -87,7 +87,7 @@ def base_config() -> ConfigDict:
     training.log_every_steps = 50
     training.writers = ("jsonl", "tensorboard")
     training.max_bad_steps = 20  # non-finite steps in a row after which the run stops
-    training.finetune_from = ""  # checkpoint or run folder to start the parameters from
+    training.finetune_from = ""  # run, checkpoint or model folder to start the parameters from
     return config
 
 

@@ -234,7 +234,7 @@ def test_the_dry_run_counts_every_parameter(dry_run):
     import jax
 
     from lska_jax.nn.functional import parameters
-    from lska_jax.nn.registry import create_model
+    from lska_jax.registry import create_model
 
     sizes = {"dims": (8,), "depths": (1,), "ffn_ratios": (2,)}
     params = jax.eval_shape(lambda: parameters(create_model("van_lska_base", k=11, **sizes)))

@@ -139,8 +139,15 @@ class BatchNorm(nnx.BatchNorm):
 class LayerNorm(nnx.LayerNorm):
     """LayerNorm over channels, computed in float32, returned in ``dtype``."""
 
-    def __init__(self, channels: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
-        super().__init__(channels, epsilon=LAYER_NORM_EPSILON, dtype=jnp.float32, rngs=rngs)
+    def __init__(
+        self,
+        channels: int,
+        *,
+        epsilon: float = LAYER_NORM_EPSILON,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(channels, epsilon=epsilon, dtype=jnp.float32, rngs=rngs)
         self.output_dtype = dtype
 
     def __call__(self, x: Array) -> Array:  # type: ignore[override]

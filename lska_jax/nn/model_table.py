@@ -26,6 +26,21 @@ class Preprocessing(NamedTuple):
     crop_pct: float = 0.9
     interpolation: str = "bicubic"
 
+    def for_channels(self, in_channels: int) -> "Preprocessing":
+        """Return the same for images of another number of channels.
+
+        One channel takes the mean over the channels, several repeat them in turn.
+        """
+        if in_channels == len(self.mean):
+            return self
+
+        def adapted(values: tuple[float, ...]) -> tuple[float, ...]:
+            if in_channels == 1:
+                return (sum(values) / len(values),)
+            return tuple(values[channel % len(values)] for channel in range(in_channels))
+
+        return self._replace(mean=adapted(self.mean), std=adapted(self.std))
+
 
 class Size(NamedTuple):
     """Channels, blocks and FFN expansion of the four stages."""

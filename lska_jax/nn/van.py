@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from lska_jax.nn.attention import LKA, LSKA, LKATrivial, LSKATrivial
 from lska_jax.nn.layers import (
+    LAYER_NORM_EPSILON,
     BatchNorm,
     ConvFFN,
     DropPath,
@@ -22,6 +23,7 @@ from lska_jax.nn.layers import (
     PatchEmbedding,
     Pointwise,
 )
+from lska_jax.nn.model_table import Preprocessing
 from lska_jax.ops import gelu
 from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE
 from lska_jax.ops.pallas import attention_fits, fused_attention
@@ -46,6 +48,7 @@ class VANConfig:
       drop_rate: dropout in the FFNs.
       drop_path_rate: stochastic depth of the last block; grows linearly from 0 over all blocks.
       stem_stride: stride of the first patch embedding: 4 in the paper; 1 or 2 suit small images.
+      layer_norm_epsilon: of every stage's LayerNorm; detection copies of the family have 1e-5.
       dtype: compute dtype. Parameters, statistics and the head are float32.
       remat: recompute each block in the backward pass instead of keeping its activations.
       implementation: formulation of the depth-wise convolutions, see ``ops.depthwise_conv``.
@@ -62,6 +65,7 @@ class VANConfig:
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     stem_stride: int = 4
+    layer_norm_epsilon: float = LAYER_NORM_EPSILON
     dtype: DTypeLike = jnp.float32
     remat: bool = False
     implementation: str = "auto"
@@ -85,6 +89,8 @@ class VANConfig:
         for name, minimum in (("num_classes", 0), ("in_channels", 1), ("stem_stride", 1)):
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name} must be at least {minimum}, got {getattr(self, name)}.")
+        if not self.layer_norm_epsilon > 0:
+            raise ValueError(f"layer_norm_epsilon must be above 0, got {self.layer_norm_epsilon}.")
         for name in ("drop_rate", "drop_path_rate"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
@@ -197,7 +203,9 @@ class Stage(nnx.Module):
             Block(channels, ffn_ratio, config, drop_path_rate=rate, rngs=rngs)
             for rate in drop_path_rates
         )
-        self.norm = LayerNorm(channels, dtype=config.dtype, rngs=rngs)
+        self.norm = LayerNorm(
+            channels, epsilon=config.layer_norm_epsilon, dtype=config.dtype, rngs=rngs
+        )
         self.remat = config.remat
 
     def __call__(
@@ -220,6 +228,10 @@ class VAN(nnx.Module):
     Args:
       config: architecture and computation.
       rngs: source of the initial parameters and, with dropout or drop path, of their keys.
+
+    Attributes:
+      preprocessing: how images have to be prepared; the reference's, or that of the pretrained
+        weights.
     """
 
     def __init__(self, config: VANConfig, *, rngs: nnx.Rngs):
@@ -227,6 +239,7 @@ class VAN(nnx.Module):
         rates = iter([config.drop_path_rate * i / max(total - 1, 1) for i in range(total)])
         in_channels = (config.in_channels, *config.dims[:-1])
         self.config = config
+        self.preprocessing = Preprocessing().for_channels(config.in_channels)
         self.stages = nnx.List(
             Stage(
                 in_channels[i],

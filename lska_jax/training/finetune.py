@@ -1,4 +1,4 @@
-"""Start a model from the weights of another run, for other classes or another image size."""
+"""Start a model from a run's weights or a model folder, for other classes or image sizes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from lska_jax.nn.functional import assign, batch_stats, parameters
 from lska_jax.nn.van import VAN
 from lska_jax.training.checkpoint import CheckpointMismatch, load_tree
+from lska_jax.weights.model_folder import WEIGHTS_NAME, read_model_folder
+from lska_jax.weights.pretrained import adapt_arrays
 
 _HEAD = ("classifier/kernel", "classifier/bias")
 
@@ -24,24 +26,26 @@ def evaluation_arrays(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_for_finetuning(model: VAN, path: str | Path) -> str:
-    """Write a checkpoint's weights into a model, all of them but a head of another size.
+    """Write pretrained weights into a model, all of them but a head of another size.
 
     The network is convolutional, so any image size goes. The head is kept at its fresh values
-    when the number of classes differs, and only then.
+    when the number of classes differs, and only then. A model folder's RGB weights are adapted to
+    other input channels.
 
     Args:
       model: the model to start, freshly initialised.
-      path: a run's folder, its checkpoints folder or one step's folder; the best step is taken.
+      path: a model folder; or a run's folder, its checkpoints folder or one step's folder, of which
+        the best step is taken.
 
     Returns:
       One line that says what was loaded and what was not.
 
     Raises:
       FileNotFoundError: there is no checkpoint.
+      ValueError: a model folder is damaged.
       CheckpointMismatch: anything but the size of the head differs; every difference is listed.
     """
-    loaded = load_tree(path, step="best")
-    arrays = evaluation_arrays(loaded.tree)
+    arrays, place, remark = _pretrained_arrays(model, Path(path))
     wanted = {**parameters(model), **batch_stats(model)}
     new_head = [
         name
@@ -50,12 +54,28 @@ def load_for_finetuning(model: VAN, path: str | Path) -> str:
     ]
     if new_head and not _differ_in_classes_only(arrays, wanted):
         new_head = []
+    if not any(name in arrays for name in _HEAD):
+        new_head = [name for name in _HEAD if name in wanted]
     for name in new_head:
-        del arrays[name], wanted[name]
-    check_same_arrays(arrays, wanted, where=str(loaded.folder))
+        arrays.pop(name, None)
+        del wanted[name]
+    check_same_arrays(arrays, wanted, where=place)
     assign(model, {name: jnp.asarray(array) for name, array in arrays.items()})
     head = "with a fresh head for other classes" if new_head else "head included"
-    return f"Starting from {loaded.folder}, {len(arrays)} arrays, {head}."
+    return f"Starting from {place}, {len(arrays)} arrays, {head}.{remark}"
+
+
+def _pretrained_arrays(model: VAN, path: Path) -> tuple[dict[str, Any], str, str]:
+    """Return arrays by path, where they come from, and what to know about them."""
+    if not (path / WEIGHTS_NAME).is_file():
+        loaded = load_tree(path, step="best")
+        return evaluation_arrays(loaded.tree), str(loaded.folder), ""
+    facts, arrays = read_model_folder(path)
+    adapted = adapt_arrays(
+        arrays, num_classes=facts.config.num_classes, in_channels=model.config.in_channels
+    )
+    prepared = facts.preprocessing
+    return adapted, str(path), f" They were trained with mean {prepared.mean}, std {prepared.std}."
 
 
 def check_same_arrays(given: Mapping[str, Any], wanted: Mapping[str, Any], *, where: str) -> None:

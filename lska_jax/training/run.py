@@ -20,8 +20,8 @@ from lska_jax.data.loader import default_num_workers
 from lska_jax.data.mixing import MixingSpec
 from lska_jax.data.sources import Source, open_source
 from lska_jax.nn.functional import ModelFunctions
-from lska_jax.nn.registry import create_model
 from lska_jax.nn.van import VAN
+from lska_jax.registry import create_model
 from lska_jax.training.optimizer import Schedule, cosine_schedule, make_optimizer
 from lska_jax.training.state import TrainState, abstract_state, host_state
 from lska_jax.training.step import StepSpec, eval_step, train_step

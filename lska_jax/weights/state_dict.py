@@ -1,4 +1,4 @@
-"""Load a PyTorch state_dict with the reference's names into a model."""
+"""A model's weights as a PyTorch state_dict with the family's names, in and out."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,54 +7,84 @@ import jax.numpy as jnp
 import numpy as np
 
 from lska_jax.nn.functional import assign, batch_stats, parameters
-from lska_jax.nn.van import VAN
-from lska_jax.weights.reference_names import reference_name
+from lska_jax.nn.van import VAN, VANConfig
+from lska_jax.weights.architecture import array_shapes
+from lska_jax.weights.conversion import convert, stored
+from lska_jax.weights.reference_names import COUNTER, UNUSED_BY_HUGGING_FACE, reference_name
 
 
 def load_state_dict(model: VAN, state_dict: Mapping[str, Any]) -> None:
-    """Write reference weights into a model, in place, all of them or none.
+    """Write PyTorch weights into a model, in place, all of them or none.
 
     Args:
-      model: a VAN with LSKA or LKA.
-      state_dict: {reference classification name: array in PyTorch layout}, floating point; the
+      model: a VAN.
+      state_dict: {name: array in PyTorch layout}, floating point, with the names of the reference
+        classification code, of its detection copies or of Hugging Face; the
         ``num_batches_tracked`` counters are ignored.
 
     Raises:
-      ValueError: names are missing or unexpected, or arrays have another shape or no
-        floating-point dtype; every one is listed, and the model is left as it was.
+      ValueError: names are missing or unexpected, arrays have another shape or no floating-point
+        dtype, or hold values that are not finite; every one is listed, and the model is left as
+        it was.
     """
     wanted = {**parameters(model), **batch_stats(model)}
-    given = {name: a for name, a in state_dict.items() if not _is_counter(name)}
-    loaded: dict[str, jnp.ndarray] = {}
-    missing, wrong = [], []
-    for path, current in wanted.items():
-        name, layout = reference_name(path, attention=model.config.attention)
-        if name not in given:
-            missing.append(name)
-            continue
-        array = np.asarray(given.pop(name))
-        if array.ndim != layout.ndim or layout.shape(array.shape) != current.shape:
-            wrong.append(f"{name}: {array.shape}, the model's {path} is {current.shape} here")
-        elif not jnp.issubdtype(array.dtype, jnp.floating):
-            wrong.append(f"{name}: dtype {array.dtype}, expected floating point")
-        else:
-            loaded[path] = jnp.asarray(layout.array(array), dtype=current.dtype)
-    problems = [
-        f"{title} ({len(entries)}):\n  " + "\n  ".join(entries)
-        for title, entries in (
-            ("missing", missing),
-            ("unexpected", list(given)),
-            ("wrong shape or dtype", wrong),
-        )
-        if entries
-    ]
-    if problems:
-        raise ValueError(
+    loaded = convert(
+        {name: stored(array) for name, array in state_dict.items()},
+        {path: array.shape for path, array in wanted.items()},
+        attention=model.config.attention,
+        refusal=(
             "The state_dict does not fit this model, nothing was loaded. Check the model's name, "
-            "k and num_classes.\n" + "\n".join(problems)
-        )
-    assign(model, loaded)
+            "k and num_classes."
+        ),
+    )
+    assign(
+        model,
+        {path: jnp.asarray(array, dtype=wanted[path].dtype) for path, array in loaded.items()},
+    )
 
 
-def _is_counter(name: str) -> bool:
-    return name.endswith("num_batches_tracked")
+def make_state_dict(model: VAN, *, naming: str = "reference") -> dict[str, np.ndarray]:
+    """Return a model's weights as the state_dict of a PyTorch model of the family.
+
+    Args:
+      model: a VAN, not folded.
+      naming: "reference", "detection" or "hugging_face".
+
+    Returns:
+      {name: array in PyTorch layout} in the reference's order, float32, with a zero
+      ``num_batches_tracked`` for every BatchNorm.
+
+    Raises:
+      ValueError: an unknown naming, or Hugging Face's for another attention than LKA.
+    """
+    arrays = {**parameters(model), **batch_stats(model)}
+    return name_arrays(model.config, jax_to_numpy(arrays), naming=naming)
+
+
+def jax_to_numpy(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return arrays on the host."""
+    return {path: np.asarray(array) for path, array in arrays.items()}
+
+
+def name_arrays(
+    config: VANConfig, arrays: Mapping[str, np.ndarray], *, naming: str = "reference"
+) -> dict[str, np.ndarray]:
+    """Return a model's arrays by PyTorch name; see ``make_state_dict``.
+
+    Args:
+      config: the model's.
+      arrays: its parameters and statistics by path.
+      naming: see ``make_state_dict``.
+    """
+    named: dict[str, np.ndarray] = {}
+    for path in array_shapes(config):
+        name, layout = reference_name(path, attention=config.attention, naming=naming)
+        named[name] = layout.torch_array(arrays[path])
+        if path.endswith("/var"):
+            counter = name.removesuffix("running_var") + COUNTER
+            named[counter] = np.zeros((), np.int64)
+    if naming == "hugging_face":
+        weight, bias = UNUSED_BY_HUGGING_FACE
+        named[weight] = np.ones(config.dims[-1], np.float32)
+        named[bias] = np.zeros(config.dims[-1], np.float32)
+    return named

@@ -1,0 +1,182 @@
+"""Turn a run into a model folder: ``python -m lska_jax.training.publish RUN_DIR --out DIR``.
+
+Takes the best step of the run's checkpoints (or --step), averaged weights where the run kept them
+(or --no-ema), the preprocessing of the run's config and the class names of its data.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lska_jax.data.sources import open_source
+from lska_jax.nn.model_table import Preprocessing, model_entry
+from lska_jax.nn.van import VANConfig
+from lska_jax.training.checkpoint_errors import CheckpointDamaged
+from lska_jax.training.load_tree import LoadedTree, load_tree
+from lska_jax.weights.architecture import describe
+from lska_jax.weights.class_names import read_names, readable_names
+from lska_jax.weights.model_folder import ModelFacts, check_can_write, write_model_folder
+
+USAGE_ERROR = 2
+
+
+def publish(
+    run: str | Path,
+    out: str | Path,
+    *,
+    use_ema: bool | None = None,
+    step: int | str = "best",
+    class_names: Sequence[str] | None = None,
+    license: str = "unknown",
+    overwrite: bool = False,
+    report: Callable[[str], None] = print,
+) -> ModelFacts:
+    """Write a run's checkpoint as a model folder.
+
+    Args:
+      run: a run's folder, its checkpoints folder, or one step's folder.
+      out: the model folder to write.
+      use_ema: averaged or trained weights; None takes the average where the run has one, as
+        evaluation does.
+      step: a number, "best" or "latest".
+      class_names: in label order; None takes them from the run's data, where it can be opened.
+      license: of the weights.
+      overwrite: replace a model folder that is there.
+      report: receives what was chosen, one line each.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint, or not this step.
+      CheckpointDamaged: the checkpoint is not what was saved.
+      FileExistsError: ``out`` is not empty.
+      ValueError: no average was kept, the checkpoint does not tell its config, or the number of
+        class names is wrong.
+    """
+    check_can_write(out, overwrite=overwrite)
+    loaded = load_tree(run, step=step)
+    settings = loaded.metadata.get("config")
+    if not isinstance(settings, dict):
+        raise ValueError(f"{loaded.folder} was saved without its config; it cannot be published.")
+    arrays, is_averaged = _arrays(loaded, use_ema)
+    config, prepared = _model_config(settings["model"]), _preprocessing(settings)
+    names = _class_names(settings, report) if class_names is None else tuple(class_names) or None
+    evaluation = loaded.metadata.get("evaluation") or {}
+    facts = ModelFacts(
+        config=config,
+        preprocessing=prepared.for_channels(config.in_channels),
+        class_names=names,
+        license=license,
+        source={
+            "trained_with": "lska_jax",
+            "data": settings["data"]["source"],
+            "step": loaded.step,
+            "weights": "averaged (EMA)" if is_averaged else "as trained",
+            # Measured during the run, on the weights that its evaluation takes.
+            **{name: value for name, value in evaluation.items() if value is not None},
+        },
+    )
+    write_model_folder(out, facts, arrays, overwrite=overwrite)
+    report(
+        f"Took step {loaded.step} of {loaded.folder}, "
+        f"{'averaged' if is_averaged else 'trained'} weights: {describe(config)}."
+    )
+    report(f"Preprocessing of the run: mean {prepared.mean}, std {prepared.std}.")
+    return facts
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; a mistake ends in one readable message."""
+    arguments = _build_parser().parse_args(argv)
+    try:
+        publish(
+            arguments.run,
+            arguments.out,
+            use_ema=arguments.ema,
+            step=int(arguments.step) if arguments.step.isdigit() else arguments.step,
+            class_names=read_names(arguments.labels) if arguments.labels else None,
+            license=arguments.license,
+            overwrite=arguments.overwrite,
+        )
+    except (ValueError, OSError, CheckpointDamaged) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    print(f"Wrote {arguments.out}. Use it: create_model(pretrained={arguments.out!r}), or")
+    print(f"  python -m lska_jax.predict {arguments.out} image.jpg")
+    return 0
+
+
+def _arrays(loaded: LoadedTree, use_ema: bool | None) -> tuple[dict[str, np.ndarray], bool]:
+    averaged = loaded.tree.get("ema")
+    if use_ema and not averaged:
+        raise ValueError(
+            f"{loaded.folder} holds no averaged weights: the run had training.ema_decay=0. Leave "
+            "--ema away."
+        )
+    is_averaged = bool(averaged) and use_ema is not False
+    chosen: dict[str, Any] = loaded.tree["ema"] if is_averaged else loaded.tree
+    return {**chosen["params"], **chosen["batch_stats"]}, is_averaged
+
+
+def _model_config(model: dict[str, Any]) -> VANConfig:
+    entry = model_entry(model["name"])
+    fields: dict[str, Any] = {
+        name: tuple(model.get(name) or ()) or getattr(entry.size, name)
+        for name in ("dims", "depths", "ffn_ratios")
+    }
+    kept = ("k", "dilation", "num_classes", "in_channels", "stem_stride")
+    fields |= {name: model[name] for name in kept}
+    return VANConfig(attention=entry.attention, **fields)
+
+
+def _preprocessing(settings: dict[str, Any]) -> Preprocessing:
+    data = settings["data"]
+    channels = settings["model"]["in_channels"]
+
+    def each(values: Sequence[float]) -> tuple[float, ...]:
+        return tuple(values) * channels if len(values) == 1 else tuple(values)
+
+    return Preprocessing(
+        mean=each(data["mean"]),
+        std=each(data["std"]),
+        image_size=data["image_size"],
+        crop_pct=data["crop_pct"],
+        interpolation=data["interpolation"],
+    )
+
+
+def _class_names(settings: dict[str, Any], report: Callable[[str], None]) -> tuple[str, ...] | None:
+    data = settings["data"]
+    try:
+        source = open_source(
+            data["source"], split=data["eval_split"], data_dir=data["data_dir"] or None
+        )
+    except (ValueError, OSError) as error:
+        report(
+            f"Labels: none, the run's data cannot be opened ({error}). --labels FILE names them."
+        )
+        return None
+    return readable_names(source.class_names)
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m lska_jax.training.publish", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("run", help="run folder, checkpoints folder or one step's folder")
+    parser.add_argument("--out", required=True, help="model folder to write")
+    parser.add_argument(
+        "--ema",
+        action=argparse.BooleanOptionalAction,
+        help="averaged weights, or the trained ones (default: averaged where there are)",
+    )
+    parser.add_argument("--step", default="best", help="a number, best or latest (default: best)")
+    parser.add_argument("--labels", help="file of class names; default: those of the run's data")
+    parser.add_argument("--license", default="unknown", help="licence of the weights")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model folder")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

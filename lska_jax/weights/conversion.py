@@ -1,0 +1,151 @@
+"""Arrays of a PyTorch checkpoint turned into a model's: all of them, or a list of what differs."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lska_jax.weights.reference_names import (
+    COUNTER,
+    NAMINGS,
+    UNUSED_BY_HUGGING_FACE,
+    Layout,
+    all_names,
+)
+
+# What weights are stored in; all of it is read as float32.
+FLOATING_DTYPES = ("float32", "float16", "bfloat16", "float64")
+
+
+class StoredArray(NamedTuple):
+    """An array of a checkpoint, read when its name and shape are known to be right.
+
+    Attributes:
+      shape: in PyTorch layout.
+      dtype: its name, as in "float32".
+      read: returns the array.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], np.ndarray]
+
+
+class _Match(NamedTuple):
+    path: str
+    name: str
+    layout: Layout
+
+
+def stored(array: Any) -> StoredArray:
+    """Return an array in memory as a ``StoredArray``."""
+    values = np.asarray(array)
+    return StoredArray(values.shape, values.dtype.name, lambda: values)
+
+
+def convert(
+    given: Mapping[str, StoredArray],
+    wanted: Mapping[str, tuple[int, ...]],
+    *,
+    attention: str,
+    naming: str = "reference",
+    refusal: str,
+    show_progress: Callable[[list[Any]], Iterable[Any]] = iter,
+) -> dict[str, np.ndarray]:
+    """Return a model's arrays, taken from a checkpoint of any naming.
+
+    Names, shapes and dtypes are compared before any array is read.
+
+    Args:
+      given: {name in the checkpoint: array}; BatchNorm's counters, and the LayerNorm that Hugging
+        Face's VAN never calls, are ignored.
+      wanted: {path: shape} of the model, in our layout.
+      attention: the model's attention.
+      naming: how a missing array is called in the message.
+      refusal: first line of the error.
+      show_progress: wraps the list of arrays to be read.
+
+    Returns:
+      {path: array} float32 in our layout, C-contiguous, for every path of ``wanted``.
+
+    Raises:
+      ValueError: names are missing, unexpected or given twice, a shape or dtype is another, or
+        values are no weights (not finite, a negative variance). Every one is listed.
+    """
+    matches, problems = _match(given, wanted, attention=attention, naming=naming)
+    _refuse(refusal, problems)
+    arrays: dict[str, np.ndarray] = {}
+    wrong: list[str] = []
+    for match in show_progress(matches):
+        # A broken value ends as an infinity or NaN, which is refused in words just below.
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = given[match.name].read().astype(np.float32, copy=False)
+        if problem := _wrong_values(match, values):
+            wrong.append(problem)
+        arrays[match.path] = np.ascontiguousarray(match.layout.array(values))
+    _refuse(refusal, [("wrong values", wrong)])
+    return arrays
+
+
+def _match(
+    given: Mapping[str, StoredArray],
+    wanted: Mapping[str, tuple[int, ...]],
+    *,
+    attention: str,
+    naming: str,
+) -> tuple[list[_Match], list[tuple[str, list[str]]]]:
+    matches: list[_Match] = []
+    missing, wrong, twice = [], [], []
+    unused = {name for name in given if not is_ignored(name)}
+    for path, shape in wanted.items():
+        names, layout = all_names(path, attention=attention)
+        found = [name for name in dict.fromkeys(names.values()) if name in unused]
+        unused.difference_update(found)
+        if len(found) > 1:
+            twice.append(" and ".join(found))
+        elif not found:
+            missing.append(names.get(naming, names[NAMINGS[0]]))
+        else:
+            array, expected = given[found[0]], layout.torch_shape(shape)
+            if tuple(array.shape) != expected:
+                wrong.append(f"{found[0]}: {tuple(array.shape)}, expected {expected}")
+            elif array.dtype not in FLOATING_DTYPES:
+                allowed = ", ".join(FLOATING_DTYPES)
+                wrong.append(
+                    f"{found[0]}: dtype {array.dtype}, expected floating point ({allowed})"
+                )
+            else:
+                matches.append(_Match(path, found[0], layout))
+    unexpected = [name for name in given if name in unused]
+    return matches, [
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("given twice under two names", twice),
+        ("wrong shape or dtype", wrong),
+    ]
+
+
+def is_ignored(name: str) -> bool:
+    """Tell whether a name of a checkpoint belongs to nothing that a model computes with."""
+    return name.endswith(COUNTER) or name in UNUSED_BY_HUGGING_FACE
+
+
+def _wrong_values(match: _Match, values: np.ndarray) -> str | None:
+    if not np.isfinite(values).all():
+        count = int(np.size(values) - np.isfinite(values).sum())
+        return f"{match.name}: {count} of {values.size} values are not finite in float32"
+    if match.path.endswith("/var") and (values < 0).any():
+        return f"{match.name}: {int((values < 0).sum())} variances are negative"
+    return None
+
+
+def _refuse(refusal: str, problems: list[tuple[str, list[str]]]) -> None:
+    lines = list(_listed(problems))
+    if lines:
+        raise ValueError("\n".join([refusal, *lines]))
+
+
+def _listed(problems: list[tuple[str, list[str]]]) -> Iterator[str]:
+    for title, entries in problems:
+        if entries:
+            yield f"{title} ({len(entries)}):\n  " + "\n  ".join(entries)

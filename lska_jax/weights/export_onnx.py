@@ -1,0 +1,117 @@
+"""Write a model folder as ONNX: ``python -m lska_jax.weights.export_onnx MODEL_DIR OUT.onnx``.
+
+The network with its weights, BatchNorm folded, for any batch size, through jax2onnx. What was
+written is run by onnxruntime and compared with the model before the file is put in place. Both
+packages are installed apart from this one's requirements, see docs/weights.md.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+
+from lska_jax.nn.van import VAN
+from lska_jax.weights.export_jax import portable_model
+from lska_jax.weights.model_folder import read_model_folder
+from lska_jax.weights.pretrained import build_from_arrays
+
+# Of the largest output. Float32 rounding of another runtime's sums; 6e-7 was seen.
+_TOLERANCE = 1e-4
+_CHECKED_BATCHES = (1, 3)
+USAGE_ERROR = 2
+
+
+def export_onnx(model: VAN, *, image_size: int | None = None) -> bytes:
+    """Return a model's evaluation as ONNX, compared with the model in onnxruntime.
+
+    Args:
+      model: a VAN, not folded.
+      image_size: side of the square images; None is that of the model's preprocessing.
+
+    Returns:
+      The ONNX file: images (batch, S, S, C) float32, normalised, to what the model returns.
+
+    Raises:
+      ImportError: jax2onnx or onnxruntime is not installed.
+      ValueError: the exported network computes something else.
+    """
+    try:
+        import onnxruntime
+        from jax2onnx import to_onnx
+    except ImportError as error:
+        raise ImportError(
+            f"ONNX needs jax2onnx and onnxruntime ({error}): pip install jax2onnx onnxruntime, "
+            "then pip install the orbax-checkpoint of requirements.txt again."
+        ) from error
+    size = image_size or model.preprocessing.image_size
+    shape = (size, size, model.config.in_channels)
+    folded = portable_model(model)
+    with _quiet():
+        exported = to_onnx(lambda images: folded(images), inputs=[("batch", *shape)])
+    data = exported.SerializeToString()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    run = jax.jit(lambda images: folded(images))
+    for batch in _CHECKED_BATCHES:
+        images = np.random.default_rng(batch).standard_normal((batch, *shape)).astype(np.float32)
+        (found,) = session.run(None, {session.get_inputs()[0].name: images})
+        expected = np.asarray(run(images))
+        difference = np.abs(found - expected).max() / np.abs(expected).max()
+        if not difference < _TOLERANCE:
+            raise ValueError(
+                f"onnxruntime's outputs differ from the model's by {difference:.1e} of the largest; "
+                "nothing was written. Please report the versions of jax, jax2onnx, onnxruntime."
+            )
+    return data
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; a mistake ends in one readable message."""
+    parser = argparse.ArgumentParser("python -m lska_jax.weights.export_onnx", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("model_dir", help="a model folder")
+    parser.add_argument("out", help="file to write")
+    parser.add_argument("--image_size", type=int, help="default: the model's own")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file")
+    arguments = parser.parse_args(argv)
+    out = Path(arguments.out)
+    try:
+        if out.exists() and not (arguments.overwrite and out.is_file()):
+            raise FileExistsError(f"{out} is there; choose another name, or pass --overwrite.")
+        if arguments.image_size is not None and arguments.image_size < 1:
+            raise ValueError(f"--image_size must be positive, got {arguments.image_size}.")
+        facts, arrays = read_model_folder(arguments.model_dir)
+        model = build_from_arrays(facts.config, arrays, rngs=nnx.Rngs(0))
+        model.preprocessing = facts.preprocessing
+        data = export_onnx(model, image_size=arguments.image_size)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+        temporary.write_bytes(data)
+        temporary.replace(out)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    print(f"Wrote {out}, {len(data) / 1e6:.1f} MB, checked with onnxruntime.")
+    return 0
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter from a warning about every shape it does not know."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

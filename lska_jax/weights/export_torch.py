@@ -1,0 +1,121 @@
+"""Write a model folder's weights for PyTorch: ``python -m lska_jax.weights.export_torch``.
+
+    python -m lska_jax.weights.export_torch MODEL_DIR OUT.pth          # needs PyTorch
+    python -m lska_jax.weights.export_torch MODEL_DIR OUT.safetensors
+
+The file is a plain state_dict with the reference's names, for ``model.load_state_dict``; importing
+it again gives the same bits.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lska_jax.weights.import_torch import DETECTION_LAYER_NORM_EPSILON
+from lska_jax.weights.model_folder import read_model_folder
+from lska_jax.weights.reference_names import NAMINGS
+from lska_jax.weights.safetensors_file import save_safetensors
+from lska_jax.weights.state_dict import name_arrays
+
+USAGE_ERROR = 2
+
+
+def export_checkpoint(
+    folder: str | Path, out: str | Path, *, naming: str = "reference", overwrite: bool = False
+) -> list[str]:
+    """Write a model folder's weights as a PyTorch state_dict.
+
+    Args:
+      folder: a model folder.
+      out: .pth, .pt, .bin or .pth.tar (written by PyTorch), or .safetensors.
+      naming: "reference", "detection" or "hugging_face".
+      overwrite: replace a file that is there.
+
+    Returns:
+      What a user of the file has to know, one sentence each.
+
+    Raises:
+      ValueError: a damaged folder, an unknown suffix or naming, or a naming without names for this
+        attention.
+      FileNotFoundError: ``folder`` is no model folder.
+      FileExistsError: the file is there.
+      ImportError: a PyTorch file, and PyTorch is not installed.
+    """
+    out = Path(out)
+    if not out.name.lower().endswith((".pth", ".pt", ".bin", ".pth.tar", ".safetensors")):
+        raise ValueError(f"{out} must end in .pth, .pth.tar, .pt, .bin or .safetensors.")
+    if out.exists() and not (overwrite and out.is_file()):
+        raise FileExistsError(f"{out} is there; choose another name, or pass --overwrite.")
+    facts, arrays = read_model_folder(folder)
+    state_dict = name_arrays(facts.config, arrays, naming=naming)
+    save_state_dict(out, state_dict)
+    notes = []
+    usual = DETECTION_LAYER_NORM_EPSILON if naming == "detection" else 1e-6
+    if facts.config.layer_norm_epsilon != usual:
+        notes.append(
+            f"The LayerNorm epsilon of this model is {facts.config.layer_norm_epsilon:g}, that of "
+            f"the {naming} code {usual:g}: set it there for equal outputs."
+        )
+    if facts.config.stem_stride != 4:
+        notes.append(
+            f"The stride of the first convolution is {facts.config.stem_stride}, the {naming} "
+            "code has 4: set it there."
+        )
+    return notes
+
+
+def save_state_dict(path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
+    """Write a state_dict, complete or not at all; the suffix decides the format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if path.suffix.lower() == ".safetensors":
+            save_safetensors(temporary, state_dict, metadata={"format": "pt"})
+        else:
+            _save_torch(temporary, state_dict, path)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _save_torch(temporary: Path, state_dict: Mapping[str, np.ndarray], path: Path) -> None:
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f"Writing {path} needs PyTorch: pip install 'lska-jax[torch]', or write a .safetensors "
+            "file, which needs none."
+        ) from error
+    # Copies: PyTorch wants writable memory.
+    torch.save({n: torch.from_numpy(np.array(a)) for n, a in state_dict.items()}, temporary)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; a mistake ends in one readable message."""
+    parser = argparse.ArgumentParser("python -m lska_jax.weights.export_torch", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("model_dir", help="a model folder")
+    parser.add_argument("out", help=".pth, .pth.tar, .pt, .bin or .safetensors")
+    parser.add_argument("--naming", choices=NAMINGS, default="reference")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file")
+    arguments = parser.parse_args(argv)
+    try:
+        notes = export_checkpoint(
+            arguments.model_dir,
+            arguments.out,
+            naming=arguments.naming,
+            overwrite=arguments.overwrite,
+        )
+    except (ValueError, OSError, ImportError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    print(f"Wrote {arguments.out}, a state_dict with {arguments.naming} names.", *notes, sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

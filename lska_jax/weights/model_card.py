@@ -1,0 +1,86 @@
+"""The README.md of a model folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lska_jax.weights.architecture import describe
+
+if TYPE_CHECKING:
+    from lska_jax.weights.model_folder import ModelFacts
+
+_LSKA_PAPER = "([arXiv 2309.01439](https://arxiv.org/abs/2309.01439))"
+_ATTENTIONS = {
+    "lska": f"large separable kernel attention {_LSKA_PAPER}",
+    "lka": "large kernel attention",
+    "lska_trivial": f"the undilated form of large separable kernel attention {_LSKA_PAPER}",
+    "lka_trivial": f"the undilated form of large kernel attention {_LSKA_PAPER}",
+}
+
+
+def write_card(facts: ModelFacts, record: Mapping[str, Any], *, folder_name: str) -> str:
+    """Return the model card of a folder: what the model is, how to load it, where it comes from.
+
+    Args:
+      facts: about the model.
+      record: what config.json holds.
+      folder_name: the folder's name, the card's title.
+    """
+    config, prepared = facts.config, facts.preprocessing
+    task = "image-classification" if config.num_classes else "image-feature-extraction"
+    short_side = int(prepared.image_size / prepared.crop_pct)
+    rows = {
+        "Model": describe(config),
+        "Mean": ", ".join(f"{value:g}" for value in prepared.mean),
+        "Std": ", ".join(f"{value:g}" for value in prepared.std),
+        "Image": f"short side {short_side} {prepared.interpolation}, centre crop "
+        f"{prepared.image_size}",
+        "LayerNorm epsilon": f"{config.layer_norm_epsilon:g}",
+        "Licence of the weights": facts.license,
+        "SHA-256 of model.safetensors": record["weights"]["sha256"],
+        **{_title(name): _shown(value) for name, value in facts.source.items()},
+    }
+    table = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items())
+    return f"""---
+license: {json.dumps(facts.license)}
+library_name: lska_jax
+pipeline_tag: {task}
+tags: [lska_jax, jax, flax, van, {config.attention}]
+---
+
+# {_cell(folder_name)}
+
+A Visual Attention Network ([arXiv 2202.09741](https://arxiv.org/abs/2202.09741)) with
+{_ATTENTIONS[config.attention]}, k = {config.k}, for lska_jax.
+
+```python
+from lska_jax import create_model
+
+model = create_model(pretrained="{_cell(folder_name)}")  # this folder, or its hub id
+model.eval()
+model.preprocessing  # mean, std, size and crop that the weights were trained with
+```
+
+On files: `python -m lska_jax.predict {_cell(folder_name)} image.jpg`.
+
+| | |
+|---|---|
+{table}
+
+The mean and std above belong to these weights. Others give plausible pictures of wrong accuracy.
+"""
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize().replace("sha256", "SHA-256")
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _cell(text: str) -> str:
+    """Keep a text from breaking out of its table cell or code."""
+    return " ".join(str(text).replace("|", "\\|").replace("`", "'").split()) or "-"

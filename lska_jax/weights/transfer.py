@@ -1,0 +1,335 @@
+"""Carry weights over to another kernel size: ``python -m lska_jax.weights.transfer MODEL_DIR``.
+
+    python -m lska_jax.weights.transfer MODEL_DIR --k 35 --out DIR
+    python -m lska_jax.weights.transfer MODEL_DIR --attention lska --out DIR    # from LKA
+
+A warm start for fine-tuning (``--config.training.finetune_from=DIR``), with a table of how much of
+each kernel survives. Everything but the large kernels stays as it is.
+
+- Another k of the same dilation: outer taps are added as zeros, which changes nothing, or cut off.
+- Another dilation: the new cascade is fitted to the old effective kernel by least squares.
+- LKA to LSKA: each 2-D kernel becomes its best rank-1 approximation.
+
+What survives is 1 - |old - new|^2 / |old|^2 of the effective kernel, and of each kernel where it
+has a counterpart. The last bias takes up what the constant part of the gate would have lost.
+"""
+
+import argparse
+import dataclasses
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from flax import nnx
+
+from lska_jax.nn.van import ATTENTIONS, VAN, VANConfig
+from lska_jax.ops.kernel_spec import KernelSpec, kernel_spec
+from lska_jax.weights.architecture import array_shapes, describe
+from lska_jax.weights.kernel_fit import best_rank_1, effective_kernel, fit_cascade, resize_centred
+from lska_jax.weights.model_folder import check_can_write, read_model_folder, write_model_folder
+from lska_jax.weights.pretrained import arrays_of, build_from_arrays
+
+USAGE_ERROR = 2
+_GATE = re.compile(r"(stages/\d+/blocks/\d+)/attention/gate/depthwise/(\d+)/(kernel|bias)")
+_SEPARATED = {"lka": "lska", "lka_trivial": "lska_trivial"}
+
+
+class KernelSurvival(NamedTuple):
+    """How much of one block's large kernel survives, as fractions of energy.
+
+    Attributes:
+      block: path of the block.
+      steps: of the local and the dilated kernel (of the only one, in a trivial form); None where
+        the kernel was fitted anew.
+      effective: of the whole effective kernel.
+      lowest_channel: of the effective kernel of the channel that keeps least.
+    """
+
+    block: str
+    steps: tuple[float | None, ...]
+    effective: float
+    lowest_channel: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferReport:
+    """How much of each kernel survives a transfer; prints as a table.
+
+    Attributes:
+      kernels: one row a block.
+      overall: fraction of the effective kernels' energy, over all blocks.
+    """
+
+    kernels: tuple[KernelSurvival, ...]
+    overall: float
+
+    def __str__(self) -> str:
+        """Return the table, percentages of energy."""
+        titles = {2: ("local", "dilated"), 1: ("kernel",)}[len(self.kernels[0].steps)]
+        head = ("block", *titles, "effective", "lowest channel")
+        rows = [
+            (
+                row.block,
+                *("fitted" if s is None else _percent(s) for s in row.steps),
+                _percent(row.effective),
+                _percent(row.lowest_channel),
+            )
+            for row in self.kernels
+        ]
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i == 0 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in (head, *rows)
+        ]
+        return "\n".join([*lines, f"Of all kernels' energy {_percent(self.overall)} survives."])
+
+
+class _Cascade(NamedTuple):
+    """A block's large kernel in float64: steps along each axis, or square ones.
+
+    Attributes:
+      kernels: for LSKA (horizontal, vertical) pairs of (n, C) a step; for LKA (n, n, C) a step.
+      dilation: of the second step; 1 where there is none.
+    """
+
+    kernels: tuple[tuple[np.ndarray, ...], ...]
+    dilation: int
+
+    def effective(self) -> tuple[np.ndarray, ...]:
+        """Return the effective kernel: (horizontal, vertical) of (k, C), or one (k, k, C)."""
+        first = self.kernels[0]
+        if len(self.kernels) == 1:
+            return first
+        return tuple(
+            effective_kernel(local, dilated, self.dilation)
+            for local, dilated in zip(first, self.kernels[1], strict=True)
+        )
+
+
+def transfer_kernels(
+    model: VAN,
+    *,
+    k: int | None = None,
+    attention: str | None = None,
+    dilation: int | None = None,
+) -> tuple[VAN, TransferReport]:
+    """Return a model with other large kernels, started from a model's own.
+
+    Args:
+      model: the model to start from; it is left as it was.
+      k: extent of the new kernels; None keeps it.
+      attention: "lska" from "lka", "lska_trivial" from "lka_trivial"; None keeps it.
+      dilation: of the new cascade; None is the reference's for a new k and kept otherwise.
+
+    Returns:
+      The new model in training mode, and what survives.
+
+    Raises:
+      ValueError: an invalid k, or an attention that cannot be reached from the model's.
+    """
+    config = new_config(model.config, k=k, attention=attention, dilation=dilation)
+    arrays, report = transfer_arrays(arrays_of(model), model.config, config)
+    transferred = build_from_arrays(config, arrays, rngs=nnx.Rngs(0))
+    transferred.preprocessing = model.preprocessing
+    return transferred, report
+
+
+def new_config(
+    config: VANConfig, *, k: int | None, attention: str | None, dilation: int | None
+) -> VANConfig:
+    """Return a config with other large kernels; arguments are those of ``transfer_kernels``."""
+    attention = attention or config.attention
+    if attention != config.attention and _SEPARATED.get(config.attention) != attention:
+        reachable = ", ".join(filter(None, (config.attention, _SEPARATED.get(config.attention))))
+        raise ValueError(
+            f"Kernels of {config.attention} cannot become those of {attention}; allowed: "
+            f"{reachable}."
+        )
+    if dilation is None and (k is None or k == config.k):
+        dilation = config.dilation
+    changed = dataclasses.replace(
+        config, attention=attention, k=config.k if k is None else k, dilation=dilation
+    )
+    array_shapes(changed)
+    return changed
+
+
+def transfer_arrays(
+    arrays: Mapping[str, np.ndarray], config: VANConfig, new: VANConfig
+) -> tuple[dict[str, np.ndarray], TransferReport]:
+    """Return a model's arrays with other large kernels, and what survives.
+
+    Args:
+      arrays: parameters and statistics by path, of a model of ``config``.
+      config: the model's.
+      new: from ``new_config``.
+    """
+    gates: dict[str, dict[tuple[int, str], np.ndarray]] = {}
+    result = {}
+    for path, array in arrays.items():
+        match = _GATE.fullmatch(path)
+        if match:
+            gates.setdefault(match[1], {})[int(match[2]), match[3]] = array
+        else:
+            result[path] = array
+    rows, lost, total = [], 0.0, 0.0
+    for block, gate in gates.items():
+        old = _read_cascade(gate, config)
+        transferred, steps = _transfer(old, config, new)
+        energy, error = _energy_and_error(old.effective(), transferred.effective())
+        kept = 1 - error / np.maximum(energy, 1e-300)
+        whole = 1 - error.sum() / max(energy.sum(), 1e-300)
+        rows.append(KernelSurvival(block, steps, float(whole), float(kept.min())))
+        lost, total = lost + error.sum(), total + energy.sum()
+        for (step, leaf), array in _write_cascade(transferred, gate, new).items():
+            path = f"{block}/attention/gate/depthwise/{step}/{leaf}"
+            result[path] = array.astype(np.float32)
+    overall = float(1 - lost / max(total, 1e-300))
+    return {p: result[p] for p in array_shapes(new)}, TransferReport(tuple(rows), overall)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; a mistake ends in one readable message."""
+    parser = argparse.ArgumentParser("python -m lska_jax.weights.transfer", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("model_dir", help="a model folder")
+    parser.add_argument("--out", required=True, help="model folder to write")
+    parser.add_argument("--k", type=int, help="extent of the new kernels; default: as it is")
+    parser.add_argument("--attention", choices=tuple(ATTENTIONS), help="default: as it is")
+    parser.add_argument("--dilation", type=int, help="default: the reference's for k")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model folder")
+    arguments = parser.parse_args(argv)
+    try:
+        check_can_write(arguments.out, overwrite=arguments.overwrite)
+        facts, arrays = read_model_folder(arguments.model_dir)
+        config = new_config(
+            facts.config,
+            k=arguments.k,
+            attention=arguments.attention,
+            dilation=arguments.dilation,
+        )
+        arrays, report = transfer_arrays(arrays, facts.config, config)
+        origin = f"{describe(facts.config)}; {_percent(report.overall)} of the energy survives"
+        transferred = dataclasses.replace(
+            facts, config=config, source={**facts.source, "kernels_transferred_from": origin}
+        )
+        write_model_folder(arguments.out, transferred, arrays, overwrite=arguments.overwrite)
+    except (ValueError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    print(report)
+    print(f"Wrote {arguments.out}: {describe(config)}. It is a start for fine-tuning:")
+    print(f"  python train.py --config ... --config.training.finetune_from={arguments.out}")
+    return 0
+
+
+def _is_separable(config: VANConfig) -> bool:
+    return config.attention.startswith("lska")
+
+
+def _spec(config: VANConfig) -> KernelSpec | None:
+    if config.attention.endswith("_trivial"):
+        return None
+    return kernel_spec(config.k, dilation=config.dilation)
+
+
+def _read_cascade(gate: Mapping[tuple[int, str], np.ndarray], config: VANConfig) -> _Cascade:
+    count = len(gate) // 2
+    kernels = [np.asarray(gate[step, "kernel"], np.float64)[:, :, 0] for step in range(count)]
+    spec = _spec(config)
+    dilation = spec.dilation if spec else 1
+    if _is_separable(config):
+        pairs = [(kernels[i][0], kernels[i + 1][:, 0]) for i in range(0, count, 2)]
+        return _Cascade(tuple(pairs), dilation)
+    return _Cascade(tuple((kernel,) for kernel in kernels), dilation)
+
+
+def _write_cascade(
+    cascade: _Cascade, gate: Mapping[tuple[int, str], np.ndarray], new: VANConfig
+) -> dict[tuple[int, str], np.ndarray]:
+    """Return the arrays of a gate; biases are the old ones, the last corrected."""
+    old_steps = [
+        (gate[step, "kernel"].astype(np.float64), gate[step, "bias"].astype(np.float64))
+        for step in range(len(gate) // 2)
+    ]
+    kernels = []
+    for step in cascade.kernels:
+        if _is_separable(new):
+            kernels += [step[0][None, :, None], step[1][:, None, None]]
+        else:
+            kernels.append(step[0][:, :, None])
+    biases = [bias for _, bias in old_steps]
+    if len(kernels) == 2 * len(biases):
+        # A 2-D kernel's bias belongs behind both of its 1-D kernels.
+        biases = [b for bias in biases for b in (np.zeros_like(bias), bias)]
+    new_steps = list(zip(kernels, biases, strict=True))
+    biases[-1] = biases[-1] + _constant(old_steps) - _constant(new_steps)
+    written = {(i, "kernel"): kernel for i, kernel in enumerate(kernels)}
+    return written | {(i, "bias"): bias for i, bias in enumerate(biases)}
+
+
+def _constant(steps: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Return what the steps make of a zero image, away from its border: (C,)."""
+    value = np.zeros(steps[0][1].shape)
+    for kernel, bias in steps:
+        value = value * kernel.sum(axis=(0, 1, 2)) + bias
+    return value
+
+
+def _transfer(
+    old: _Cascade, config: VANConfig, new: VANConfig
+) -> tuple[_Cascade, tuple[float | None, ...]]:
+    steps: list[float | None] = [1.0] * len(old.kernels)
+    cascade = old
+    if _is_separable(new) and not _is_separable(config):
+        separated = [best_rank_1(kernel) for (kernel,) in old.kernels]
+        products = [v[:, None] * h[None] for v, h in separated]
+        for i, ((kernel,), product) in enumerate(zip(old.kernels, products, strict=True)):
+            steps[i] = _kept(np.square(kernel).sum(), np.square(kernel - product).sum())
+        cascade = _Cascade(tuple((h, v) for v, h in separated), old.dilation)
+    spec, old_spec = _spec(new), _spec(config)
+    if spec is None or old_spec is None or spec.dilation == old_spec.dilation:
+        size = spec.dilated_size if spec else new.k
+        resized = tuple(resize_centred(kernel, size) for kernel in cascade.kernels[-1])
+        energy, error = _energy_and_error(cascade.kernels[-1], resized)
+        steps[-1] = (steps[-1] or 0) * _kept(energy.sum(), error.sum())
+        return _Cascade((*cascade.kernels[:-1], resized), cascade.dilation), tuple(steps)
+    fitted = [fit_cascade(kernel, spec) for kernel in cascade.effective()]
+    local, dilated = zip(*fitted, strict=True)
+    return _Cascade((local, dilated), spec.dilation), (None,) * len(steps)
+
+
+def _energy_and_error(
+    old: tuple[np.ndarray, ...], new: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return |old|^2 and |old - new|^2 of each channel's 2-D kernel, (C,) each.
+
+    A kernel is one (n, n, C), or a pair of (n, C) whose product it is; the sizes may differ.
+    """
+    size = max(kernel.shape[0] for kernel in (*old, *new))
+
+    def square(kernel: tuple[np.ndarray, ...]) -> np.ndarray:
+        padded = [resize_centred(part, size) for part in kernel]
+        return padded[0] if len(padded) == 1 else padded[1][:, None] * padded[0][None]
+
+    before = square(old)
+    return np.square(before).sum((0, 1)), np.square(before - square(new)).sum((0, 1))
+
+
+def _kept(energy: float, error: float) -> float:
+    return float(1 - error / energy) if energy else 1.0
+
+
+def _percent(fraction: float) -> str:
+    # Never rounded up to a whole that it is not.
+    shown = f"{100 * fraction:.1f}"
+    return f"{'99.9+' if shown == '100.0' and fraction < 1 - 1e-9 else shown} %"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""A small VAN, its golden-style state_dict, and files of it, for the tests of this folder."""
+
+import re
+from pathlib import Path
+
+import golden_weights
+import numpy as np
+
+from lska_jax import VAN, create_model
+from lska_jax.weights import make_state_dict
+from lska_jax.weights.safetensors_file import save_safetensors
+
+CLASSES = 6
+SMALL = {"dims": (4, 6), "depths": (1, 2), "ffn_ratios": (2, 2), "num_classes": CLASSES}
+
+
+def small_model(attention: str = "lska", **config) -> VAN:
+    return create_model(f"van_{attention}_tiny", **{**SMALL, **config})
+
+
+def small_state_dict(attention: str = "lska", **config) -> dict[str, np.ndarray]:
+    """Return reference names with values that belong to their names, all different."""
+    named = make_state_dict(small_model(attention, **config))
+    return {
+        name: np.asarray(golden_weights.weight(name, array.shape), array.dtype)
+        for name, array in named.items()
+    }
+
+
+def write_safetensors(path: Path, state_dict: dict[str, np.ndarray]) -> Path:
+    save_safetensors(path, state_dict, metadata={"format": "pt"})
+    return path
+
+
+def detection_name(name: str) -> str:
+    """Return a reference name as the detection copies have it, written out from the facts."""
+    name = re.sub(r"^(patch_embed\d+)\.proj\.", r"\1.projection.", name)
+    name = re.sub(r"^block(\d+)\.", r"blocks\1.", name)
+    for ours, theirs in (
+        ("conv0h", "DW_conv_h"),
+        ("conv0v", "DW_conv_v"),
+        ("conv_spatial_h", "DW_D_conv_h"),
+        ("conv_spatial_v", "DW_D_conv_v"),
+        ("mlp.dwconv.dwconv", "mlp.dwconv"),
+    ):
+        name = name.replace(ours, theirs)
+    return name
