@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lska_jax._huge_pages import restart_with_huge_pages
+from lska_jax.nn.fold import fold_batch_norm
 
 NAME = "model"
 OURS, FOLDED, ALL_LAX = "JAX", "JAX folded", "JAX all-lax"
@@ -129,9 +130,7 @@ def _contenders(case: Case, *, use_torch: bool, is_quick: bool) -> dict[tuple[in
         if k in case.all_lax:
             forms[ALL_LAX] = build(implementation="xla")
         if case.mode == "inference":
-            folded = _fold(build())
-            if folded is not None:
-                forms[FOLDED] = folded
+            forms[FOLDED] = fold_batch_norm(build())
             for name, model in forms.items():
                 found[k, name] = networks.jax_inference(model, images)
             calls = networks.torch_inference(forms[OURS], images) if use_torch else {}
@@ -141,14 +140,6 @@ def _contenders(case: Case, *, use_torch: bool, is_quick: bool) -> dict[tuple[in
             calls = networks.torch_train_step(forms[OURS], images, labels) if use_torch else {}
         found |= {(k, name): call for name, call in calls.items()}
     return found
-
-
-def _fold(model: Any) -> Any:
-    try:
-        from lska_jax.nn.fold import fold_batch_norm
-    except ImportError:
-        return None
-    return fold_batch_norm(model)
 
 
 def _check_agreement(contenders: dict[tuple[int, str], Any], *, mode: str) -> None:

@@ -5,9 +5,14 @@
 Times every formulation of every part (forward, gradient of the images, gradient of the kernel) at
 the sites of the models and around them, on this machine's backend, and replaces that backend's rows
 of ``lska_jax/ops/formulations.json``; other backends' rows stay. On a TPU or GPU run it there.
+
+    python -m benchmarks.tune --compiled docs/tpu_bytes.json
+
+takes the TPU's rows from the bytes that ``python -m benchmarks.tpu_bytes`` counted, without a TPU.
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +25,7 @@ from benchmarks.progress import Progress
 from benchmarks.results import describe_conditions
 from lska_jax._huge_pages import restart_with_huge_pages
 from lska_jax.ops.depthwise import formulation_module
+from lska_jax.ops.kernel_spec import kernel_spec
 from lska_jax.ops.formulations import NAMES, TABLE_PATH, Formulations, Site
 from lska_jax.ops.platform import target_platform
 
@@ -98,8 +104,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser("python -m benchmarks.tune", description=__doc__)
     parser.add_argument("--out", type=Path, default=TABLE_PATH, help="the table to update")
-    parser.add_argument("--only", type=int, help="measure this many sites only, to see that it runs")
+    parser.add_argument(
+        "--only", type=int, help="measure this many sites only, to see that it runs"
+    )
+    parser.add_argument("--compiled", type=Path, help="take the TPU's rows from this file")
     options = parser.parse_args(arguments)
+    if options.compiled:
+        _update(options.out, "tpu", compiled_part(json.loads(options.compiled.read_text())))
+        return
     conditions = describe_conditions()
     print("\n".join(f"{name:<14} {value}" for name, value in conditions.items()))
     print("Expected to take 5 to 8 minutes on two cores.", flush=True)
@@ -112,10 +124,48 @@ def main(arguments: list[str] | None = None) -> None:
         progress.end()
         rows.append({**site._asdict(), "formulations": formulations, "milliseconds": milliseconds})
     progress.close()
-    table = json.loads(options.out.read_text()) if options.out.exists() else {}
-    table[target_platform()] = {"source": _source(conditions), "rows": rows}
-    options.out.write_text(_as_json(table))
-    print(f"Wrote {options.out}.")
+    _update(options.out, target_platform(), {"source": _source(conditions), "rows": rows})
+
+
+def compiled_part(counted: dict[str, Any]) -> dict[str, Any]:
+    """Return the TPU's part of the table: at each site the formulation that moves the least.
+
+    Args:
+      counted: what ``benchmarks.tpu_bytes`` wrote.
+    """
+    conditions = counted["conditions"]
+    spec = kernel_spec(conditions["k"])
+    local, dilated, d = spec.local_size, spec.dilated_size, spec.dilation
+    steps = [((1, local), 1), ((local, 1), 1), ((1, dilated), d), ((dilated, 1), d)]
+    rows = []
+    for stage in itertools.chain.from_iterable(counted["cascade"].values()):
+        _, height, width, channels = stage["shape"]
+        forward, both = (_least_bytes(stage, mode) for mode in ("forward", "forward_backward"))
+        rows += [
+            {
+                **Site(size, dilation, (height, width), channels)._asdict(),
+                "formulations": Formulations(forward, both, both),
+            }
+            for size, dilation in steps
+        ]
+    source = (
+        f"Compiled only, never run: least bytes of the cascade by python -m benchmarks.tpu_bytes for "
+        f"{conditions['topology']}, batch {conditions['batch_per_chip']} a chip, "
+        f"{conditions['dtype']}, jax {conditions['jax']}, libtpu {conditions['libtpu']}."
+    )
+    return {"source": source, "rows": rows}
+
+
+def _least_bytes(stage: dict[str, Any], mode: str) -> str:
+    found = {name: stage[f"{name} {mode}"] for name in NAMES if f"{name} {mode}" in stage}
+    return min(found, key=lambda name: found[name]["bytes_accessed_mb"])
+
+
+def _update(path: Path, platform: str, part: dict[str, Any]) -> None:
+    table = json.loads(path.read_text()) if path.exists() else {}
+    table[platform] = part
+    path.write_text(_as_json(table))
+    print(f"Wrote {path}.")
 
 
 def _is_left_out(name: str, site: Site) -> bool:

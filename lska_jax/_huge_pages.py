@@ -19,7 +19,7 @@ HUGE_PAGES = (
 
 
 def restart_with_huge_pages() -> None:
-    """Start this program again, once, with large allocations on huge pages that are kept when freed.
+    """Start this program again, once, with large allocations on huge pages, kept when freed.
 
     For the main module of a program only, before anything is computed. Set GLIBC_TUNABLES yourself,
     to anything, to keep it as it is.

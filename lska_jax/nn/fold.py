@@ -20,8 +20,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from lska_jax.nn.layers import BatchNorm, LayerNorm, PatchEmbedding, gelu
+from lska_jax.nn.layers import BatchNorm, LayerNorm, PatchEmbedding
 from lska_jax.nn.van import VAN, Block, Stage
+from lska_jax.ops import gelu
 
 
 class FoldedBlock(nnx.Module):
@@ -37,11 +38,10 @@ class FoldedBlock(nnx.Module):
         _fold_into_input(self.proj_in, scale, shift)
         _fold_into_output(self.proj_out, layer_scale, layer_scale * shift)
         self.shortcut = nnx.Param(jnp.asarray(1 + layer_scale * scale, jnp.float32))
-        self.expand = block.ffn.expand
-        self.depthwise = block.ffn.depthwise
-        self.project = block.ffn.project
-        _fold_into_input(self.expand, *_affine(block.norm_2))
-        _fold_into_output(self.project, _array(block.scale_2.scale), np.zeros(()))
+        self.ffn = block.ffn
+        self.ffn.dropout = nnx.data(None)
+        _fold_into_input(self.ffn.expand, *_affine(block.norm_2))
+        _fold_into_output(self.ffn.project, _array(block.scale_2.scale), np.zeros(()))
         self.dtype = dtype
 
     def __call__(
@@ -51,7 +51,7 @@ class FoldedBlock(nnx.Module):
         branch = self.proj_out(self.gate(gelu(self.proj_in(x))))
         # Float32: rounded to bfloat16 the factor would lose the part that differs from 1.
         x = (x * self.shortcut[...] + branch).astype(self.dtype)
-        return x + self.project(gelu(self.depthwise(self.expand(x))))
+        return x + self.ffn(x)
 
 
 class FoldedStage(nnx.Module):

@@ -42,6 +42,8 @@ class Pointwise(nnx.Linear):
       rngs: source of the initial parameters.
     """
 
+    bias: nnx.Param[Array]
+
     def __init__(
         self,
         in_channels: int,
@@ -111,6 +113,9 @@ class BatchNorm(nnx.BatchNorm):
     Under one jit over a sharded batch the mean is over all devices: synchronised by construction,
     where the reference averages each GPU's statistics once an epoch.
     """
+
+    scale: nnx.Param[Array]
+    bias: nnx.Param[Array]
 
     def __init__(self, channels: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         # nnx.BatchNorm rounds its running statistics to a bfloat16 ``dtype``; so it stays float32.
@@ -240,7 +245,7 @@ class ConvFFN(nnx.Module):
             hidden_channels, (3, 3), dtype=dtype, implementation=implementation, rngs=rngs
         )
         self.project = Pointwise(hidden_channels, channels, dtype=dtype, rngs=rngs)
-        self.dropout = nnx.Dropout(drop_rate, rngs=rngs if drop_rate > 0 else None)
+        self.dropout = nnx.data(nnx.Dropout(drop_rate, rngs=rngs) if drop_rate > 0 else None)
         self.dtype = dtype
 
     def __call__(
@@ -262,15 +267,17 @@ class ConvFFN(nnx.Module):
                 (self.project.kernel[...], self.project.bias[...]),
                 scale=None if scale is None else scale.scale[...],
             )
-        x = gelu(self.depthwise(self.expand(x)))
-        x = self.dropout(x, rngs=rngs)
-        out = self.dropout(self.project(x), rngs=rngs)
+        x = self._drop(gelu(self.depthwise(self.expand(x))), rngs)
+        out = self._drop(self.project(x), rngs)
         return out if scale is None else scale(out)
+
+    def _drop(self, x: Array, rngs: nnx.Rngs | None) -> Array:
+        return x if self.dropout is None else self.dropout(x, rngs=rngs)
 
     def _is_fused(self, shape: tuple[int, ...]) -> bool:
         hidden = self.expand.out_features
         return (
             takes_pallas(self.depthwise.implementation)
-            and self.dropout.rate == 0
+            and self.dropout is None
             and ffn_fits(shape, self.dtype, hidden=hidden)
         )

@@ -111,6 +111,7 @@ class Attention(nnx.Module):
             **dilation,
         )
         self.proj_out = Pointwise(channels, channels, dtype=config.dtype, rngs=rngs)
+        self.dtype = config.dtype
 
     def __call__(
         self,
@@ -122,7 +123,7 @@ class Attention(nnx.Module):
 
         The shortcut is of the normalised.
         """
-        steps, dtype = list(self.gate.depthwise), self.proj_in.dtype
+        steps, dtype = list(self.gate.depthwise), self.dtype
         is_fused = takes_pallas(self.gate.implementation)
         taps = max(step.kernel.shape[0] * step.kernel.shape[1] for step in steps)
         if is_fused and attention_fits(x.shape, dtype, steps=len(steps), taps=taps):

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import jax
-import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -81,7 +80,7 @@ def implementations() -> tuple[str, ...]:
 
 
 def formulation_module(name: str) -> ModuleType:
-    """Return the module with ``convolve`` and ``weight_gradient`` of one of ``implementations()``."""
+    """Return the module, ``convolve`` and ``weight_gradient``, of one of ``implementations()``."""
     return _MODULES[name]
 
 

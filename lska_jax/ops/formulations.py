@@ -1,7 +1,7 @@
 """Which formulation ``depthwise_conv`` takes where: names, and the table behind "auto".
 
-The table, ``formulations.json``, is made by ``python -m benchmarks.tune``. Each platform's part says
-where its rows come from: measured on which machine, compiled only, or neither.
+The table, ``formulations.json``, is made by ``python -m benchmarks.tune``. Each platform's part
+says where its rows come from: measured on which machine, compiled only, or neither.
 """
 
 import functools
@@ -84,9 +84,7 @@ def _table() -> Mapping[str, Sequence[tuple[Site, Formulations]]]:
 
 
 def _row(row: Mapping[str, Any]) -> tuple[Site, Formulations]:
-    site = Site(
-        tuple(row["kernel_size"]), row["dilation"], tuple(row["map_size"]), row["channels"]
-    )
+    site = Site(tuple(row["kernel_size"]), row["dilation"], tuple(row["map_size"]), row["channels"])
     return site, parse(row["formulations"])
 
 

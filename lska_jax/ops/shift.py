@@ -33,9 +33,7 @@ def convolve(images: Array, kernel: Array, dilation: int) -> Array:
     padded = jnp.pad(images, padding)
     weights = kernel.astype(jnp.float32)
     _, height, width, _ = images.shape
-    terms = (
-        _window(padded, tap, height, width) * weights[tap.row, tap.column, 0] for tap in taps
-    )
+    terms = (_window(padded, tap, height, width) * weights[tap.row, tap.column, 0] for tap in taps)
     return functools.reduce(operator.add, terms).astype(images.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Depth-wise convolution as ``lax.conv_general_dilated``: the reference, and XLA's own gradients."""
+"""Depth-wise convolution as ``lax.conv_general_dilated``: the reference."""
 
 import jax
 from jax import lax

@@ -21,9 +21,9 @@ def exact(points):
 
 
 def test_value_and_derivative_equal_the_definition():
-    value, derivative = jax.jit(
-        lambda x: (gelu(x), jax.vjp(gelu, x)[1](jnp.ones_like(x))[0])
-    )(POINTS)
+    value, derivative = jax.jit(lambda x: (gelu(x), jax.vjp(gelu, x)[1](jnp.ones_like(x))[0]))(
+        POINTS
+    )
     for ours, wanted in zip((value, derivative), exact(POINTS), strict=True):
         # Two units in the last place of x, or of 1 near zero: erf's own rounding times x.
         bound = 2 * 2.0**-23 * np.maximum(np.abs(POINTS), 1.0)

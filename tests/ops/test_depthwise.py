@@ -267,16 +267,18 @@ def test_a_dilation_below_one_is_refused():
         depthwise_conv(jnp.zeros((1, 5, 5, 3)), jnp.zeros((3, 3, 1, 3)), dilation=0)
 
 
+def _note(used, what, original, *arguments):
+    used.append(what)
+    return original(*arguments)
+
+
 def test_each_part_takes_the_formulation_that_is_named_for_it(monkeypatch):
     used = []
     for name in implementations():
         module = formulation_module(name)
         for part in ("convolve", "weight_gradient"):
 
-            def spy(*arguments, name=name, part=part, original=getattr(module, part)):
-                used.append((name, part))
-                return original(*arguments)
-
+            spy = functools.partial(_note, used, (name, part), getattr(module, part))
             monkeypatch.setattr(module, part, spy)
     case = CASES["square dilated"]
     names = ("toeplitz", "shift", "xla")

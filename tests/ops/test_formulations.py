@@ -33,8 +33,8 @@ def test_every_platform_says_where_its_rows_come_from():
     assert set(TABLE) == {"cpu", "gpu", "tpu"}
     assert all(part["source"] and part["rows"] for part in TABLE.values())
     assert TABLE["cpu"]["source"].startswith("Measured by python -m benchmarks.tune")
-    assert "compiled only" in TABLE["tpu"]["source"]
-    assert "not measured" in TABLE["gpu"]["source"]
+    assert "Compiled only, never run" in TABLE["tpu"]["source"]
+    assert "Not measured" in TABLE["gpu"]["source"]
 
 
 @pytest.mark.parametrize("platform_name", sorted(TABLE))
