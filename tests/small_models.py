@@ -6,9 +6,10 @@ from pathlib import Path
 import golden_weights
 import numpy as np
 
-from lska_jax import VAN, create_model
-from lska_jax.weights import make_state_dict
+from lska_jax import VAN, VANConfig, create_model
+from lska_jax.weights.architecture import array_shapes
 from lska_jax.weights.safetensors_file import save_safetensors
+from lska_jax.weights.state_dict import name_arrays
 
 CLASSES = 6
 SMALL = {"dims": (4, 6), "depths": (1, 2), "ffn_ratios": (2, 2), "num_classes": CLASSES}
@@ -20,10 +21,12 @@ def small_model(attention: str = "lska", **config) -> VAN:
 
 def small_state_dict(attention: str = "lska", **config) -> dict[str, np.ndarray]:
     """Return reference names with values that belong to their names, all different."""
-    named = make_state_dict(small_model(attention, **config))
+    van = VANConfig(attention=attention, **{**SMALL, **config})
+    # Named without building a model: dozens of tests begin here.
+    zeros = {path: np.zeros(shape, np.float32) for path, shape in array_shapes(van).items()}
     return {
         name: np.asarray(golden_weights.weight(name, array.shape), array.dtype)
-        for name, array in named.items()
+        for name, array in name_arrays(van, zeros).items()
     }
 
 

@@ -65,8 +65,8 @@ def export_onnx(model: VAN, *, image_size: int | None = None) -> bytes:
         difference = np.abs(found - expected).max() / np.abs(expected).max()
         if not difference < _TOLERANCE:
             raise ValueError(
-                f"onnxruntime's outputs differ from the model's by {difference:.1e} of the "
-                "largest; nothing was written. Please report the versions of jax, jax2onnx, onnxruntime."
+                f"onnxruntime's outputs are off by {difference:.1e} of the largest; "
+                "nothing was written. Please report the versions of jax, jax2onnx, onnxruntime."
             )
     return data
 

@@ -127,7 +127,11 @@ def import_checkpoint(
         config = dataclasses.replace(
             _choose_config(inferred, path, model=model, k=k, dilation=dilation),
             stem_stride=stem_stride,
-            layer_norm_epsilon=layer_norm_epsilon or _usual_epsilon(inferred.naming),
+            layer_norm_epsilon=(
+                _usual_epsilon(inferred.naming)
+                if layer_norm_epsilon is None
+                else layer_norm_epsilon
+            ),
         )
         bar.total = len(array_shapes(config))
         arrays = convert(
@@ -204,6 +208,8 @@ def _progress(path: Path) -> Any:
     return tqdm(
         desc=f"importing {path.name}",
         unit=" arrays",
+        # No rate and no estimate: opening the file is no array, and takes longest.
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit}",
         delay=_SECONDS_BEFORE_PROGRESS,
         leave=False,
     )

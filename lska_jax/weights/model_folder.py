@@ -271,8 +271,9 @@ def _read_config(folder: Path, root: Path | None) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: {error}.") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(
-            f"{path} is not a config of this package. If it is Hugging Face's VAN, import its "
-            "weights first: python -m lska_jax.weights.import_torch FOLDER/model.safetensors."
+            f"{path} is not a model folder's config. If it is Hugging Face's VAN, import its "
+            "weights first: python -m lska_jax.weights.import_torch FOLDER/model.safetensors. If "
+            "it is a training run's, publish the run: python -m lska_jax.training.publish."
         )
     if record.get("format_version") != FORMAT_VERSION:
         raise ValueError(

@@ -5,6 +5,7 @@ import contextlib
 import re
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -85,6 +86,10 @@ def _check_archive(path: Path) -> None:
                     raise ValueError(
                         f"{path} holds a file whose path leaves the archive: {member.filename!r}"
                     )
+            names = [member.filename for member in archive.infolist()]
+            twice = sorted(name for name, count in Counter(names).items() if count > 1)
+            if twice:
+                raise ValueError(f"{path} holds these twice: {', '.join(twice)}")
             # All zero: written with torch.serialization.set_crc32_options(False).
             has_checksums = any(member.CRC for member in archive.infolist())
             broken = archive.testzip() if has_checksums else None

@@ -277,7 +277,6 @@ def test_each_part_takes_the_formulation_that_is_named_for_it(monkeypatch):
     for name in implementations():
         module = formulation_module(name)
         for part in ("convolve", "weight_gradient"):
-
             spy = functools.partial(_note, used, (name, part), getattr(module, part))
             monkeypatch.setattr(module, part, spy)
     case = CASES["square dilated"]

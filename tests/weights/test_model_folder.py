@@ -82,7 +82,7 @@ def test_a_link_that_leaves_the_folder_is_refused(folder, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r.update(format="other"), "not a config of this package"),
+        (lambda r: r.update(format="other"), "not a model folder's config"),
         (lambda r: r.update(format_version=9), "format version 9; this version"),
         (lambda r: r.pop("architecture"), "has no 'architecture'"),
         (lambda r: r["architecture"].pop("dims"), "has no 'dims'"),

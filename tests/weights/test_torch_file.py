@@ -156,6 +156,14 @@ def test_a_path_that_leaves_the_archive_is_refused(path, out):
         import_checkpoint(path, out)
 
 
+def test_an_archive_with_a_member_twice_is_refused(path, out):
+    torch.save(tensors(), path)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr(archive.namelist()[0], b"x")
+    with pytest.raises(ValueError, match=r"holds these twice: a\.pth/data.pkl"):
+        import_checkpoint(path, out)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
