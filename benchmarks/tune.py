@@ -25,8 +25,8 @@ from benchmarks.progress import Progress
 from benchmarks.results import describe_conditions
 from lska_jax._huge_pages import restart_with_huge_pages
 from lska_jax.ops.depthwise import formulation_module
-from lska_jax.ops.kernel_spec import kernel_spec
 from lska_jax.ops.formulations import NAMES, TABLE_PATH, Formulations, Site
+from lska_jax.ops.kernel_spec import kernel_spec
 from lska_jax.ops.platform import target_platform
 
 BATCH = 8
@@ -149,8 +149,8 @@ def compiled_part(counted: dict[str, Any]) -> dict[str, Any]:
             for size, dilation in steps
         ]
     source = (
-        f"Compiled only, never run: least bytes of the cascade by python -m benchmarks.tpu_bytes for "
-        f"{conditions['topology']}, batch {conditions['batch_per_chip']} a chip, "
+        f"Compiled only, never run: least bytes of the cascade, by python -m benchmarks.tpu_bytes "
+        f"for {conditions['topology']}, batch {conditions['batch_per_chip']} a chip, "
         f"{conditions['dtype']}, jax {conditions['jax']}, libtpu {conditions['libtpu']}."
     )
     return {"source": source, "rows": rows}
@@ -180,7 +180,8 @@ def _source(conditions: dict[str, Any]) -> str:
     return (
         f"Measured by python -m benchmarks.tune on {conditions['date'][:10]}: "
         f"{conditions['processor']}, {conditions['cores']} cores, backend "
-        f"{conditions['backend']}, jax {versions['jax']}, float32, batch {BATCH}; medians in ms."
+        f"{conditions['backend']}, jax {versions['jax']}, float32, batch {BATCH}, "
+        f"load {conditions['load_at_start'][0]} at its start; medians in ms."
     )
 
 
