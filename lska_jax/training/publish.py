@@ -63,7 +63,9 @@ def publish(
     arrays, is_averaged = _arrays(loaded, use_ema)
     config, prepared = _model_config(settings["model"]), _preprocessing(settings)
     names = _class_names(settings, report) if class_names is None else tuple(class_names) or None
-    evaluation = loaded.metadata.get("evaluation") or {}
+    # Evaluation takes the average where there is one: of the other weights nothing was measured.
+    is_evaluated = is_averaged or not loaded.tree.get("ema")
+    evaluation = (loaded.metadata.get("evaluation") or {}) if is_evaluated else {}
     facts = ModelFacts(
         config=config,
         preprocessing=prepared.for_channels(config.in_channels),
@@ -71,10 +73,9 @@ def publish(
         license=license,
         source={
             "trained_with": "lska_jax",
-            "data": settings["data"]["source"],
+            "data": _public_name(settings["data"]["source"]),
             "step": loaded.step,
             "weights": "averaged (EMA)" if is_averaged else "as trained",
-            # Measured during the run, on the weights that its evaluation takes.
             **{name: value for name, value in evaluation.items() if value is not None},
         },
     )
@@ -145,6 +146,12 @@ def _preprocessing(settings: dict[str, Any]) -> Preprocessing:
         crop_pct=data["crop_pct"],
         interpolation=data["interpolation"],
     )
+
+
+def _public_name(source: str) -> str:
+    """Return a source without the folders that it lies in, which are nobody else's business."""
+    kind, colon, place = source.partition(":")
+    return f"{kind}:{Path(place).name}" if kind == "folder" and colon else source
 
 
 def _class_names(settings: dict[str, Any], report: Callable[[str], None]) -> tuple[str, ...] | None:

@@ -72,6 +72,11 @@ def test_step_and_averages_can_be_chosen(run, trained, tmp_path, arguments, fact
     assert "create_model(pretrained=" in capsys.readouterr().out
 
 
+def test_a_score_is_published_only_with_the_weights_it_was_measured_on(run, tmp_path):
+    facts = publish(run, tmp_path / "out", use_ema=False, report=lambda line: None)
+    assert facts.source["weights"] == "as trained" and "eval/top1" not in facts.source
+
+
 def test_a_published_model_computes_what_the_run_computed(run, tmp_path):
     publish(run, tmp_path / "out", use_ema=False, report=lambda line: None)
     loaded, trained = create_model(pretrained=tmp_path / "out"), building.build_model(config_of())
