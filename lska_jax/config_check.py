@@ -14,7 +14,7 @@ from lska_jax.ops.kernel_spec import check_odd_kernel, kernel_spec
 
 METRIC_WRITERS = ("jsonl", "tensorboard", "wandb", "mlflow")
 # Written out so that checking a config does not import jax; tests compare both with their modules.
-IMPLEMENTATIONS = ("auto", "xla", "shift")
+IMPLEMENTATIONS = ("auto", "xla", "shift", "toeplitz", "pallas")
 
 # Search for the nearest valid k stays instant below it; no image is as large.
 _LARGEST_K = 9999

@@ -93,8 +93,9 @@ def _convolve(static: _Static, images: Array, chain: _Chain) -> Array:
     dilations, implementation = static
     kernels, biases = chain
     taps = max(kernel.shape[0] * kernel.shape[1] for kernel in kernels)
-    is_held = fits(images.shape, images.dtype, steps=len(kernels), taps=taps)
-    if is_held and takes_pallas(implementation):
+    if takes_pallas(implementation) and fits(
+        images.shape, images.dtype, steps=len(kernels), taps=taps
+    ):
         return depthwise_chain(images, kernels, biases, dilations=dilations)
     for kernel, bias, dilation in zip(kernels, biases, dilations, strict=True):
         images = depthwise_conv(
