@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import cost_against_k, cost_tables, huge_pages, model, ops
+from benchmarks import cost_against_k, cost_tables, huge_pages, model, ops, tpu_tables
 from benchmarks.results import DEFAULT_FOLDER, NOT_YET_RUN, VARIABLE, WAIT_POLICY, read_result
 
 DOCUMENT = Path("docs/performance.md")
@@ -50,13 +50,20 @@ def filled(text: str, folder: Path) -> str:
     return _BLOCK.sub(replace, text)
 
 
-_NAMES = (ops.NAME, model.NAME, cost_against_k.NAME, cost_against_k.TPU_NAME, huge_pages.NAME)
+_MEASURED = (
+    ops.NAME,
+    model.NAME,
+    cost_against_k.NAME,
+    cost_against_k.TPU_NAME,
+    huge_pages.NAME,
+)
+_NAMES = (*_MEASURED, tpu_tables.NAME)
 
 
 def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
     """Return {benchmark: {name of the table: Markdown}} of what was run."""
     found = {}
-    for name in _NAMES:
+    for name in _MEASURED:
         result = read_result(folder, name)
         if result is None:
             continue
@@ -70,7 +77,8 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
     if cost_against_k.NAME in found:
         rows = cost_tables.read(folder, is_quick=False)
         found[cost_against_k.NAME] |= cost_tables.tables(*rows)
-    return found
+    compiled = tpu_tables.tables(folder)
+    return {**found, tpu_tables.NAME: compiled} if compiled else found
 
 
 def _conditions(conditions: dict) -> str:

@@ -1,7 +1,7 @@
 """What the cascade and a whole train step move and keep on a TPU, by formulation.
 
-    python -m benchmarks.tpu_bytes --out docs            # everything, 20 to 40 minutes
-    python -m benchmarks.tpu_bytes --only cascade        # minutes
+    python -m benchmarks.tpu_bytes                   # everything, 20 to 40 minutes
+    python -m benchmarks.tpu_bytes --only cascade    # minutes
     python -m benchmarks.tpu_bytes --only step --step xla,pallas
 
 Everything is compiled for TPU v5e by libtpu (pip install "jax[tpu]") and never run: the figures are
@@ -27,6 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks.results import DEFAULT_FOLDER
 from lska_jax.analysis import hlo
 from lska_jax.analysis.tpu_compile import compile_for_tpu, compiled_cost
 from lska_jax.config import imagenet_config
@@ -64,14 +65,14 @@ PARTS: dict[str, tuple[Any, str]] = {
 def main() -> None:
     """Compile, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="folder of tpu_bytes.json and tpu_bytes.png")
+    parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, help="folder of the files")
     parser.add_argument("--only", choices=("cascade", "step"))
     parser.add_argument("--step", default=",".join(FORMULATIONS), help="formulations of the step")
     parser.add_argument("--models", default="base,tiny", help="whose stages the cascade takes")
     parser.add_argument("--depths", default="", help="blocks of each stage, to compile faster")
     arguments = parser.parse_args()
-    path = arguments.out / "tpu_bytes.json" if arguments.out else None
-    report = json.loads(path.read_text()) if path and path.exists() else {}
+    path = arguments.out / "tpu_bytes.json"
+    report = json.loads(path.read_text()) if path.exists() else {}
     report["conditions"] = {
         "topology": TOPOLOGY,
         "batch_per_chip": BATCH,
@@ -231,9 +232,7 @@ def _part_of(operation: hlo.Operation) -> str:
     return "rest of the model" if "part_model" in operation.scope else "outside the model"
 
 
-def _write(report: dict[str, Any], path: Path | None) -> None:
-    if path is None:
-        return
+def _write(report: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
     _draw(report, path.with_suffix(".png"))

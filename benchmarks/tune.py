@@ -6,7 +6,7 @@ Times every formulation of every part (forward, gradient of the images, gradient
 the sites of the models and around them, on this machine's backend, and replaces that backend's rows
 of ``lska_jax/ops/formulations.json``; other backends' rows stay. On a TPU or GPU run it there.
 
-    python -m benchmarks.tune --compiled docs/tpu_bytes.json
+    python -m benchmarks.tune --compiled docs/performance/tpu_bytes.json
 
 takes the TPU's rows from the bytes that ``python -m benchmarks.tpu_bytes`` counted, without a TPU.
 """

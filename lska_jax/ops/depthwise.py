@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import jax
+import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -128,11 +129,44 @@ def _convolve_backward(
         forward=formulations.input_gradient, input_gradient=formulations.forward
     )
     input_gradient = _convolve(output_gradient, kernel[::-1, ::-1], dilation, backward)
-    weight_gradient = _MODULES[formulations.weight_gradient].weight_gradient
-    return input_gradient, weight_gradient(images, kernel, dilation, output_gradient)
+    return input_gradient, _weight_gradient(images, output_gradient, kernel, dilation, formulations)
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _weight_gradient(
+    images: Array, output_gradient: Array, kernel: Array, dilation: int, formulations: Formulations
+) -> Array:
+    module = _MODULES[formulations.weight_gradient]
+    return module.weight_gradient(images, kernel, dilation, output_gradient)
+
+
+def _weight_gradient_forward(
+    images: Array, output_gradient: Array, kernel: Array, dilation: int, formulations: Formulations
+) -> tuple[Array, tuple[Array, Array, Array]]:
+    out = _weight_gradient(images, output_gradient, kernel, dilation, formulations)
+    return out, (images, output_gradient, kernel)
+
+
+def _weight_gradient_backward(
+    dilation: int,
+    formulations: Formulations,
+    residuals: tuple[Array, Array, Array],
+    cotangent: Array,
+) -> tuple[Array, Array, Array]:
+    # It is linear in images and in output gradient; of the kernel only the shape matters.
+    images, output_gradient, kernel = residuals
+    flipped = cotangent[::-1, ::-1]
+    return (
+        _convolve(output_gradient, flipped, dilation, formulations),
+        _convolve(images, cotangent, dilation, formulations),
+        jnp.zeros_like(kernel),
+    )
+
+
+_weight_gradient.defvjp(_weight_gradient_forward, _weight_gradient_backward)
 
 
 def _check(images: Array, kernel: Array, dilation: int) -> None:

@@ -9,6 +9,7 @@ import operator
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array
 
 from lska_jax.ops.reduction import rows_a_sum, sum_over_pixels
@@ -30,7 +31,7 @@ class _Tap(NamedTuple):
 def convolve(images: Array, kernel: Array, dilation: int) -> Array:
     """Convolve; arguments and result are those of ``depthwise_conv``."""
     taps, padding = _live_taps(images.shape, kernel.shape, dilation)
-    padded = jnp.pad(images, padding)
+    padded = _pad(images, tuple(padding))
     weights = kernel.astype(jnp.float32)
     _, height, width, _ = images.shape
     terms = (_window(padded, tap, height, width) * weights[tap.row, tap.column, 0] for tap in taps)
@@ -45,7 +46,7 @@ def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient
     extra = -height % rows_a_sum(height)
     gradient = jnp.pad(output_gradient, ((0, 0), (0, extra), (0, 0), (0, 0)))
     padding[1] = (padding[1][0], padding[1][1] + extra)
-    padded = jnp.pad(images, padding)
+    padded = _pad(images, tuple(padding))
     sums: list[Array] = []
     for first in range(0, len(taps), _TAPS_A_LOOP):
         group = taps[first : first + _TAPS_A_LOOP]
@@ -58,6 +59,16 @@ def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient
     tap_rows = jnp.array([tap.row for tap in taps])
     tap_columns = jnp.array([tap.column for tap in taps])
     return result.at[tap_rows, tap_columns, 0].set(jnp.stack(sums)).astype(kernel.dtype)
+
+
+def _pad(images: Array, padding: tuple[tuple[int, int], ...]) -> Array:
+    """Pad with zeros, as integers of the same bits, which ``_window`` turns back.
+
+    XLA would replace the one window that holds the whole image by the image, and compute that
+    anew, with all convolutions before it, in every operation that reads the padded one.
+    """
+    integers = jnp.int32 if images.dtype == jnp.float32 else jnp.int16
+    return lax.bitcast_convert_type(jnp.pad(images, padding), integers)
 
 
 def _live_taps(
@@ -89,4 +100,5 @@ def _window(padded: Array, tap: _Tap, height: int, width: int) -> Array:
     window = padded[
         :, tap.row_start : tap.row_start + height, tap.column_start : tap.column_start + width, :
     ]
-    return window.astype(jnp.float32)
+    floats = jnp.float32 if window.dtype == jnp.int32 else jnp.bfloat16
+    return lax.bitcast_convert_type(window, floats).astype(jnp.float32)

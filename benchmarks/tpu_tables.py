@@ -1,0 +1,82 @@
+"""The Markdown tables of what ``benchmarks.tpu_bytes`` compiled."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import markdown_table
+
+NAME = "tpu_bytes"
+_NOTHING = {"all_memories": 0.0, "hbm": 0.0}
+
+
+def tables(folder: Path) -> dict[str, str]:
+    """Return {name of the table: Markdown}, nothing if nothing was compiled.
+
+    Args:
+      folder: where ``tpu_bytes.json`` lies.
+    """
+    path = folder / f"{NAME}.json"
+    if not path.exists():
+        return {}
+    report = json.loads(path.read_text())
+    facts = report["conditions"]
+    conditions = (
+        f"Compiled for {facts['topology']}, never run: {facts['batch_per_chip']} images a chip, "
+        f"{facts['dtype']}, k = {facts['k']}, jax {facts['jax']}, libtpu {facts['libtpu']}."
+        f"\n\n![{NAME}]({folder.name}/{NAME}.png)"
+    )
+    return {
+        f"{NAME} conditions": conditions,
+        f"{NAME} cascade": _cascade(report["cascade"]),
+        f"{NAME} step": _step(report["step"]),
+        f"{NAME} parts": _parts(report["step"]),
+    }
+
+
+def _cascade(models: Mapping[str, Any]) -> str:
+    rows = []
+    for model, stages in models.items():
+        for stage in stages:
+            _, height, width, channels = stage["shape"]
+            names = [key.removesuffix(" forward") for key in stage if key.endswith(" forward")]
+            rows += [
+                [
+                    model,
+                    f"{height}x{width}x{channels}",
+                    name,
+                    f"{stage[f'{name} forward']['over_read_and_write']:.2f}",
+                    f"{stage[f'{name} forward_backward']['over_lax']:.2f}",
+                ]
+                for name in names
+            ]
+    header = ["Stages of", "Map", "Formulation", "forward over one read + write",
+              "forward + backward over xla"]  # fmt: skip
+    return markdown_table(header, rows)
+
+
+def _step(steps: Mapping[str, Any]) -> str:
+    fields = ("bytes_accessed_mb", "hbm_mb", "temporary_mb")
+    rows = []
+    for name, figures in steps.items():
+        over = figures[fields[0]] / steps["xla"][fields[0]]
+        rows.append([name, *(f"{figures[f] / 1e3:.2f}" for f in fields), f"{over:.2f}"])
+    header = ["Formulation", "bytes accessed, GB", "of them HBM (our count), GB",
+              "temporary memory, GB", "bytes accessed over xla"]  # fmt: skip
+    return markdown_table(header, rows)
+
+
+def _parts(steps: Mapping[str, Any]) -> str:
+    names = list(steps)
+
+    def largest(part: str) -> float:
+        found = (figures["parts_gb"].get(part, _NOTHING) for figures in steps.values())
+        return max(f["all_memories"] for f in found)
+
+    parts = {part for figures in steps.values() for part in figures["parts_gb"]}
+    rows = []
+    for part in sorted(parts, key=largest, reverse=True):
+        found = [steps[name]["parts_gb"].get(part, _NOTHING) for name in names]
+        rows.append([part, *(f"{f['all_memories']:.2f} / {f['hbm']:.2f}" for f in found)])
+    return markdown_table(["Part: GB in all memories / in HBM", *names], rows)
