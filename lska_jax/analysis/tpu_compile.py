@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 from jax.experimental.layout import Format, Layout
-from jax.sharding import Mesh, SingleDeviceSharding
+from jax.sharding import AxisType, Mesh, SingleDeviceSharding
 
 # What libtpu asks the machine it runs on; on a machine without a TPU the answers are missing.
 _ENVIRONMENT = {
@@ -109,7 +109,8 @@ def compile_for_tpu(
         free = jax.tree.map(lambda x: Format(Layout.AUTO, x.sharding), shaped)
         chosen = {"in_shardings": free, "out_shardings": Format(Layout.AUTO)}
         shaped = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shaped)
-    lowered = jax.jit(function, donate_argnums=donate_argnums, **chosen).lower(*shaped)
+    with _chip_in_context(devices[0]):
+        lowered = jax.jit(function, donate_argnums=donate_argnums, **chosen).lower(*shaped)
     with _hidden_flags():
         return lowered.compile()
 
@@ -125,6 +126,13 @@ def compiled_cost(compiled: jax.stages.Compiled) -> CompiledCost:
         output_bytes=memory.output_size_in_bytes,
         flops=analysis.get("flops", 0.0),
     )
+
+
+def _chip_in_context(device: jax.Device) -> contextlib.AbstractContextManager[Any]:
+    """Tell operations that choose by platform what they are traced for, unless a mesh does."""
+    if not jax.sharding.get_abstract_mesh().empty:
+        return contextlib.nullcontext()
+    return jax.set_mesh(jax.make_mesh((1,), ("chip",), (AxisType.Auto,), devices=[device]))
 
 
 @contextlib.contextmanager

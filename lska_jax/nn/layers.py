@@ -259,7 +259,7 @@ class ConvFFN(nnx.Module):
 
         ``rngs`` overrides the module's own dropout keys.
         """
-        if self._is_fused(x.shape):
+        if self._is_fused(x):
             return conv_ffn(
                 x.astype(self.dtype),
                 (self.expand.kernel[...], self.expand.bias[...]),
@@ -274,10 +274,10 @@ class ConvFFN(nnx.Module):
     def _drop(self, x: Array, rngs: nnx.Rngs | None) -> Array:
         return x if self.dropout is None else self.dropout(x, rngs=rngs)
 
-    def _is_fused(self, shape: tuple[int, ...]) -> bool:
+    def _is_fused(self, x: Array) -> bool:
         hidden = self.expand.out_features
         return (
             takes_pallas(self.depthwise.implementation)
             and self.dropout is None
-            and ffn_fits(shape, self.dtype, hidden=hidden)
+            and ffn_fits(x.shape, self.dtype, hidden=hidden)
         )
