@@ -23,7 +23,16 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from lska_jax.ops.pallas.blocks import LANES, MOST_TAPS, SUBLANES, VMEM_BYTES, live_taps
+from lska_jax.ops.pallas.blocks import (
+    BATCH_FIRST,
+    LANES,
+    MAPS_FIRST,
+    MOST_TAPS,
+    SPILL_BYTES,
+    SUBLANES,
+    VMEM_BYTES,
+    live_taps,
+)
 from lska_jax.ops.pallas.chain import check_chain
 from lska_jax.ops.pallas.kernels import (
     Interpret,
@@ -43,8 +52,6 @@ from lska_jax.ops.pallas.products import (
     whole_sublanes,
 )
 
-_MAPS_FIRST, _BATCH_FIRST = (1, 2, 0, 3), (2, 0, 1, 3)
-_SPILL_BYTES = 8 * 2**20
 # Rows of the packed (rows, C) array: the biases of the 1x1 convolutions and the factor of the
 # shortcut, then the biases of the chain's steps, then its taps.
 _IN, _GATE, _OUT, _SHORTCUT, _FIRST_STEP = 0, 1, 2, 3, 4
@@ -154,7 +161,7 @@ def _run_forward(
     images = whole_sublanes(images)
     steps = live_taps(images.shape, *static[:2])
     maps, whole, buffer = _specs(images)
-    arguments = (images.transpose(_MAPS_FIRST), matrices, rows)
+    arguments = (images.transpose(MAPS_FIRST), matrices, rows)
     out = pl.pallas_call(
         functools.partial(_forward_kernel, steps=steps),
         grid=(images.shape[0] // _block(images.shape),),
@@ -167,7 +174,7 @@ def _run_forward(
         interpret=interpret,
         name="attention_forward",
     )(*arguments)
-    return out.transpose(_BATCH_FIRST)[:number]
+    return out.transpose(BATCH_FIRST)[:number]
 
 
 def _run_backward(
@@ -182,7 +189,7 @@ def _run_backward(
     images, gradient = whole_sublanes(images), whole_sublanes(gradient)
     steps = live_taps(images.shape, *static[:2])
     maps, whole, buffer = _specs(images)
-    arguments = (images.transpose(_MAPS_FIRST), gradient.transpose(_MAPS_FIRST), matrices, rows)
+    arguments = (images.transpose(MAPS_FIRST), gradient.transpose(MAPS_FIRST), matrices, rows)
     out, *sums = pl.pallas_call(
         functools.partial(_backward_kernel, steps=steps),
         grid=(images.shape[0] // _block(images.shape),),
@@ -199,7 +206,7 @@ def _run_backward(
         interpret=interpret,
         name="attention_backward",
     )(*arguments)
-    return out.transpose(_BATCH_FIRST)[:number], *sums
+    return out.transpose(BATCH_FIRST)[:number], *sums
 
 
 def _forward_kernel(
@@ -371,7 +378,7 @@ def _vmem_bytes(shape: tuple[int, ...], dtype: DTypeLike, steps: int) -> int:
 def _compiler_params(images: Array, steps: int) -> pltpu.CompilerParams:
     return pltpu.CompilerParams(
         dimension_semantics=("arbitrary",),
-        vmem_limit_bytes=_vmem_bytes(images.shape, images.dtype, steps) + _SPILL_BYTES,
+        vmem_limit_bytes=_vmem_bytes(images.shape, images.dtype, steps) + SPILL_BYTES,
     )
 
 

@@ -20,6 +20,10 @@ VMEM_BYTES = 100 * 2**20
 # Of one kernel. The backward kernel carries a register of sums for every tap; the compiler spills
 # them: 9 x 9 compiles for the shapes of the paper, 11 x 11 runs out of memory.
 MOST_TAPS = 81
+# For what the compiler spills, beside a kernel's own arrays.
+SPILL_BYTES = 8 * 2**20
+# Orders of axes: (B, H, W, C) to the kernels' (H, W, B, C), and back.
+MAPS_FIRST, BATCH_FIRST = (1, 2, 0, 3), (2, 0, 1, 3)
 # Registers that one row of a block may take up, of 64.
 _ROW_REGISTERS = 64
 

@@ -18,13 +18,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lska_jax.ops.pallas.blocks import MOST_TAPS, VMEM_BYTES, live_taps, vmem_bytes
+from lska_jax.ops.pallas.blocks import (
+    BATCH_FIRST,
+    MAPS_FIRST,
+    MOST_TAPS,
+    VMEM_BYTES,
+    live_taps,
+    vmem_bytes,
+)
 from lska_jax.ops.pallas.kernels import Interpret, run_backward, run_forward
 from lska_jax.ops.pallas.placement import by_platform, on_own_images
 
 _Sizes = tuple[tuple[int, int], ...]
 _Static = tuple[_Sizes, tuple[int, ...], Interpret | None]
-_BATCH_FIRST, _MAPS_FIRST = (2, 0, 1, 3), (1, 2, 0, 3)
 
 
 def depthwise_chain(
@@ -109,9 +115,9 @@ def _forward(static: _Static) -> Any:
         def kernel(interpret: Interpret, images: Array, taps: Array, biases: Array) -> Array:
             steps = live_taps(images.shape, *static[:2])
             out = run_forward(
-                images.transpose(_MAPS_FIRST), taps, biases, steps=steps, interpret=interpret
+                images.transpose(MAPS_FIRST), taps, biases, steps=steps, interpret=interpret
             )
-            return out.transpose(_BATCH_FIRST)
+            return out.transpose(BATCH_FIRST)
 
         return (by_platform(kernel, static[2], images, taps, biases),)
 
@@ -127,9 +133,9 @@ def _backward(static: _Static) -> Any:
             interpret: Interpret, images: Array, gradient: Array, taps: Array, biases: Array
         ) -> tuple[Array, ...]:
             steps = live_taps(images.shape, *static[:2])
-            maps = (images.transpose(_MAPS_FIRST), gradient.transpose(_MAPS_FIRST))
+            maps = (images.transpose(MAPS_FIRST), gradient.transpose(MAPS_FIRST))
             out, *sums = run_backward(*maps, taps, biases, steps=steps, interpret=interpret)
-            return out.transpose(_BATCH_FIRST), *sums
+            return out.transpose(BATCH_FIRST), *sums
 
         return by_platform(kernel, static[2], images, gradient, taps, biases)
 

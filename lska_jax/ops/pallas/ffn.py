@@ -22,7 +22,15 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from lska_jax.ops.pallas.blocks import LANES, SUBLANES, VMEM_BYTES, live_taps
+from lska_jax.ops.pallas.blocks import (
+    BATCH_FIRST,
+    LANES,
+    MAPS_FIRST,
+    SPILL_BYTES,
+    SUBLANES,
+    VMEM_BYTES,
+    live_taps,
+)
 from lska_jax.ops.pallas.kernels import Interpret, convolve, load_rows, pull_back, result_type
 from lska_jax.ops.pallas.placement import by_platform, on_own_images
 from lska_jax.ops.pallas.products import (
@@ -34,9 +42,7 @@ from lska_jax.ops.pallas.products import (
     whole_sublanes,
 )
 
-_MAPS_FIRST, _BATCH_FIRST = (1, 2, 0, 3), (2, 0, 1, 3)
 _KERNEL_SIZE = (3, 3)
-_SPILL_BYTES = 8 * 2**20
 
 
 def conv_ffn(
@@ -132,7 +138,7 @@ def _run_forward(interpret: Interpret, images: Array, *parameters: Array) -> Arr
     maps = pl.BlockSpec((height, width, block, channels), lambda b, e: (0, 0, b, 0))
     widened = pltpu.VMEM((height, width, block, LANES), jnp.float32)
     summed = pltpu.VMEM((height, width, block, channels), jnp.float32)
-    arguments = (images.transpose(_MAPS_FIRST), *parameters)
+    arguments = (images.transpose(MAPS_FIRST), *parameters)
     out = pl.pallas_call(
         functools.partial(_forward_kernel, step=_step(images.shape)),
         grid=grid,
@@ -145,7 +151,7 @@ def _run_forward(interpret: Interpret, images: Array, *parameters: Array) -> Arr
         interpret=interpret,
         name="conv_ffn_forward",
     )(*arguments)
-    return out.transpose(_BATCH_FIRST)[:number]
+    return out.transpose(BATCH_FIRST)[:number]
 
 
 def _run_backward(
@@ -160,7 +166,7 @@ def _run_backward(
     maps = pl.BlockSpec((height, width, block, channels), lambda b, e: (0, 0, b, 0))
     widened = pltpu.VMEM((height, width, block, LANES), jnp.float32)
     summed = pltpu.VMEM((height, width, block, channels), jnp.float32)
-    arguments = (images.transpose(_MAPS_FIRST), gradient.transpose(_MAPS_FIRST), *parameters)
+    arguments = (images.transpose(MAPS_FIRST), gradient.transpose(MAPS_FIRST), *parameters)
     # Sums over the batch stay in memory for the whole run: one piece a block of hidden channels.
     sums = ((blocks, channels, LANES), (blocks, rows.shape[0], LANES), (blocks, LANES, channels))
     whole = [pl.BlockSpec(shape, lambda b, e: (0, 0, 0)) for shape in sums]
@@ -180,7 +186,7 @@ def _run_backward(
         name="conv_ffn_backward",
     )(*arguments)
     return (
-        out.transpose(_BATCH_FIRST)[:number],
+        out.transpose(BATCH_FIRST)[:number],
         expand_sum.transpose(1, 0, 2).reshape(expand.shape),
         rows_sum.transpose(1, 0, 2).reshape(rows.shape),
         project_sum.reshape(project.shape),
@@ -338,7 +344,7 @@ def _parameter_specs(expand: Array, rows: Array, project: Array, bias: Array) ->
 def _compiler_params(shape: tuple[int, ...], dtype: DTypeLike, hidden: int) -> pltpu.CompilerParams:
     return pltpu.CompilerParams(
         dimension_semantics=("arbitrary", "arbitrary"),
-        vmem_limit_bytes=_vmem_bytes(shape, dtype, hidden) + _SPILL_BYTES,
+        vmem_limit_bytes=_vmem_bytes(shape, dtype, hidden) + SPILL_BYTES,
     )
 
 

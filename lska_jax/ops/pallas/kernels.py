@@ -17,7 +17,15 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 
-from lska_jax.ops.pallas.blocks import LANES, SUBLANES, Block, Tap, choose_block, vmem_bytes
+from lska_jax.ops.pallas.blocks import (
+    LANES,
+    SPILL_BYTES,
+    SUBLANES,
+    Block,
+    Tap,
+    choose_block,
+    vmem_bytes,
+)
 
 # Compute with JAX operations instead of compiling for TPU; the parameters are those of Pallas's
 # interpreter that minds a TPU's memories.
@@ -26,7 +34,6 @@ _Load = Callable[[Any], jax.Array]
 _Store = Callable[[Any, jax.Array], None]
 _Steps = tuple[tuple[Tap, ...], ...]
 # Beyond its blocks and scratch a kernel needs room for what does not stay in registers.
-_SPILL_BYTES = 8 * 2**20
 
 
 def run_forward(
@@ -347,7 +354,7 @@ def result_type(
 def _compiler_params(kernel_bytes: int, *, is_reduction: bool) -> pltpu.CompilerParams:
     return pltpu.CompilerParams(
         dimension_semantics=("parallel", "arbitrary" if is_reduction else "parallel"),
-        vmem_limit_bytes=kernel_bytes + _SPILL_BYTES,
+        vmem_limit_bytes=kernel_bytes + SPILL_BYTES,
     )
 
 
