@@ -5,27 +5,21 @@ written is run by onnxruntime and compared with the model before the file is put
 packages are installed apart from this one's requirements, see docs/weights.md.
 """
 
-import argparse
 import logging
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import jax
 import numpy as np
-from flax import nnx
 
 from lska_jax.nn.van import VAN
+from lska_jax.weights.export_command import run_export_command
 from lska_jax.weights.export_jax import portable_model
-from lska_jax.weights.model_folder import read_model_folder
-from lska_jax.weights.pretrained import build_from_arrays
 
 # Of the largest output. Float32 rounding of another runtime's sums; 6e-7 was seen.
 _TOLERANCE = 1e-4
 _CHECKED_BATCHES = (1, 3)
-USAGE_ERROR = 2
 
 
 def export_onnx(model: VAN, *, image_size: int | None = None) -> bytes:
@@ -73,32 +67,13 @@ def export_onnx(model: VAN, *, image_size: int | None = None) -> bytes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; a mistake ends in one readable message."""
-    parser = argparse.ArgumentParser("python -m lska_jax.weights.export_onnx", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("model_dir", help="a model folder")
-    parser.add_argument("out", help="file to write")
-    parser.add_argument("--image_size", type=int, help="default: the model's own")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file")
-    arguments = parser.parse_args(argv)
-    out = Path(arguments.out)
-    try:
-        if out.exists() and not (arguments.overwrite and out.is_file()):
-            raise FileExistsError(f"{out} is there; choose another name, or pass --overwrite.")
-        if arguments.image_size is not None and arguments.image_size < 1:
-            raise ValueError(f"--image_size must be positive, got {arguments.image_size}.")
-        facts, arrays = read_model_folder(arguments.model_dir)
-        model = build_from_arrays(facts.config, arrays, rngs=nnx.Rngs(0))
-        model.preprocessing = facts.preprocessing
-        data = export_onnx(model, image_size=arguments.image_size)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(data)
-        temporary.replace(out)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    print(f"Wrote {out}, {len(data) / 1e6:.1f} MB, checked with onnxruntime.")
-    return 0
+    return run_export_command(
+        "export_onnx",
+        __doc__,
+        argv,
+        export=lambda model, size: export_onnx(model, image_size=size),
+        describe=lambda facts, size: "checked with onnxruntime.",
+    )
 
 
 @contextmanager
