@@ -1,0 +1,1 @@
+"""Robustness: corrupted and shifted image sets, their scores, the sweep over them, the report."""
