@@ -1,4 +1,4 @@
-"""Measure models on corrupted and shifted image sets: ``python eval_robustness.py --model DIR``.
+r"""Measure models on corrupted and shifted image sets: ``python eval_robustness.py --model DIR``.
 
 Models of ImageNet's classes, on the sets of the paper, with a report of tables and pictures:
 
@@ -8,7 +8,7 @@ Several models are measured in one call and compared: --model a=DIR_A --model b=
 missing is named with where to get it, and stays a hole in the report. With --generate ImageNet-C is
 made from the clean images on the device; that needs no download, and works for other data too:
 
-    python eval_robustness.py --model runs/cifar10 --suite imagenet,imagenet_c --generate \\
+    python eval_robustness.py --model runs/cifar10 --suite imagenet,imagenet_c --generate \
         --clean folder:cifar10.tar --clean_split test --out robustness
 
 Running the same command again goes on where it was stopped.
@@ -43,10 +43,11 @@ def _run(arguments: argparse.Namespace) -> int:
         num_processes=arguments.num_processes,
         process_id=arguments.process_id,
     )
+    from lska_jax.robustness.report import print_table, write_report
+
     from lska_jax.data.loader import ExampleError
     from lska_jax.robustness.classifier import load_classifier
     from lska_jax.robustness.plan import SweepOptions
-    from lska_jax.robustness.report import print_table, write_report
     from lska_jax.robustness.sweep import evaluate
 
     options = SweepOptions(

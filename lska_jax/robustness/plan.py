@@ -123,9 +123,7 @@ def plan_cells(options: SweepOptions, classifiers: Sequence[Classifier]) -> list
         return [planned for name in names for planned in _imagenet_cells(name, options)]
     _check_own_classes(names, options, first)
     assert first.class_names is not None
-    return [
-        planned for name in names for planned in _own_cells(name, options, first.class_names)
-    ]
+    return [planned for name in names for planned in _own_cells(name, options, first.class_names)]
 
 
 def cell_transform(
@@ -136,9 +134,7 @@ def cell_transform(
     if planned.is_ready and options.pixels == "direct":
         return dataclasses.replace(usual, crop_pct=1.0)
     if planned.corruption and classifier.is_imagenet:
-        return dataclasses.replace(
-            usual, crop_pct=_GENERATOR_CROP_PCT, interpolation="bilinear"
-        )
+        return dataclasses.replace(usual, crop_pct=_GENERATOR_CROP_PCT, interpolation="bilinear")
     return usual
 
 
@@ -206,15 +202,11 @@ def _imagenet_cells(name: str, options: SweepOptions) -> list[PlannedCell]:
     if name == "imagenet":
         return [PlannedCell(cell, clean) for cell in cells]
     if name == "imagenet_c" and options.generate:
-        return [
-            PlannedCell(cell, clean, corruption=(cell.part, cell.severity)) for cell in cells
-        ]
+        return [PlannedCell(cell, clean, corruption=(cell.part, cell.severity)) for cell in cells]
     return [PlannedCell(cell, opener(cell), is_ready=name in READY_SETS) for cell in cells]
 
 
-def _own_cells(
-    name: str, options: SweepOptions, class_names: tuple[str, ...]
-) -> list[PlannedCell]:
+def _own_cells(name: str, options: SweepOptions, class_names: tuple[str, ...]) -> list[PlannedCell]:
     def clean() -> CellData:
         return _open_clean(options, class_names)
 
@@ -239,9 +231,7 @@ def _own_cells(
 
 
 def _open_clean(options: SweepOptions, class_names: Sequence[str]) -> CellData:
-    source = open_source(
-        options.clean, split=options.clean_split, data_dir=options.tfds_data_dir
-    )
+    source = open_source(options.clean, split=options.clean_split, data_dir=options.tfds_data_dir)
     found, wanted = readable_names(source.class_names), readable_names(class_names)
     if found != wanted:
         different = sorted({*found} ^ {*wanted}) or ["their order"]
@@ -254,9 +244,7 @@ def _open_clean(options: SweepOptions, class_names: Sequence[str]) -> CellData:
     return CellData(source=source, provenance=provenance, origin=source.name, extra={})
 
 
-def _check_own_classes(
-    names: Sequence[str], options: SweepOptions, classifier: Classifier
-) -> None:
+def _check_own_classes(names: Sequence[str], options: SweepOptions, classifier: Classifier) -> None:
     who = f"{classifier.stamp.name} has {classifier.num_classes} classes of its own"
     foreign = [name for name in names if name not in OWN_CLASSES]
     if foreign:

@@ -7,7 +7,7 @@ on where it was.
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,7 +106,9 @@ class _Sweep:
         workers = options.num_workers
         self._num_workers = default_num_workers() if workers < 0 else workers
         # Every process scores every image, whoever decoded it.
-        self._everywhere = jax.jit(lambda facts: facts, out_shardings=parallel.replicated(self._mesh))
+        self._everywhere = jax.jit(
+            lambda facts: facts, out_shardings=parallel.replicated(self._mesh)
+        )
 
     def measure(self, planned: PlannedCell, models: Sequence[Classifier]) -> None:
         """Measure one cell for the models that lack it; a missing set becomes a hole."""
@@ -169,7 +171,7 @@ class _Sweep:
                 num_broken=seen.num_broken,
                 note=self._generator.note(*planned.corruption) if planned.corruption else "",
                 scores=scored.scores,
-                outcomes=scored.outcomes,
+                outcomes=scored.outcomes | _which_images(seen, scored.outcomes),
                 seconds=(time.monotonic() - started) / len(models),
             )
             self._file.add_result(result)
@@ -243,6 +245,11 @@ def _join(rows: Sequence[dict[str, jax.Array]]) -> _Seen:
         np.concatenate([batch[name] for batch in host]) for name in ("label", "mask", "index")
     )
     return _Seen(mask, index[mask], label[mask], int(np.sum(~mask & (index >= 0))))
+
+
+def _which_images(seen: _Seen, outcomes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return which images the outcomes are of, where some are missing among them."""
+    return {"index": seen.indices.astype(np.int32)} if seen.num_broken and outcomes else {}
 
 
 def _check_labels(batch: HostBatch, data: CellData) -> None:
