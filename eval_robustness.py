@@ -53,7 +53,6 @@ def _run(arguments: argparse.Namespace) -> int:
     options = SweepOptions(
         suite=arguments.suite,
         data_root=arguments.data_root,
-        tfds_data_dir=arguments.tfds_data_dir,
         provenance=arguments.provenance,
         generate=arguments.generate,
         clean=arguments.clean,
@@ -96,8 +95,7 @@ def _build_parser() -> argparse.ArgumentParser:
         help="model folder, Hub id, run folder or checkpoint; may be given several times",
     )
     add("--suite", default="paper", help="paper, full, smoke, or sets with commas (default: paper)")
-    add("--data_root", help="folder that holds the official sets")
-    add("--tfds_data_dir", help="where TFDS sets are prepared (default: TFDS's own)")
+    add("--data_root", help="folder of the sets, official or from TFDS (default: TFDS's own)")
     add(
         "--provenance",
         default="auto",

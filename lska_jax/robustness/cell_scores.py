@@ -1,6 +1,6 @@
 """From what a model said about the images of one cell to the cell's scores and their intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from lska_jax.robustness.label_sets import subset_classes
 from lska_jax.robustness.outcomes import Outcomes
 from lska_jax.robustness.scores import accuracy, bootstrap, calibration, perturbation, shape_bias
 
-CORRUPTION_SETS = frozenset({"imagenet_c", "imagenet_c_bar", "corrupted"})
+CORRUPTION_SETS = frozenset({"imagenet_c", "imagenet_c_bar", "clean_c"})
 CLEAN_SETS = frozenset({"imagenet", "clean"})
 # Of the draws of every interval.
 BOOTSTRAP_SEED = 0
@@ -84,7 +84,7 @@ def score_cell(
 
 def _confidence_scores(outcomes: Outcomes, correct: np.ndarray, column: int) -> dict[str, Score]:
     confidence = outcomes.confidence[:, column]
-    measures = {
+    measures: dict[str, Callable[..., float | None]] = {
         "rms_calibration_error": calibration.rms_calibration_error,
         "ece": calibration.expected_calibration_error,
         "aurra": calibration.aurra,

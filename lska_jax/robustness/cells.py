@@ -118,7 +118,7 @@ class StampedScore:
       provenance: "official", "tfds", "generated"; never mixed within one score.
       preprocessing: of the images, in words.
       num_images: images that it rests on.
-      note: e.g. "synthetic frost: not comparable", "3 images unreadable"; or "".
+      note: e.g. "synthetic frost: not comparable", "unreadable images: 3"; or "".
     """
 
     score: Score

@@ -5,6 +5,7 @@ other people's models are measured by the same code.
 """
 
 import dataclasses
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,10 @@ LogitsFunction = Callable[
 ]
 
 
+# What a model may be given as: see ``as_classifiers``.
+Model = Any
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classifier:
     """A model to be measured.
@@ -59,6 +64,57 @@ class Classifier:
     def is_imagenet(self) -> bool:
         """Whether its classes are the 1,000 of ImageNet-1K."""
         return self.class_names is None
+
+
+def as_classifiers(
+    models: Model | Sequence[Model] | Mapping[str, Model],
+    *,
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] | None = None,
+) -> list[Classifier]:
+    """Make classifiers of whatever models are given as; see ``lska_jax.robustness.evaluate``.
+
+    Raises:
+      TypeError: something that is no model.
+    """
+    named: list[tuple[str | None, Model]]
+    if isinstance(models, Mapping):
+        named = [(str(name), model) for name, model in models.items()]
+    elif isinstance(models, list | tuple):
+        named = [(None, model) for model in models]
+    else:
+        named = [(None, models)]
+    prepared = preprocessing or Preprocessing()
+    return [_as_classifier(name, model, prepared, class_names) for name, model in named]
+
+
+def _as_classifier(
+    name: str | None,
+    model: Model,
+    preprocessing: Preprocessing,
+    class_names: Sequence[str] | None,
+) -> Classifier:
+    if isinstance(model, Classifier):
+        renamed = dataclasses.replace(model.stamp, name=name or model.stamp.name)
+        return dataclasses.replace(model, stamp=renamed)
+    if isinstance(model, str | Path):
+        return load_classifier(model, name=name)
+    if not callable(model):
+        raise TypeError(
+            f"{model!r} is no model; give a model folder, a run, an nnx.Module, or a function from "
+            "images to logits."
+        )
+    own_name = getattr(model, "__name__", type(model).__name__)
+    wrap = functools.partial(
+        wrap_function, name=name or own_name, preprocessing=preprocessing, class_names=class_names
+    )
+    if not isinstance(model, nnx.Module):
+        return wrap(model)
+    inference = nnx.view(
+        model, deterministic=True, use_running_average=True, raise_if_not_found=False
+    )
+    graph, variables = nnx.split(inference)
+    return wrap(lambda arrays, images: nnx.merge(graph, arrays)(images), variables=variables)
 
 
 def load_classifier(
@@ -225,6 +281,8 @@ def _hash_program(traced: jax_core.ClosedJaxpr, variables: Any) -> str:
 
 
 def _add_array(digest: Any, name: str, array: Any) -> None:
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        array = jax.random.key_data(array)
     host = np.asarray(array)
     digest.update(f"{name} {host.shape} {host.dtype}\n".encode())
     digest.update(np.ascontiguousarray(host).tobytes())

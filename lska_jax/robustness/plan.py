@@ -1,30 +1,30 @@
 """What a sweep is asked for: its options, and the cells that follow from them.
 
 Models of ImageNet's classes are measured on the sets of the catalogue. Models of other classes are
-measured on their own clean images ("clean"), on corruptions generated from them ("corrupted"), and
+measured on their own clean images ("clean"), on corruptions generated from them ("clean_c"), and
 on the cue conflict for the shape classes that both share.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lska_jax.data.augment import EvalTransform
 from lska_jax.data.sources import Record, Source, open_source
+from lska_jax.data.tfds_source import default_data_dir
 from lska_jax.predict import eval_transform
-from lska_jax.robustness.catalogue import SETS, parse_suite
+from lska_jax.robustness.catalogue import parse_suite, set_facts
 from lska_jax.robustness.cells import Cell
 from lska_jax.robustness.classifier import Classifier
-from lska_jax.robustness.corruptions import ALL_CORRUPTIONS, SEVERITIES
-from lska_jax.robustness.sets import CellData, open_cell, shape_groups
+from lska_jax.robustness.cue_conflict import ShapeGroups, shape_groups
+from lska_jax.robustness.sets import SOURCES, CellData, open_cell
 from lska_jax.weights.class_names import imagenet_wnids, readable_names
 
-# Sets whose images are stored at 224 pixels, ready for the network.
-READY_SETS = frozenset({"imagenet_c", "imagenet_c_bar", "imagenet_p", "cue_conflict"})
 # What the sets of ImageNet's classes are called for models of other classes.
-OWN_CLASSES = {"imagenet": "clean", "imagenet_c": "corrupted", "cue_conflict": "cue_conflict"}
+OWN_CLASSES = {"imagenet": "clean", "imagenet_c": "clean_c", "cue_conflict": "cue_conflict"}
 # The official generator's crop: short side 256 for 224 pixels, bilinear.
 _GENERATOR_CROP_PCT = 0.875
 
@@ -35,8 +35,7 @@ class SweepOptions:
 
     Attributes:
       suite: "paper", "full", "smoke", or names of sets with commas between them.
-      data_root: folder that the official sets lie in, or None.
-      tfds_data_dir: where TFDS sets are prepared; None is TFDS's default.
+      data_root: folder that the sets lie in, official or prepared by TFDS; None is TFDS's default.
       provenance: "official", "tfds", or "auto": official where it is there, else TFDS.
       generate: whether ImageNet-C is made from the clean images instead of read.
       clean: the clean images, any source that ``train.py`` takes; "" finds ImageNet's validation
@@ -53,7 +52,6 @@ class SweepOptions:
 
     suite: str = "paper"
     data_root: str | None = None
-    tfds_data_dir: str | None = None
     provenance: str = "auto"
     generate: bool = False
     clean: str = ""
@@ -72,7 +70,7 @@ class SweepOptions:
           ValueError: a field has a value that is not allowed.
         """
         for name, allowed in (
-            ("provenance", ("auto", "official", "tfds")),
+            ("provenance", SOURCES),
             ("pixels", ("direct", "resize")),
         ):
             if getattr(self, name) not in allowed:
@@ -111,7 +109,7 @@ def plan_cells(options: SweepOptions, classifiers: Sequence[Classifier]) -> list
     Raises:
       ValueError: the models' classes differ, or do not fit the sets or the clean images.
     """
-    names = parse_suite(options.suite)
+    cells = parse_suite(options.suite)
     first = classifiers[0]
     for other in classifiers[1:]:
         if other.class_names != first.class_names:
@@ -119,11 +117,10 @@ def plan_cells(options: SweepOptions, classifiers: Sequence[Classifier]) -> list
                 f"{first.stamp.name} and {other.stamp.name} have different classes; one sweep "
                 "compares models of the same classes."
             )
-    if first.is_imagenet:
-        return [planned for name in names for planned in _imagenet_cells(name, options)]
-    _check_own_classes(names, options, first)
-    assert first.class_names is not None
-    return [planned for name in names for planned in _own_cells(name, options, first.class_names)]
+    if first.class_names is None:
+        return [_imagenet_cell(cell, options) for cell in cells]
+    _check_own_classes(cells, options, first)
+    return [_own_cell(cell, options, first.class_names) for cell in cells]
 
 
 def cell_transform(
@@ -138,9 +135,9 @@ def cell_transform(
     return usual
 
 
-def groups_of(classifier: Classifier) -> tuple[tuple[str, ...], list[np.ndarray]]:
+def groups_of(classifier: Classifier) -> ShapeGroups:
     """Return the shape classes that a model can decide between, and its classes of each."""
-    return shape_groups(classifier.class_names)
+    return shape_groups(classifier.class_names or imagenet_wnids())
 
 
 def limited(data: CellData, options: SweepOptions) -> tuple[CellData, np.ndarray]:
@@ -184,54 +181,49 @@ class _Subset:
         return self._source.path(int(self._positions[index]))
 
 
-def _imagenet_cells(name: str, options: SweepOptions) -> list[PlannedCell]:
-    def opener(cell: Cell) -> Callable[[], CellData]:
-        return lambda: open_cell(
-            cell,
-            data_root=options.data_root,
-            tfds_data_dir=options.tfds_data_dir,
-            provenance=options.provenance,
-        )
+def _imagenet_cell(cell: Cell, options: SweepOptions) -> PlannedCell:
+    def read() -> CellData:
+        return open_cell(cell, data_root=_data_root(options), provenance=options.provenance)
 
     def clean() -> CellData:
-        if not options.clean:
-            return opener(Cell("imagenet"))()
-        return _open_clean(options, imagenet_wnids())
+        if options.clean:
+            return _open_clean(options, imagenet_wnids())
+        imagenet = Cell("imagenet")
+        return open_cell(imagenet, data_root=_data_root(options), provenance=options.provenance)
 
-    cells = SETS[name].cells()
-    if name == "imagenet":
-        return [PlannedCell(cell, clean) for cell in cells]
-    if name == "imagenet_c" and options.generate:
-        return [PlannedCell(cell, clean, corruption=(cell.part, cell.severity)) for cell in cells]
-    return [PlannedCell(cell, opener(cell), is_ready=name in READY_SETS) for cell in cells]
+    if cell.set == "imagenet":
+        return PlannedCell(cell, clean)
+    if cell.set == "imagenet_c" and options.generate:
+        return PlannedCell(cell, clean, corruption=(cell.part, cell.severity))
+    return PlannedCell(cell, read, is_ready=set_facts(cell.set).stored_size is not None)
 
 
-def _own_cells(name: str, options: SweepOptions, class_names: tuple[str, ...]) -> list[PlannedCell]:
+def _own_cell(cell: Cell, options: SweepOptions, class_names: tuple[str, ...]) -> PlannedCell:
     def clean() -> CellData:
         return _open_clean(options, class_names)
 
     def conflict() -> CellData:
         return open_cell(
-            Cell("cue_conflict"),
-            data_root=options.data_root,
-            tfds_data_dir=options.tfds_data_dir,
+            cell,
+            data_root=_data_root(options),
             provenance=options.provenance,
-            shapes=shape_groups(class_names)[0],
+            shapes=shape_groups(class_names).names,
         )
 
-    if name == "imagenet":
-        return [PlannedCell(Cell("clean"), clean)]
-    if name == "cue_conflict":
-        return [PlannedCell(Cell("cue_conflict"), conflict, is_ready=True)]
-    return [
-        PlannedCell(Cell("corrupted", part, severity), clean, corruption=(part, severity))
-        for part in ALL_CORRUPTIONS
-        for severity in SEVERITIES
-    ]
+    if cell.set == "cue_conflict":
+        return PlannedCell(cell, conflict, is_ready=True)
+    own = cell._replace(set=OWN_CLASSES[cell.set])
+    if cell.set == "imagenet":
+        return PlannedCell(own, clean)
+    return PlannedCell(own, clean, corruption=(cell.part, cell.severity))
+
+
+def _data_root(options: SweepOptions) -> str | Path:
+    return options.data_root or default_data_dir()
 
 
 def _open_clean(options: SweepOptions, class_names: Sequence[str]) -> CellData:
-    source = open_source(options.clean, split=options.clean_split, data_dir=options.tfds_data_dir)
+    source = open_source(options.clean, split=options.clean_split, data_dir=options.data_root)
     found, wanted = readable_names(source.class_names), readable_names(class_names)
     if found != wanted:
         different = sorted({*found} ^ {*wanted}) or ["their order"]
@@ -244,16 +236,23 @@ def _open_clean(options: SweepOptions, class_names: Sequence[str]) -> CellData:
     return CellData(source=source, provenance=provenance, origin=source.name, extra={})
 
 
-def _check_own_classes(names: Sequence[str], options: SweepOptions, classifier: Classifier) -> None:
+def _check_own_classes(
+    cells: Sequence[Cell], options: SweepOptions, classifier: Classifier
+) -> None:
     who = f"{classifier.stamp.name} has {classifier.num_classes} classes of its own"
+    names = dict.fromkeys(cell.set for cell in cells)
     foreign = [name for name in names if name not in OWN_CLASSES]
     if foreign:
         raise ValueError(
             f"{who}; {', '.join(foreign)} can only be measured for ImageNet's 1,000. Allowed: "
             f"--suite {','.join(OWN_CLASSES)} or some of them."
         )
-    needs_clean = {"imagenet", "imagenet_c"} & {*names}
-    if needs_clean and not options.clean:
+    if ("imagenet" in names or "imagenet_c" in names) and not options.clean:
         raise ValueError(f"{who}: name its clean images, e.g. --clean folder:PATH.")
     if "imagenet_c" in names and not options.generate:
         raise ValueError(f"{who}: its corrupted images have to be generated; add --generate.")
+    if "cue_conflict" in names and len(groups_of(classifier).names) < 2:
+        raise ValueError(
+            f"{who}, and fewer than two of the cue conflict's 16 are among them; leave "
+            "cue_conflict out of --suite."
+        )

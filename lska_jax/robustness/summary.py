@@ -131,7 +131,7 @@ def _c_bar_scores(set_name: str, of_set: CellsOfSet, cells: CellsOfSet) -> dict[
     value = c_bar_mean_error(errors)
     if isinstance(value, MissingCells):
         return {}
-    of_images = 1 - np.mean(_aligned(list(of_set.values()), "top1"), axis=0)
+    of_images: np.ndarray = np.mean(~np.stack(_aligned(list(of_set.values()), "top1")), axis=0)
     score = with_interval(value, bootstrap_mean(of_images, seed=BOOTSTRAP_SEED))
     return {f"{set_name}/mean_error_c_bar": _stamp(score, list(of_set.values()))}
 
@@ -167,7 +167,7 @@ def _detection_scores(
 
 _OVER_CELLS: Mapping[str, Callable[[str, CellsOfSet, CellsOfSet], dict[str, StampedScore]]] = {
     "imagenet_c": _corruption_scores,
-    "corrupted": _corruption_scores,
+    "clean_c": _corruption_scores,
     "imagenet_c_bar": _c_bar_scores,
     "imagenet_p": _perturbation_scores,
     "imagenet_o": _detection_scores,
@@ -201,7 +201,7 @@ def _stamp(score: Score, results: Sequence[CellResult]) -> StampedScore:
     notes = [result.note for result in results if result.note]
     broken = sum(result.num_broken for result in results)
     if broken:
-        notes.append(f"{broken} images unreadable")
+        notes.append(f"unreadable images: {broken}")
     return StampedScore(
         score=score,
         provenance=results[0].provenance,

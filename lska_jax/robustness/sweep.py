@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,11 +17,18 @@ import numpy as np
 from lska_jax import parallel
 from lska_jax.data.augment import EvalTransform
 from lska_jax.data.loader import BrokenImages, HostBatch, default_num_workers, eval_batches
+from lska_jax.nn.model_table import Preprocessing
 from lska_jax.robustness.cell_scores import score_cell
 from lska_jax.robustness.cells import Cell, CellResult, Hole, Summary
-from lska_jax.robustness.classifier import Classifier, describe_transform
+from lska_jax.robustness.classifier import (
+    Classifier,
+    Model,
+    as_classifiers,
+    describe_transform,
+)
 from lska_jax.robustness.generation import Generator
 from lska_jax.robustness.label_sets import subset_classes
+from lska_jax.robustness.layouts import MissingSet
 from lska_jax.robustness.outcomes import OutcomeFunction, Outcomes, collect
 from lska_jax.robustness.plan import (
     PlannedCell,
@@ -32,7 +39,7 @@ from lska_jax.robustness.plan import (
     plan_cells,
 )
 from lska_jax.robustness.results_file import ResultsFile
-from lska_jax.robustness.sets import CellData, MissingSet
+from lska_jax.robustness.sets import CellData
 from lska_jax.robustness.summary import summarise
 from lska_jax.robustness.sweep_display import SweepDisplay
 
@@ -42,17 +49,24 @@ _BATCHES_IN_FLIGHT = 2
 
 
 def evaluate(
-    classifiers: Classifier | Sequence[Classifier],
-    options: SweepOptions | None = None,
+    models: Model | Sequence[Model] | Mapping[str, Model],
     *,
     out: str | Path,
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] | None = None,
+    **options: Any,
 ) -> list[Summary]:
     """Measure models on the sets of a suite, and resume what an earlier call began.
 
     Args:
-      classifiers: from ``load_classifier``, or ``wrap_function`` for any other JAX function.
-      options: what to measure; None is the paper's sets, from TFDS.
+      models: one, several, or several by name. A model is a folder, Hub id or run; an
+        ``nnx.Module``; any JAX function from normalised images (B, S, S, 3) float32 to logits
+        (B, K); or a ``Classifier``, which ``wrap_function`` makes of a function with parameters.
       out: folder of the results file; a call with the same options and models goes on there.
+      preprocessing: of the images of modules and functions; None is that of a VAN.
+      class_names: of the logits of modules and functions; None are ImageNet's 1,000.
+      **options: fields of ``SweepOptions``, such as ``suite="imagenet_a,imagenet_r"`` and
+        ``data_root="data"``.
 
     Returns:
       One summary a model, in the order given; missing sets are holes in it.
@@ -60,10 +74,16 @@ def evaluate(
     Raises:
       ValueError: options, models and sets do not fit each other, or the results file is of other
         models or options.
+      FileNotFoundError: there is no such model.
+      TypeError: an option that ``SweepOptions`` does not have, or something that is no model.
       ExampleError: an image can neither be read nor be declared broken.
     """
-    chosen = [classifiers] if isinstance(classifiers, Classifier) else list(classifiers)
-    options = options or SweepOptions()
+    chosen = as_classifiers(models, preprocessing=preprocessing, class_names=class_names)
+    return sweep(chosen, SweepOptions(**options), out=out)
+
+
+def sweep(chosen: Sequence[Classifier], options: SweepOptions, *, out: str | Path) -> list[Summary]:
+    """Measure classifiers; see ``evaluate``."""
     _check_names(chosen)
     plan = plan_cells(options, chosen)
     path = Path(out) / RESULTS_NAME
@@ -78,11 +98,11 @@ def evaluate(
             (planned, [c for c in chosen if (c.stamp.name, planned.cell) not in done])
             for planned in plan
         ]
-        pending = [(planned, models) for planned, models in pending if models]
+        pending = [(planned, lacking) for planned, lacking in pending if lacking]
         with SweepDisplay(len(plan), len(plan) - len(pending), is_main=is_main) as display:
-            sweep = _Sweep(options, file, display)
-            for planned, models in pending:
-                sweep.measure(planned, models)
+            measuring = _Sweep(options, file, display)
+            for planned, lacking in pending:
+                measuring.measure(planned, lacking)
                 display.end()
         wanted = {classifier.stamp.name for classifier in chosen}
         summaries = {s.model.name: s for s in summarise(file.results) if s.model.name in wanted}
@@ -158,7 +178,7 @@ class _Sweep:
                 collect(of_model, seen.is_counted),
                 seen.labels,
                 extra=extra,
-                shapes=groups_of(classifier)[0],
+                shapes=groups_of(classifier).names,
                 subsets=_subset_names(classifier),
             )
             result = CellResult(
@@ -169,13 +189,21 @@ class _Sweep:
                 preprocessing=describe_transform(transform),
                 num_images=len(seen.labels),
                 num_broken=seen.num_broken,
-                note=self._generator.note(*planned.corruption) if planned.corruption else "",
+                note="; ".join(self._notes(planned, data)),
                 scores=scored.scores,
                 outcomes=scored.outcomes | _which_images(seen, scored.outcomes),
                 seconds=(time.monotonic() - started) / len(models),
             )
             self._file.add_result(result)
             self._display.result(result)
+
+    def _notes(self, planned: PlannedCell, data: CellData) -> list[str]:
+        notes = [data.note]
+        if planned.corruption:
+            notes.append(self._generator.note(planned.corruption[0]))
+        if self._options.limit:
+            notes.append(f"--limit {self._options.limit}")
+        return [note for note in notes if note]
 
     def _record_hole(self, cell: Cell, reason: str) -> None:
         self._file.add_hole(Hole(cell, reason))
@@ -190,7 +218,7 @@ class _Sweep:
                 mesh=self._mesh,
                 batch_size=self._batch_size,
                 subsets=[subset_classes(subset) for subset in _subset_names(classifier)],
-                groups=groups_of(classifier)[1],
+                groups=groups_of(classifier).classes,
             )
         return self._functions[name]
 

@@ -30,9 +30,7 @@ def outcomes(prediction, *, confidence=0.5, nll=1.0, top5=None, group=0) -> Outc
 
 def scored(cell, said, labels, *, shapes=(), subsets=SUBSETS, **extra):
     extra = {name: np.asarray(array) for name, array in extra.items()}
-    return score_cell(
-        cell, said, np.asarray(labels), extra=extra, shapes=shapes, subsets=subsets
-    )
+    return score_cell(cell, said, np.asarray(labels), extra=extra, shapes=shapes, subsets=subsets)
 
 
 def test_a_corruption_has_error_top5_and_likelihood():

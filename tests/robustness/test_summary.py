@@ -83,7 +83,10 @@ def test_a_missing_extra_corruption_leaves_the_mce_over_15():
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [({"provenance": "tfds"}, "provenance"), ({"preprocessing": "short side 248"}, "preprocessing")],
+    [
+        ({"provenance": "tfds"}, "provenance"),
+        ({"preprocessing": "short side 248"}, "preprocessing"),
+    ],
 )
 def test_cells_of_different_kinds_are_never_mixed_in_one_score(change, word):
     results = [result(cell, 5, **(change if cell.part == "fog" else {})) for cell in C_CELLS]
@@ -95,15 +98,15 @@ def test_cells_of_different_kinds_are_never_mixed_in_one_score(change, word):
 
 
 def test_other_classes_than_imagenets_are_not_divided_by_alexnets_errors():
-    cells = [Cell("corrupted", cell.part, cell.severity) for cell in C_CELLS]
+    cells = [Cell("clean_c", cell.part, cell.severity) for cell in C_CELLS]
     found = summary([result(Cell("clean"), 10), *(result(cell, 5) for cell in cells)])
-    whole = {key for key in found.scores if key.startswith("corrupted/") and key.count("/") == 1}
+    whole = {key for key in found.scores if key.startswith("clean_c/") and key.count("/") == 1}
     assert whole == {
-        *("corrupted/mean_error_15", "corrupted/mean_error_19"),
-        *("corrupted/retention_15", "corrupted/retention_19"),
+        *("clean_c/mean_error_15", "clean_c/mean_error_19"),
+        *("clean_c/retention_15", "clean_c/retention_19"),
     }
     assert not any("/ce/" in key for key in found.scores)
-    assert value(found, "corrupted/retention_19") == 0.5
+    assert value(found, "clean_c/retention_19") == 0.5
 
 
 def test_c_bar_is_a_plain_mean_error():
@@ -158,5 +161,5 @@ def test_unreadable_images_are_told_and_the_rest_is_compared_image_by_image():
         outcomes={"top1": broken.outcomes["top1"][index], "index": index.astype(np.int32)},
     )
     found = summary([broken, *(result(cell, 5) for cell in C_CELLS[1:])])
-    assert found.scores["imagenet_c/mce_15"].note == "1 images unreadable"
+    assert found.scores["imagenet_c/mce_15"].note == "unreadable images: 1"
     assert found.scores["imagenet_c/ce/snow"].note == ""
