@@ -16,12 +16,8 @@ from lska_jax.robustness.reference_errors import (
     C_BAR_CORRUPTIONS,
     SEVERITIES,
 )
+from lska_jax.robustness.scores.perturbation import PERTURBATIONS
 
-# The ten kinds of sequences of the benchmark, arXiv 1903.12261; others are for validation.
-PERTURBATIONS = (
-    *("gaussian_noise", "shot_noise", "motion_blur", "zoom_blur", "snow"),
-    *("brightness", "translate", "rotate", "tilt", "scale"),
-)
 V2_VARIANTS = ("matched-frequency", "threshold-0.7", "top-images")
 
 _GB = 1e9

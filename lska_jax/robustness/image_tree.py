@@ -7,7 +7,7 @@ opened before it is read, and lists of files pickle into a few buffers, for work
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from lska_jax.data.sources import Record, check_index
 from lska_jax.data.tar_archive import TarMember, TarReader
 
 
+@runtime_checkable
 class FileList(Protocol):
     """Chosen files of a tree, in a fixed order."""
 
@@ -29,6 +30,7 @@ class FileList(Protocol):
         """Return what a person can look for: a file or ``archive.tar!member``."""
 
 
+@runtime_checkable
 class ImageTree(Protocol):
     """Folders and the files of one kind in them.
 

@@ -158,11 +158,11 @@ def cell_layout(cell: Cell) -> Layout:
         )
     if cell.set in ("imagenet_c", "imagenet_c_bar", "imagenet_p"):
         return _layout_of_parts(cell)
-    roots = _ROOTS[cell.set]
+    names = _ROOTS[cell.set]
     return Layout(
-        roots,
-        tuple((f"{root}.tar", "") for root in roots),
-        f"{', '.join(roots)} and tars of {'these names' if len(roots) > 1 else 'this name'}",
+        names,
+        tuple((f"{name}.tar", "") for name in names),
+        f"{', '.join(names)} and tars of {'these names' if len(names) > 1 else 'this name'}",
         wraps=True,
     )
 

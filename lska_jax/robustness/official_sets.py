@@ -198,24 +198,29 @@ def _open_sequences(place: Place, names: Sequence[str], labels: np.ndarray, note
             "frame": np.tile(np.arange(frames, dtype=np.int32), len(videos)),
         }
         return source, extra, note
-    # A folder is a sequence; its frames are in the order of the numbers in their names.
+    return _open_frames(place, names, labels, note)
+
+
+def _open_frames(place: Place, names: Sequence[str], labels: np.ndarray, note: str) -> Opened:
+    """Open sequences that are folders, frames in the order of the numbers in their names."""
     order = sorted(range(len(names)), key=lambda index: _natural(names[index]))
-    folder_of = [names[index].rpartition("/")[0] for index in order]
-    if any("/" not in folder for folder in folder_of):
+    names, labels = [names[index] for index in order], labels[order]
+    folders = [name.rpartition("/")[0] for name in names]
+    if loose := next((folder for folder in folders if "/" not in folder), None):
         raise ValueError(
-            f"{place.name} holds images right in its class folders; frames are expected as "
+            f"{place.name}/{loose} holds images of no sequence; frames are expected as "
             "WNID/SEQUENCE/FRAME.png, or videos as WNID/*.mp4."
         )
-    starts = np.array(
-        [True, *(one != other for one, other in zip(folder_of, folder_of[1:], strict=False))]
-    )
-    sequence = np.cumsum(starts) - 1
-    frame = np.arange(len(order)) - np.flatnonzero(starts)[sequence]
-    source_of_frames = _source(
-        place, [names[index] for index in order], labels[order], imagenet_wnids()
-    )
-    extra = {"sequence": sequence.astype(np.int32), "frame": frame.astype(np.int32)}
-    return source_of_frames, extra, note
+    sequences, sequence, counts = np.unique(folders, return_inverse=True, return_counts=True)
+    if len(np.unique(counts)) > 1:
+        short, usual = int(counts.argmin()), int(np.median(counts))
+        raise ValueError(
+            f"{place.name}/{sequences[short]} has {counts[short]} frames, others {usual}; all "
+            "sequences must have as many."
+        )
+    source = _source(place, names, labels, imagenet_wnids())
+    frame = np.tile(np.arange(counts[0], dtype=np.int32), len(counts))
+    return source, {"sequence": sequence.astype(np.int32), "frame": frame}, note
 
 
 def _natural(name: str) -> tuple[str, list[int], str]:

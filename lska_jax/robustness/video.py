@@ -21,6 +21,8 @@ from lska_jax.robustness.image_tree import FileList
 
 # Each loader thread or worker takes 32 frames in a row: two videos at most.
 _VIDEOS_KEPT = 8
+# Beyond that it is no accident.
+_VIDEOS_TRIED = 10
 
 
 def check_video_support() -> None:
@@ -54,7 +56,8 @@ def decode_frames(data: bytes) -> UInt8[np.ndarray, "frames height width 3"]:
         with av.open(io.BytesIO(data)) as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     except (av.error.FFmpegError, IndexError) as error:
-        raise BrokenImage(f"not a readable video: {error}") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BrokenImage(f"not a readable video ({reason})") from error
     if not frames:
         raise BrokenImage("a video without frames")
     return np.stack(frames)
@@ -66,7 +69,7 @@ class VideoSource:
     def __init__(
         self, name: str, files: FileList, labels: np.ndarray, class_names: Sequence[str]
     ) -> None:
-        """Count the frames of the first video; all are taken to have as many.
+        """Count the frames of the first video that can be read; all are taken to have as many.
 
         Args:
           name: what is read.
@@ -75,8 +78,7 @@ class VideoSource:
           class_names: name of each class, in label order.
 
         Raises:
-          BrokenImage: the first video cannot be decoded.
-          ValueError: PyAV is not installed.
+          ValueError: PyAV is not installed, or none of the first videos can be read.
         """
         check_video_support()
         self.name = name
@@ -85,7 +87,7 @@ class VideoSource:
         self._labels = np.asarray(labels, np.int32)
         self._decoded: OrderedDict[int, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
-        self.frames_per_video = len(self._frames(0))
+        self.frames_per_video = self._count_frames()
 
     def __len__(self) -> int:
         """Return the number of frames of all videos together."""
@@ -109,6 +111,15 @@ class VideoSource:
         check_index(index, len(self), self.name)
         video, frame = divmod(int(index), self.frames_per_video)
         return f"{self._files.path(video)}#{frame}"
+
+    def _count_frames(self) -> int:
+        tried = range(min(_VIDEOS_TRIED, len(self._files)))
+        for video in tried:
+            try:
+                return len(self._frames(video))
+            except BrokenImage as error:
+                reason = f"{self._files.path(video)}: {error}"
+        raise ValueError(f"{self.name}: the first {len(tried)} videos are broken; {reason}.")
 
     def _frames(self, video: int) -> np.ndarray:
         with self._lock:
