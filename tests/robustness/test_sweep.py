@@ -1,22 +1,12 @@
 """The whole sweep on pictures whose answers are known: exact tables, resume, holes, bad input."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-
-import numpy as np
 import pytest
-from known_models import PREPARED, reader, write_pictures
+from known_models import PREPARED, picture, reader, write_pictures
 
 from lska_jax.robustness import evaluate, load_summaries, wrap_function
-from lska_jax.robustness.label_sets import imagenet_wnids, subset_classes
+from lska_jax.robustness.label_sets import imagenet_wnids, shape_classes, subset_classes
 from lska_jax.robustness.results_file import load_results
 
-ROOT = Path(__file__).parents[2]
 WNIDS = imagenet_wnids()
 NAMES = ("bird", "car", "cat", "dog")
 
@@ -75,10 +65,6 @@ def test_a_model_whose_answers_are_known_gives_the_exact_table(tmp_path):
 
 
 def test_shape_and_texture_are_decided_over_the_sixteen_classes(tmp_path):
-    from known_models import picture
-
-    from lska_jax.robustness.label_sets import shape_classes
-
     groups = shape_classes()
     folder = tmp_path / "cue-conflict" / "cat"
     folder.mkdir(parents=True)
@@ -119,11 +105,11 @@ def test_models_of_other_classes_are_measured_on_their_own_images(tmp_path):
 
 
 def test_several_models_are_measured_in_one_pass_and_named_apart(tmp_path):
-    models = {"right": reader(4), "next": reader(4, shift=1)}
+    models = {"right": reader(4), "next": reader(4, shift=3)}
     first, second = run(models, tmp_path, suite="imagenet", **own_options(tmp_path))
     assert (first.model.name, second.model.name) == ("right", "next")
     assert values(first)["clean/top1"] == 0.7
-    assert values(second)["clean/top1"] == pytest.approx(0.2)
+    assert values(second)["clean/top1"] == pytest.approx(0.3)
     assert first.model.sha256 != second.model.sha256
 
 
@@ -183,7 +169,7 @@ def test_a_hole_is_filled_once_the_set_is_there(tmp_path):
 def test_a_truncated_image_is_counted_and_named(tmp_path, capsys):
     write_pictures(tmp_path / "sketch", {WNIDS[0]: [0, 0, 1]})
     broken = tmp_path / "sketch" / WNIDS[0] / "image_0.JPEG"
-    broken.write_bytes(broken.read_bytes()[:60])
+    broken.write_bytes(broken.read_bytes()[:45])
     (summary,) = run({"known": reader(1000)}, tmp_path, suite="imagenet_sketch")
     stamped = summary.scores["imagenet_sketch/top1"]
     assert stamped.score.value == 0.5 and stamped.num_images == 2
@@ -253,42 +239,3 @@ def test_two_models_of_one_name_are_refused(tmp_path):
 def test_something_that_is_no_model_is_a_type_error(tmp_path):
     with pytest.raises(TypeError, match="3 is no model"):
         run(3, tmp_path, suite="imagenet")
-
-
-KILLED = """
-import sys
-sys.path.insert(0, {tests!r})
-from known_models import PREPARED, reader
-from lska_jax.robustness import evaluate
-evaluate({{"own": reader(4)}}, out={out!r}, preprocessing=PREPARED, suite="imagenet_c",
-         generate=True, clean={clean!r}, clean_split="test", class_names={names!r},
-         batch_size=8, num_workers=0)
-"""
-
-
-def test_a_sweep_that_is_killed_repeats_nothing(tmp_path):
-    out = tmp_path / "out"
-    code = KILLED.format(
-        tests=str(ROOT / "tests"),
-        out=str(out),
-        clean=write_own(tmp_path),
-        names=NAMES,
-    )
-    file = out / "results.jsonl"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (file.exists() and file.read_bytes().count(b'{"result"') >= 3):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    before = load_results(file)
-    options = {"clean": f"folder:{tmp_path / 'own'}", "clean_split": "test", "class_names": NAMES}
-    run({"own": reader(4)}, tmp_path, suite="imagenet_c", generate=True, **options)
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    cells = [tuple(line["result"]["cell"]) for line in lines if "result" in line]
-    assert len(cells) == len(set(cells)) == 95
-    after = load_results(file)
-    for key, result in before.cells.items():
-        np.testing.assert_array_equal(result.outcomes["top1"], after.cells[key].outcomes["top1"])
-    assert os.path.getsize(file)
