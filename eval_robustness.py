@@ -83,6 +83,16 @@ def _split_name(model: str) -> tuple[str | None, str]:
     return (name, place) if equals and name else (None, model)
 
 
+class _ListSets(argparse.Action):
+    """Print the sets and stop, as --help does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
+        from lska_jax.robustness.catalogue import describe_sets
+
+        print(describe_sets())
+        parser.exit()
+
+
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python eval_robustness.py", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -94,6 +104,7 @@ def _build_parser() -> argparse.ArgumentParser:
         metavar="[NAME=]PLACE",
         help="model folder, Hub id, run folder or checkpoint; may be given several times",
     )
+    add("--list", action=_ListSets, nargs=0, help="print suites and sets, and where to get them")
     add("--suite", default="paper", help="paper, full, smoke, or sets with commas (default: paper)")
     add("--data_root", help="folder of the sets, official or from TFDS (default: TFDS's own)")
     add(
