@@ -24,6 +24,7 @@ from lska_jax.robustness.reference_errors import (
 )
 
 CorruptionCount = Literal[15, 19]
+CORRUPTION_COUNTS: tuple[CorruptionCount, ...] = (15, 19)
 
 
 class MissingCells(NamedTuple):
@@ -110,7 +111,7 @@ def corruption_error(
     table = error_table(errors, [corruption], score=f"CE of {corruption}")
     if isinstance(table, MissingCells):
         return table
-    return float(ce_of_table(table, [corruption])[0])
+    return float(ce_of_means(table.mean(axis=1), [corruption])[0])
 
 
 def mean_corruption_error(
@@ -133,7 +134,7 @@ def mean_corruption_error(
     table = error_table(errors, corruptions, score=f"mCE ({count})")
     if isinstance(table, MissingCells):
         return table
-    return float(ce_of_table(table, corruptions).mean())
+    return float(ce_of_means(table.mean(axis=1), corruptions).mean())
 
 
 def relative_mean_corruption_error(
@@ -157,7 +158,8 @@ def relative_mean_corruption_error(
     table = error_table(errors, corruptions, score=f"relative mCE ({count})")
     if isinstance(table, MissingCells):
         return table
-    return float(relative_ce_of_table(table, corruptions, np.float64(clean_error)).mean())
+    means = table.mean(axis=1)
+    return float(relative_ce_of_means(means, corruptions, np.asarray(clean_error)).mean())
 
 
 def mean_error(
@@ -220,8 +222,9 @@ def corruption_scores(
 ) -> dict[str, float | None | MissingCells]:
     """Return every score of ImageNet-C by its name in the table of scores.
 
-    "mce_15", "mce_19", "mean_error_15", "mean_error_19", "ce/CORRUPTION" for all 19 and, where the
-    clean error is known, "relative_mce_15", "relative_mce_19", "retention_15" and "retention_19".
+    "mce_15", "mce_19", "mean_error" over the 15, "mean_error_19", "ce/CORRUPTION" for all 19 and,
+    where the clean error is known, "relative_mce_15", "relative_mce_19", "retention_15" and
+    "retention_19".
 
     Args:
       errors: as in ``error_table``.
@@ -230,11 +233,12 @@ def corruption_scores(
     Raises:
       ValueError: as ``error_table``; the clean error is outside [0, 1].
     """
-    scores: dict[str, float | None | MissingCells] = {}
-    counts: tuple[CorruptionCount, ...] = (15, 19)
-    for count in counts:
+    scores: dict[str, float | None | MissingCells] = {
+        "mean_error": mean_error(errors, corruptions=CORRUPTIONS),
+        "mean_error_19": mean_error(errors, corruptions=ALL_CORRUPTIONS),
+    }
+    for count in CORRUPTION_COUNTS:
         scores[f"mce_{count}"] = mean_corruption_error(errors, count=count)
-        scores[f"mean_error_{count}"] = mean_error(errors, corruptions=corruption_set(count))
         if clean_error is not None:
             scores[f"relative_mce_{count}"] = relative_mean_corruption_error(
                 errors, clean_error, count=count
@@ -243,22 +247,21 @@ def corruption_scores(
     return scores | {f"ce/{name}": corruption_error(errors, name) for name in ALL_CORRUPTIONS}
 
 
-def ce_of_table(
-    table: Float[np.ndarray, "*draws corruptions 5"], corruptions: Sequence[str]
+def ce_of_means(
+    errors: Float[np.ndarray, "*draws corruptions"], corruptions: Sequence[str]
 ) -> Float[np.ndarray, "*draws corruptions"]:
-    """Return CE_c of each row of one table of errors, or of many."""
-    alexnet = np.asarray([ALEXNET_ERRORS[name] for name in corruptions])
-    return table.mean(axis=-1) / alexnet
+    """Return CE_c from the mean over severities of E(c, s); of one draw of images, or of many."""
+    return errors / np.asarray([ALEXNET_ERRORS[name] for name in corruptions])
 
 
-def relative_ce_of_table(
-    table: Float[np.ndarray, "*draws corruptions 5"],
+def relative_ce_of_means(
+    errors: Float[np.ndarray, "*draws corruptions"],
     corruptions: Sequence[str],
-    clean_error: Float[np.ndarray, "*draws"] | np.float64,
+    clean_error: Float[np.ndarray, "*draws"],
 ) -> Float[np.ndarray, "*draws corruptions"]:
-    """Return the relative CE_c of each row of one table of errors, or of many."""
+    """Return relative CE_c from the mean over severities of E(c, s), and E(clean)."""
     alexnet = np.asarray([ALEXNET_ERRORS[name] for name in corruptions]) - ALEXNET_CLEAN_ERROR
-    return (table.mean(axis=-1) - np.expand_dims(clean_error, -1)) / alexnet
+    return (errors - np.expand_dims(clean_error, -1)) / alexnet
 
 
 def check_error(name: str, error: float) -> None:
