@@ -205,8 +205,8 @@ def test_input_that_has_no_interval_is_refused():
         bootstrap.bootstrap_mean(np.asarray([1.0, math.nan]), seed=0)
     with pytest.raises(ValueError, match="resamples=0"):
         bootstrap.bootstrap_mean(some, seed=0, resamples=0)
-    with pytest.raises(ValueError, match="level=95: it is a fraction"):
-        bootstrap.bootstrap_mean(some, seed=0, level=95)
+    with pytest.raises(ValueError, match="level=95.0: it is a fraction"):
+        bootstrap.bootstrap_mean(some, seed=0, level=95.0)
     with pytest.raises(ValueError, match="counts are at least 0"):
         bootstrap.bootstrap_shape_bias(ShapeBias(3, 3, 5), seed=0)
     with pytest.raises(ValueError, match=r"values has shape \(0, 2\)"):

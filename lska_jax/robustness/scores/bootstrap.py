@@ -21,11 +21,12 @@ from lska_jax.robustness.scores.corruption_error import (
     CORRUPTION_COUNTS,
     MissingCells,
     ce_of_means,
+    check_cells,
     corruption_set,
-    error_table,
+    missing_cells,
     relative_ce_of_means,
 )
-from lska_jax.robustness.scores.detection import average_precision
+from lska_jax.robustness.scores.detection import average_precision_of_counts
 from lska_jax.robustness.scores.shape_bias import ShapeBias
 
 RESAMPLES = 1000
@@ -139,17 +140,21 @@ def bootstrap_aupr_out(
     check_probabilities("confidence_out", confidence_out)
     check_probabilities("confidence_in", confidence_in)
     rng = _generator(seed, resamples)
-    is_positive = np.repeat([True, False], [confidence_out.size, confidence_in.size])
-    anomaly = -np.concatenate([np.sort(confidence_out), np.sort(confidence_in)]).astype(np.float64)
-    draws = []
-    for counts in zip(
-        _resample_counts(confidence_out.size, resamples, rng),
-        _resample_counts(confidence_in.size, resamples, rng),
-        strict=True,
-    ):
-        drawn = np.repeat(np.arange(anomaly.size), np.concatenate(counts))
-        draws.append(average_precision(anomaly[drawn], is_positive[drawn]))
-    return _middle(np.asarray(draws), level)
+    # Ascending confidence is descending anomaly, as average_precision_of_counts wants it.
+    values, threshold = np.unique(
+        np.concatenate([confidence_out, confidence_in]), return_inverse=True
+    )
+    threshold_out, threshold_in = np.split(threshold, [confidence_out.size])
+    draws_out = _resample_counts(confidence_out.size, resamples, rng)
+    draws_in = _resample_counts(confidence_in.size, resamples, rng)
+    draws = [
+        average_precision_of_counts(
+            np.bincount(threshold_out, weights=counts_out, minlength=values.size)[None],
+            np.bincount(threshold_in, weights=counts_in, minlength=values.size)[None],
+        )
+        for counts_out, counts_in in zip(draws_out, draws_in, strict=True)
+    ]
+    return _middle(np.concatenate(draws), level)
 
 
 class ShapeBiasIntervals(NamedTuple):
@@ -232,7 +237,7 @@ def bootstrap_corruption_scores(
         check_lengths(**cells)
     for name, outcomes in cells.items():
         check_outcomes(name, outcomes)
-    errors = {cell: 1 - float(np.mean(outcomes)) for cell, outcomes in correct.items()}
+    check_cells(correct)
     # Every score is made of the mean over severities of each corruption, and of the clean mean; so
     # the severities are added up before images are drawn.
     whole = [name for name in ALL_CORRUPTIONS if all((name, s) in correct for s in SEVERITIES)]
@@ -244,9 +249,9 @@ def bootstrap_corruption_scores(
         clean_error = 1 - means[:, -1]
     intervals: dict[str, Interval | None | MissingCells] = {}
     for label, key, names in _planned_scores(with_clean=clean_correct is not None):
-        complete = error_table(errors, names, score=label)
-        if isinstance(complete, MissingCells):
-            intervals[key] = complete
+        hole = missing_cells(correct, names, score=label)
+        if hole is not None:
+            intervals[key] = hole
             continue
         drawn = 1 - means[:, [whole.index(name) for name in names]]
         draws = _draws_of(key, drawn, names, clean_error)

@@ -8,7 +8,7 @@ A score over corruptions is complete or it is none: where cells are missing, the
 ``MissingCells``, which is no number and names them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -83,21 +83,41 @@ def error_table(
     """
     if not corruptions:
         raise ValueError(f"No corruptions: {score} needs at least one of {', '.join(known)}.")
-    for name in [*corruptions, *(name for name, _ in errors)]:
+    check_cells([*errors, *((name, 1) for name in corruptions)], known=known)
+    for (name, severity), error in errors.items():
+        check_error(f"The error of {name}/{severity}", error)
+    hole = missing_cells(errors, corruptions, score=score)
+    if hole is not None:
+        return hole
+    rows = [[errors[name, severity] for severity in SEVERITIES] for name in corruptions]
+    return np.asarray(rows, dtype=np.float64)
+
+
+def check_cells(
+    cells: Collection[tuple[str, int]], *, known: Sequence[str] = ALL_CORRUPTIONS
+) -> None:
+    """Check that a set has all these cells.
+
+    Raises:
+      ValueError: a corruption or severity that it does not have.
+    """
+    for name, severity in cells:
         if name not in known:
             raise ValueError(
                 f"There is no corruption {name!r} in this set: known are {', '.join(known)}. Pass "
                 "the cells of one set only."
             )
-    for (name, severity), error in errors.items():
         if severity not in SEVERITIES:
             raise ValueError(f"{name} has no severity {severity}: severities are 1 to 5.")
-        check_error(f"The error of {name}/{severity}", error)
-    cells = [(name, severity) for name in corruptions for severity in SEVERITIES]
-    missing = tuple(cell for cell in cells if cell not in errors)
-    if missing:
-        return MissingCells(score, missing)
-    return np.asarray([errors[cell] for cell in cells], dtype=np.float64).reshape(-1, 5)
+
+
+def missing_cells(
+    cells: Collection[tuple[str, int]], corruptions: Sequence[str], *, score: str
+) -> MissingCells | None:
+    """Return which (corruption, severity) a score over corruptions lacks, None if none."""
+    needed = [(name, severity) for name in corruptions for severity in SEVERITIES]
+    missing = tuple(cell for cell in needed if cell not in cells)
+    return MissingCells(score, missing) if missing else None
 
 
 def corruption_error(
