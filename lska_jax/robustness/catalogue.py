@@ -89,6 +89,7 @@ SETS: Mapping[str, SetFacts] = MappingProxyType(
             layout="imagenet/val/WNID/*.JPEG, or ILSVRC2012_img_val.tar as it is",
             tfds="imagenet2012",
             tfds_split="validation",
+            trap="none known: the same files",
             note="the validation images; the clean control of the other sets",
         ),
         "imagenet_c": SetFacts(

@@ -4,7 +4,6 @@ import pytest
 
 from lska_jax.robustness.catalogue import SETS, SUITES, parse_suite, set_cells, set_facts
 from lska_jax.robustness.cells import Cell
-from lska_jax.robustness.scores.score_table import SCORES
 
 
 @pytest.mark.parametrize(
@@ -92,7 +91,3 @@ def test_every_cell_of_a_suite_belongs_to_the_catalogue(suite):
     for cell in parse_suite(suite):
         facts = SETS[cell.set]
         assert cell.part in facts.parts and cell.severity in facts.severities
-
-
-def test_every_set_that_has_scores_is_in_the_catalogue():
-    assert {key.split("/")[0] for key in SCORES} <= set(SETS)
