@@ -100,7 +100,7 @@ SETS: Mapping[str, SetFacts] = MappingProxyType(
             citation=_HENDRYCKS_2019,
             where="https://zenodo.org/record/2235448",
             # The archives: noise 21, blur 7, weather 12, digital 7, extra 15, as loaders list them.
-            download_gb=62,
+            download_gb=62.0,
             num_images=50_000,
             stored_size=224,
             layout="imagenet-c/CORRUPTION/SEVERITY/WNID/*.JPEG, or blur.tar, digital.tar, "
@@ -334,7 +334,7 @@ def _unknown(kind: str, name: str, known: Sequence[object]) -> str:
 
 
 def describe_sets() -> str:
-    """Return every suite and set as text: cells, images, size, layout, TFDS name, where to get it."""
+    """Return every suite and set as text: cells, images, size, layout, where to get it."""
     suites = {
         "paper": "ImageNet, C, C-bar, A, R, Sketch",
         "full": "every set below",

@@ -1,6 +1,6 @@
 """From what a model said about the images of one cell to the cell's scores and their intervals."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -84,15 +84,13 @@ def score_cell(
 
 def _confidence_scores(outcomes: Outcomes, correct: np.ndarray, column: int) -> dict[str, Score]:
     confidence = outcomes.confidence[:, column]
-    measures: dict[str, Callable[..., float | None]] = {
-        "rms_calibration_error": calibration.rms_calibration_error,
-        "ece": calibration.expected_calibration_error,
-        "aurra": calibration.aurra,
+    measure = calibration.calibration_scores
+    intervals = bootstrap.bootstrap_scores(measure, confidence, correct, seed=BOOTSTRAP_SEED)
+    scores = {
+        name: with_interval(value, intervals[name])
+        for name, value in measure(confidence, correct).items()
+        if value is not None
     }
-    scores = {}
-    for name, measure in measures.items():
-        interval = bootstrap.bootstrap_score(measure, confidence, correct, seed=BOOTSTRAP_SEED)
-        scores[name] = with_interval(measure(confidence, correct), interval)
     scores["nll"] = _mean(outcomes.nll[:, column])
     return scores
 
@@ -118,9 +116,7 @@ def _score_cue_conflict(
             continue
         intervals = bootstrap.bootstrap_shape_bias(of, seed=BOOTSTRAP_SEED)
         scores[f"shape_bias{suffix}"] = with_interval(of.bias, intervals.bias)
-        scores[f"decided_fraction{suffix}"] = with_interval(
-            of.decided_fraction, intervals.decided_fraction
-        )
+        scores[f"decided{suffix}"] = with_interval(of.decided_fraction, intervals.decided_fraction)
     return ScoredCell(scores, {})
 
 

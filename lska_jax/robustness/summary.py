@@ -131,9 +131,10 @@ def _c_bar_scores(set_name: str, of_set: CellsOfSet, cells: CellsOfSet) -> dict[
     value = c_bar_mean_error(errors)
     if isinstance(value, MissingCells):
         return {}
-    of_images: np.ndarray = np.mean(~np.stack(_aligned(list(of_set.values()), "top1")), axis=0)
+    is_wrong = ~np.stack(_aligned(list(of_set.values()), "top1"))
+    of_images: np.ndarray = is_wrong.mean(axis=0)
     score = with_interval(value, bootstrap_mean(of_images, seed=BOOTSTRAP_SEED))
-    return {f"{set_name}/mean_error_c_bar": _stamp(score, list(of_set.values()))}
+    return {f"{set_name}/mean_error": _stamp(score, list(of_set.values()))}
 
 
 def _perturbation_scores(

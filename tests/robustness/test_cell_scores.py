@@ -105,13 +105,13 @@ def test_shape_bias_counts_decisions_for_shape_and_texture_by_class():
     values = {name: score.value for name, score in cell.scores.items()}
     assert values == {
         "shape_bias": pytest.approx(2 / 3),
-        "decided_fraction": pytest.approx(3 / 5),
+        "decided": pytest.approx(3 / 5),
         "shape_bias/cat": 1.0,
-        "decided_fraction/cat": 1.0,
+        "decided/cat": 1.0,
         "shape_bias/dog": 0.0,
-        "decided_fraction/dog": 0.5,
+        "decided/dog": 0.5,
         "shape_bias/car": None,
-        "decided_fraction/car": 0.0,
+        "decided/car": 0.0,
     }
 
 

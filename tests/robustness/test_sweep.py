@@ -74,7 +74,7 @@ def test_shape_and_texture_are_decided_over_the_sixteen_classes(tmp_path):
     (summary,) = run({"known": reader(1000)}, tmp_path, suite="cue_conflict")
     found = values(summary)
     assert found["cue_conflict/shape_bias"] == pytest.approx(2 / 3)
-    assert found["cue_conflict/decided_fraction"] == 0.75
+    assert found["cue_conflict/decided"] == 0.75
     assert found["cue_conflict/shape_bias/cat"] == pytest.approx(2 / 3)
 
 
