@@ -1,0 +1,330 @@
+"""95 % intervals: what the scores would be on other images of the same kind.
+
+The percentile bootstrap (Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of
+Statistics 7, 1979; Efron and Tibshirani, "An Introduction to the Bootstrap", chapter 13): draw as
+many images as there are, with replacement, compute the score, and again; the interval lies between
+the 2.5 % and 97.5 % quantiles. It speaks of the choice of images alone, not of training runs. Where
+all images agree (one image, all right) all draws do, and its width is 0: the images at hand do not
+show how rare the other outcome is.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from lska_jax.robustness.reference_errors import ALL_CORRUPTIONS, SEVERITIES
+from lska_jax.robustness.scores.checks import check_lengths, check_outcomes, check_probabilities
+from lska_jax.robustness.scores.corruption_error import (
+    CorruptionCount,
+    MissingCells,
+    ce_of_table,
+    corruption_set,
+    error_table,
+    relative_ce_of_table,
+)
+from lska_jax.robustness.scores.detection import average_precision
+from lska_jax.robustness.scores.shape_bias import ShapeBias
+
+RESAMPLES = 1000
+LEVEL = 0.95
+# Draws at a time: what they need stays near 50 MB for 50,000 images.
+_CHUNK = 50
+
+
+class Interval(NamedTuple):
+    """Lower and upper end of an interval."""
+
+    low: float
+    high: float
+
+
+def bootstrap_mean(
+    values: Shaped[np.ndarray, " images"],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Interval:
+    """Return the interval of a mean over images: accuracy, flip probability, likelihood.
+
+    The mean of outcomes that are 0 or 1 is drawn from the binomial distribution, which is exactly
+    that of the bootstrap. A mean over cells that show the same images (ImageNet-C-bar) is the mean
+    over images of each image's mean over the cells: pass those. Of ImageNet-P pass one value a
+    video, of ``flip_probabilities`` or ``top5_distances``: its frames are not independent.
+
+    Args:
+      values: (N,) one an image, finite.
+      seed: of the draws; the same seed gives the same interval.
+      resamples: draws.
+      level: between 0 and 1.
+
+    Raises:
+      ValueError: no images, values that are not finite, fewer than one draw, a level outside
+        (0, 1).
+    """
+    count = check_lengths(values=values)
+    if not np.isfinite(values).all():
+        raise ValueError("values holds NaN or infinity: such a mean has no interval.")
+    if ((values == 0) | (values == 1)).all():
+        rng = _generator(seed, resamples)
+        draws = rng.binomial(count, float(np.mean(values, dtype=np.float64)), resamples) / count
+    else:
+        draws = joint_means(values[None], seed=seed, resamples=resamples)[:, 0]
+    return _middle(draws, level)
+
+
+def bootstrap_score(
+    score: Callable[..., float | None],
+    *arrays: Shaped[np.ndarray, " images"],
+    seed: int,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Interval | None:
+    """Return the interval of any score of arrays with one entry an image.
+
+    Slower than ``bootstrap_mean``: the score is computed anew for each draw. It must not depend on
+    the order of the images, since they are drawn in the order of the first array: sorted
+    confidences need no sorting again.
+
+    Args:
+      score: function of the arrays, e.g. ``aurra``; None where it is undefined, and such draws are
+        left out.
+      *arrays: (N,) each, e.g. confidence and correct.
+      seed: of the draws.
+      resamples: draws.
+      level: between 0 and 1.
+
+    Returns:
+      The interval; None where the score of the images themselves, or of all draws, is undefined.
+
+    Raises:
+      ValueError: lengths differ, no images, fewer than one draw, a level outside (0, 1); what the
+        score raises.
+    """
+    count = check_lengths(**{f"array {i}": array for i, array in enumerate(arrays)})
+    rng = _generator(seed, resamples)
+    if score(*arrays) is None:
+        return None
+    order = np.argsort(arrays[0], kind="stable")
+    ordered = [array[order] for array in arrays]
+    draws = []
+    for counts in _resample_counts(count, resamples, rng):
+        for row in counts:
+            drawn = np.repeat(np.arange(count), row)
+            value = score(*(array[drawn] for array in ordered))
+            if value is not None:
+                draws.append(value)
+    return _middle(np.asarray(draws), level) if draws else None
+
+
+def bootstrap_aupr_out(
+    confidence_out: Float[np.ndarray, " out"],
+    confidence_in: Float[np.ndarray, " known"],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Interval:
+    """Return the interval of ``aupr_out``: unknown and known images are drawn each among their own.
+
+    Arguments and errors as in ``aupr_out`` and ``bootstrap_mean``.
+    """
+    check_lengths(confidence_out=confidence_out)
+    check_lengths(confidence_in=confidence_in)
+    check_probabilities("confidence_out", confidence_out)
+    check_probabilities("confidence_in", confidence_in)
+    rng = _generator(seed, resamples)
+    is_positive = np.repeat([True, False], [confidence_out.size, confidence_in.size])
+    anomaly = -np.concatenate([np.sort(confidence_out), np.sort(confidence_in)]).astype(np.float64)
+    draws = []
+    for counts_out, counts_in in zip(
+        _resample_counts(confidence_out.size, resamples, rng),
+        _resample_counts(confidence_in.size, resamples, rng),
+        strict=True,
+    ):
+        for row in np.concatenate([counts_out, counts_in], axis=1):
+            drawn = np.repeat(np.arange(row.size), row)
+            draws.append(average_precision(anomaly[drawn], is_positive[drawn]))
+    return _middle(np.asarray(draws), level)
+
+
+class ShapeBiasIntervals(NamedTuple):
+    """Intervals of the two numbers of ``ShapeBias``; None where one is undefined."""
+
+    bias: Interval | None
+    decided_fraction: Interval | None
+
+
+def bootstrap_shape_bias(
+    counts: ShapeBias, *, seed: int, resamples: int = RESAMPLES, level: float = LEVEL
+) -> ShapeBiasIntervals:
+    """Return the intervals of shape bias and decided fraction over the counted stimuli.
+
+    How many of the drawn stimuli follow shape, texture and neither is multinomial, which is exactly
+    the bootstrap over stimuli. Draws in which nothing is decided have no bias and are left out. For
+    one shape class, pass its own counts: its stimuli are drawn among themselves.
+
+    Args:
+      counts: of ``shape_bias`` or one of ``shape_bias_per_class``.
+      seed: of the draws.
+      resamples: draws.
+      level: between 0 and 1.
+
+    Raises:
+      ValueError: more stimuli followed a cue than were counted, fewer than one draw, a level
+        outside (0, 1).
+    """
+    undecided = counts.counted - counts.shape_correct - counts.texture_correct
+    if min(counts.shape_correct, counts.texture_correct, undecided) < 0:
+        raise ValueError(
+            f"{counts}: counts are at least 0, and shape_correct + texture_correct at most counted."
+        )
+    rng = _generator(seed, resamples)
+    if counts.counted == 0:
+        return ShapeBiasIntervals(None, None)
+    outcomes = np.asarray([counts.shape_correct, counts.texture_correct, undecided])
+    draws = rng.multinomial(counts.counted, outcomes / counts.counted, size=resamples)
+    decided = draws[:, 0] + draws[:, 1]
+    bias = draws[decided > 0, 0] / decided[decided > 0]
+    return ShapeBiasIntervals(
+        _middle(bias, level) if counts.bias is not None and bias.size else None,
+        _middle(decided / counts.counted, level),
+    )
+
+
+def bootstrap_corruption_scores(
+    correct: Mapping[tuple[str, int], Shaped[np.ndarray, " images"]],
+    *,
+    seed: int,
+    clean_correct: Shaped[np.ndarray, " images"] | None = None,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> dict[str, Interval | None | MissingCells]:
+    """Return the intervals of ``corruption_scores``, by the same names.
+
+    Every cell shows the same images, so each draw takes the same ones in all cells, and in the
+    clean set: what is hard for the model in one cell tends to be hard in all, and intervals drawn
+    cell by cell would be far too narrow.
+
+    Args:
+      correct: (corruption, severity) to (N,) bool or 0 and 1, images in the same order in each.
+      seed: of the draws.
+      clean_correct: (N,) the same images without corruption; None where they were not measured.
+      resamples: draws.
+      level: between 0 and 1.
+
+    Returns:
+      Name to interval; ``MissingCells`` where the score has cells missing; None where it is
+      undefined.
+
+    Raises:
+      ValueError: as ``error_table``; cells with different numbers of images, no images, outcomes
+        that are not 0 or 1, fewer than one draw, a level outside (0, 1).
+    """
+    cells = {f"{name}/{severity}": outcomes for (name, severity), outcomes in correct.items()}
+    if clean_correct is not None:
+        cells["clean"] = clean_correct
+    check_lengths(**cells)
+    for name, outcomes in cells.items():
+        check_outcomes(name, outcomes)
+    errors = {cell: 1 - float(np.mean(outcomes)) for cell, outcomes in correct.items()}
+    drawn = 1 - joint_means(np.stack(list(cells.values())), seed=seed, resamples=resamples)
+    columns = {cell: column for column, cell in enumerate(correct)}
+
+    def table(names: tuple[str, ...]) -> np.ndarray:
+        picked = [columns[name, severity] for name in names for severity in SEVERITIES]
+        return drawn[:, picked].reshape(resamples, len(names), len(SEVERITIES))
+
+    intervals: dict[str, Interval | None | MissingCells] = {}
+    counts: tuple[CorruptionCount, ...] = (15, 19)
+    for count in counts:
+        names = corruption_set(count)
+        keys = {"mce": "mCE", "mean_error": "mean error"}
+        if clean_correct is not None:
+            keys |= {"relative_mce": "relative mCE", "retention": "retention"}
+        for key, label in keys.items():
+            complete = error_table(errors, names, score=f"{label} ({count})")
+            if isinstance(complete, MissingCells):
+                intervals[f"{key}_{count}"] = complete
+                continue
+            draws = _draws_of(key, table(names), names, drawn[:, -1])
+            defined = draws[np.isfinite(draws)]
+            intervals[f"{key}_{count}"] = _middle(defined, level) if defined.size else None
+    for name in ALL_CORRUPTIONS:
+        complete = error_table(errors, [name], score=f"CE of {name}")
+        intervals[f"ce/{name}"] = (
+            complete
+            if isinstance(complete, MissingCells)
+            else _middle(ce_of_table(table((name,)), [name])[:, 0], level)
+        )
+    return intervals
+
+
+def joint_means(
+    values: Shaped[np.ndarray, "cells images"], *, seed: int, resamples: int = RESAMPLES
+) -> Float[np.ndarray, "draws cells"]:
+    """Return each cell's mean over drawn images, the same images in every cell.
+
+    Args:
+      values: (cells, N), images in the same order in each.
+      seed: of the draws.
+      resamples: draws, R.
+
+    Returns:
+      (R, cells) float64.
+
+    Raises:
+      ValueError: no images, fewer than one draw.
+    """
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"values has shape {values.shape}: (cells, images) is needed, none empty.")
+    rng = _generator(seed, resamples)
+    # Counts of 0 and 1 below 2^24 add up exactly in float32, which halves the time.
+    is_small = values.dtype == np.bool_ or np.issubdtype(values.dtype, np.integer)
+    weights = values.astype(np.float32 if is_small else np.float64)
+    images = values.shape[1]
+    sums = [
+        counts.astype(weights.dtype) @ weights.T
+        for counts in _resample_counts(images, resamples, rng)
+    ]
+    return np.concatenate(sums).astype(np.float64) / images
+
+
+def _draws_of(
+    key: str, table: np.ndarray, names: tuple[str, ...], clean_error: np.ndarray
+) -> np.ndarray:
+    if key == "mce":
+        return ce_of_table(table, names).mean(axis=-1)
+    if key == "relative_mce":
+        return relative_ce_of_table(table, names, clean_error).mean(axis=-1)
+    error: np.ndarray = table.mean(axis=(-1, -2))
+    if key == "mean_error":
+        return error
+    # A draw without any clean image right has no retention; the caller leaves it out.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kept: np.ndarray = (1 - error) / (1 - clean_error)
+    return kept
+
+
+def _middle(draws: np.ndarray, level: float) -> Interval:
+    if not 0 < level < 1:
+        raise ValueError(f"level={level}: it is a fraction between 0 and 1, e.g. 0.95.")
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def _generator(seed: int, resamples: int) -> np.random.Generator:
+    if resamples < 1:
+        raise ValueError(f"resamples={resamples}: at least 1 draw is needed; 1000 is usual.")
+    return np.random.default_rng(seed)
+
+
+def _resample_counts(images: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield how often each image is in each draw: (draws, images), some draws at a time."""
+    for start in range(0, resamples, _CHUNK):
+        draws = min(_CHUNK, resamples - start)
+        drawn = rng.integers(0, images, size=(draws, images))
+        drawn += images * np.arange(draws)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=draws * images).reshape(draws, images)
