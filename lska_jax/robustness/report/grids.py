@@ -1,0 +1,310 @@
+"""Tables with models as rows, before anybody decides how they are written.
+
+A grid knows for each number where its images come from. Numbers of one column that come from
+different data are marked, and none of them is called the best.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from lska_jax.robustness.cells import StampedScore, Summary
+from lska_jax.robustness.report.names import (
+    Key,
+    grouped_parts,
+    in_set_order,
+    part_title,
+    set_title,
+    short_part_title,
+)
+from lska_jax.robustness.report.readings import (
+    EXPLANATIONS,
+    PROVENANCE_LETTERS,
+    PROVENANCE_WORDS,
+    WORDS,
+    Reading,
+    State,
+    all_sets,
+    best_of,
+    group_holes,
+    overview_keys,
+    parts_of,
+    print_interval,
+    print_value,
+    provenances,
+    read,
+)
+from lska_jax.robustness.scores import score_facts
+
+# The columns of the paper's table of robustness. Its code takes mCE over 19 corruptions, the
+# benchmark defines it over 15: both, labelled.
+_PAPER_COLUMNS = (
+    Key("imagenet", "top1"),
+    Key("imagenet_c", "mce_15"),
+    Key("imagenet_c", "mce_19"),
+    Key("imagenet_c_bar", "mean_error"),
+    Key("imagenet_a", "top1_200"),
+    Key("imagenet_r", "top1_200"),
+    Key("imagenet_sketch", "top1"),
+)
+# The same for sets that the paper does not have.
+_OTHER_COLUMNS = ("top1", "mean_error", "shape_bias")
+_MEANS_OF = {"ce": ("mce_15", "mce_19"), "error": ("mean_error", "mean_error_19")}
+
+
+class Column(NamedTuple):
+    """Head of a column: what it shows and which direction is better."""
+
+    key: Key
+    label: str
+    arrow: str
+
+
+class Entry(NamedTuple):
+    """One number of a table, or the word in its place.
+
+    Attributes:
+      text: the number without interval, or the word.
+      interval: "[low, high]" or "".
+      is_best: of its column.
+      marks: of footnotes.
+    """
+
+    text: str
+    interval: str
+    is_best: bool
+    marks: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A table with models as rows.
+
+    Attributes:
+      name: for file names and references, e.g. "paper".
+      title: one line.
+      groups: (title, number of columns) over the columns, or () where there are none.
+      columns: their heads.
+      rows: (name of the model, one entry for each column).
+      footnotes: (mark or "", text).
+    """
+
+    name: str
+    title: str
+    groups: tuple[tuple[str, int], ...]
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, tuple[Entry, ...]], ...]
+    footnotes: tuple[tuple[str, str], ...]
+
+
+class Footnotes:
+    """The footnotes of one table, numbered in the order in which they are needed."""
+
+    def __init__(self) -> None:
+        self._notes: dict[str, str] = {}
+        self._letters: dict[str, str] = {}
+        self._words: dict[State, str] = {}
+        self._plain: dict[str, None] = {}
+
+    def marks_of(self, reading: Reading) -> tuple[str, ...]:
+        """Return the marks that a number or word needs, and keep what they stand for."""
+        if reading.state in EXPLANATIONS:
+            self._words[reading.state] = EXPLANATIONS[reading.state]
+        if reading.stamped is None:
+            return ()
+        marks: tuple[str, ...] = ()
+        if reading.stamped.provenance != "official":
+            letter = PROVENANCE_LETTERS[reading.stamped.provenance]
+            self._letters[letter] = PROVENANCE_WORDS[reading.stamped.provenance]
+            marks = (letter,)
+        return (*marks, *self.note_marks(reading.stamped))
+
+    def note_marks(self, stamped: StampedScore) -> tuple[str, ...]:
+        """Return the mark of a score's note."""
+        if not stamped.note:
+            return ()
+        return (self._notes.setdefault(stamped.note, str(len(self._notes) + 1)),)
+
+    def add(self, text: str) -> None:
+        """Add a footnote without a mark."""
+        self._plain[text] = None
+
+    def add_word(self, state: State) -> None:
+        """Add what the word for a state means, if it needs words."""
+        if state in EXPLANATIONS:
+            self._words[state] = EXPLANATIONS[state]
+
+    def lines(self) -> tuple[tuple[str, str], ...]:
+        """Return (mark or "", text) of all footnotes."""
+        letters = sorted(self._letters.items())
+        unmarked = [("", "unmarked: official files")] if letters else []
+        notes = [(mark, text) for text, mark in self._notes.items()]
+        words = [("", self._words[state]) for state in EXPLANATIONS if state in self._words]
+        return (*letters, *unmarked, *notes, *words, *(("", text) for text in self._plain))
+
+
+def paper_grid(summaries: Sequence[Summary]) -> Grid:
+    """Return the paper's table of robustness: clean top-1, mCE and the shifted sets.
+
+    A column stands where any model was measured or misses images.
+    """
+    keys = [key for key in _PAPER_COLUMNS if _is_known(summaries, key)]
+    named = {key.set for key in _PAPER_COLUMNS}
+    available = overview_keys(summaries)
+    for name in all_sets(summaries):
+        scores = [key.score for key in available if key.set == name and not key.part]
+        chosen = [score for score in _OTHER_COLUMNS if score in scores]
+        if name not in named:
+            keys += [Key(name, score) for score in chosen]
+    ordered = in_set_order(key.set for key in keys)
+    keys.sort(key=lambda key: ordered.index(key.set))
+    columns = [
+        Column(
+            key,
+            f"{set_title(key.set)} {score_facts(key.score).label}",
+            score_facts(key.score).arrow,
+        )
+        for key in keys
+    ]
+    return _grid(summaries, columns, name="paper", title="Robustness in the paper's form, in %")
+
+
+def corruption_grid(summaries: Sequence[Summary], set_name: str, score: str) -> Grid:
+    """Return the table of one set with a column for each corruption.
+
+    Args:
+      summaries: of the models.
+      set_name: e.g. "imagenet_c".
+      score: "ce" or "error".
+
+    Raises:
+      ValueError: no model has the score on a part of the set.
+    """
+    groups = grouped_parts(parts_of(summaries, set_name, score))
+    if not groups:
+        raise ValueError(
+            f"No model has {score!r} for the parts of {set_name!r}: a table by corruption needs "
+            f"keys like {set_name}/{score}/gaussian_noise."
+        )
+    means = [Key(set_name, mean) for mean in _MEANS_OF.get(score, ())]
+    means = [key for key in means if _is_known(summaries, key)]
+    columns = [Column(key, score_facts(key.score).label, "") for key in means]
+    for _, parts in groups:
+        columns += [
+            Column(Key(set_name, score, part), short_part_title(part), "") for part in parts
+        ]
+    facts = score_facts(score)
+    better = {True: ", higher is better", False: ", lower is better", None: ""}
+    of_alexnet = " of AlexNet's error" if score == "ce" else ""
+    return _grid(
+        summaries,
+        columns,
+        name=f"{set_name}_{score}",
+        title=f"{set_title(set_name)}: {facts.label} by corruption, in %{of_alexnet}"
+        f"{better[facts.is_higher_better]}",
+        groups=[
+            *([("Mean", len(means))] if means else []),
+            *((title, len(parts)) for title, parts in groups),
+        ],
+    )
+
+
+def set_grid(summaries: Sequence[Summary], set_name: str) -> Grid:
+    """Return the table of one set: every score of the whole set as a column."""
+    columns = []
+    for key in overview_keys(summaries):
+        if key.set == set_name and key.score:
+            facts = score_facts(key.score)
+            unit = "" if facts.is_percent else f" ({facts.unit})"
+            part = f" {part_title(key.part)}" if key.part else ""
+            columns.append(Column(key, f"{facts.label}{part}{unit}", facts.arrow))
+    return _grid(summaries, columns, name=set_name, title=set_title(set_name))
+
+
+def corruption_scores(summaries: Sequence[Summary], set_name: str) -> list[str]:
+    """Return which scores a set has for single corruptions: "ce", "error"."""
+    return [score for score in _MEANS_OF if parts_of(summaries, set_name, score)]
+
+
+def _grid(
+    summaries: Sequence[Summary],
+    columns: Sequence[Column],
+    *,
+    name: str,
+    title: str,
+    groups: Iterable[tuple[str, int]] = (),
+) -> Grid:
+    footnotes = Footnotes()
+    readings = [[read(summary, column.key) for column in columns] for summary in summaries]
+    best = [
+        best_of([row[index] for row in readings], score_facts(column.key.score))
+        for index, column in enumerate(columns)
+    ]
+    rows = tuple(
+        (
+            summary.model.name,
+            tuple(
+                _entry(reading, column, number in best[index], footnotes)
+                for index, (reading, column) in enumerate(zip(row, columns, strict=True))
+            ),
+        )
+        for number, (summary, row) in enumerate(zip(summaries, readings, strict=True))
+    )
+    mixed = [
+        column.label
+        for index, column in enumerate(columns)
+        if len(provenances(row[index].stamped for row in readings)) > 1
+    ]
+    if mixed:
+        footnotes.add(
+            f"{', '.join(mixed)}: the models were measured on different data, so their numbers "
+            "cannot be compared and none is called the best"
+        )
+    sets = {column.key.set for column in columns}
+    for text in hole_lines(summaries, sets):
+        footnotes.add(text)
+    return Grid(
+        name=name,
+        title=title,
+        groups=tuple(groups),
+        columns=tuple(columns),
+        rows=rows,
+        footnotes=footnotes.lines(),
+    )
+
+
+def hole_lines(summaries: Sequence[Summary], sets: Iterable[str], *, limit: int = 12) -> list[str]:
+    """Return one line for each reason why images of some sets are missing.
+
+    Args:
+      summaries: of the models.
+      sets: names of the sets.
+      limit: reasons to list; how many more there are stands in the last line.
+    """
+    names = set(sets)
+    concerned = [
+        dataclasses.replace(one, holes=tuple(h for h in one.holes if h.cell.set in names))
+        for one in summaries
+    ]
+    lines = []
+    for group in group_holes(concerned):
+        of_all = len(group.models) == len(summaries)
+        models = "" if of_all else f" (for {', '.join(group.models)})"
+        lines.append(f"missing {group.cells}{models}: {group.reason}")
+    if len(lines) > limit:
+        lines[limit:] = [f"and {len(lines) - limit} more reasons, all of them in results.json"]
+    return lines
+
+
+def _entry(reading: Reading, column: Column, is_best: bool, footnotes: Footnotes) -> Entry:
+    marks = footnotes.marks_of(reading)
+    if reading.score is None:
+        return Entry(WORDS[reading.state], "", False, marks)
+    facts = score_facts(column.key.score)
+    return Entry(
+        print_value(reading.score, facts), print_interval(reading.score, facts), is_best, marks
+    )
+
+
+def _is_known(summaries: Sequence[Summary], key: Key) -> bool:
+    return any(read(summary, key).state != "not measured" for summary in summaries)
