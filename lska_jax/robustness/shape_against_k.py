@@ -57,6 +57,8 @@ _ATTENTIONS = {
     "lka_trivial": "LKA-trivial",
 }
 _LSKA = "lska"
+# How far points of one k stand apart, as a share of the range of k.
+_STEP = 0.045
 
 
 class Measured(NamedTuple):
@@ -72,8 +74,8 @@ def shape_against_k(summaries: Sequence[Summary], folder: str | Path) -> Path:
 
     The middle panel is mCE where AlexNet's errors apply, else the mean error over a set's
     corruptions, and says which. Models of one attention and k, for example several seeds, are
-    single points, and their mean is a point of its own on the line. A panel holds numbers of one
-    provenance only.
+    single points, and their mean is a point of its own on the line. Points of one k stand a little
+    beside each other. A panel holds numbers of one provenance only.
 
     Args:
       summaries: one for each model; ``ModelStamp.facts`` has to hold "k" and should hold
@@ -166,6 +168,8 @@ def draw(models: Sequence[Measured], keys: Sequence[Key], *, without_k: Sequence
     attentions = sorted({model.attention for model in models}, key=lambda a: (a != _LSKA, a))
     styles = drawing.styles(attentions)
     figure, panels = drawing.new_figure(1, len(keys), size=(3.7 * len(keys), 4.1))
+    kernel_sizes = sorted({model.k for model in models})
+    step = _STEP * max(1, kernel_sizes[-1] - kernel_sizes[0])
     has_means = False
     notes = [f"not drawn, without k: {', '.join(map(drawing.label_of, without_k))}"]
     notes = notes if without_k else []
@@ -180,11 +184,12 @@ def draw(models: Sequence[Measured], keys: Sequence[Key], *, without_k: Sequence
         if len(found) > 1:
             others = sum(1 for one in readings if one.score and not _comes_from(one, common))
             notes.append(f"{set_title(key.set)}: {others} models on other data than {common}")
-        for attention in attentions:
+        for number, attention in enumerate(attentions):
             own = [(model, reading) for model, reading in drawn if model.attention == attention]
-            has_means |= _draw_line(panel, own, styles[attention])
+            aside = step * (number - (len(attentions) - 1) / 2)
+            has_means |= _draw_line(panel, own, styles[attention], aside=aside, step=step)
         _draw_gaps(panel, drawn)
-        _finish(panel, key, common, sorted({model.k for model in models}))
+        _finish(panel, key, common, kernel_sizes)
     if notes:
         figure.suptitle("; ".join(notes), fontsize=8, color=drawing.GREY)
     drawing.legend_below(figure, *_legend(styles, has_means=has_means))
@@ -226,9 +231,18 @@ def _comes_from(reading: Reading, provenance: str) -> bool:
 
 
 def _draw_line(
-    panel: Any, own: Sequence[tuple[Measured, Reading | None]], style: drawing.Style
+    panel: Any,
+    own: Sequence[tuple[Measured, Reading | None]],
+    style: drawing.Style,
+    *,
+    aside: float,
+    step: float,
 ) -> bool:
-    """Draw the models of one attention; tell whether there are means over several of one k."""
+    """Draw the models of one attention; tell whether there are means over several of one k.
+
+    Points stand beside each other instead of on each other: the attentions on both sides of their
+    k, ``aside`` of it, and the models of one attention and k on both sides of that.
+    """
     by_k: dict[int, list[StampedScore]] = {}
     for model, reading in own:
         scores = by_k.setdefault(model.k, [])
@@ -237,14 +251,15 @@ def _draw_line(
     has_means = False
     places, means = [], []
     for k, stamped in sorted(by_k.items()):
-        places.append(k)
+        places.append(k + aside)
         values = [100 * (one.score.value or 0.0) for one in stamped]
         # A gap in the line where nothing was measured.
         means.append(statistics.fmean(values) if values else math.nan)
         has_means |= len(values) > 1
-        for one, value in zip(stamped, values, strict=True):
+        for number, (one, value) in enumerate(zip(stamped, values, strict=True)):
+            spread = step / 2 * (2 * number / (len(values) - 1) - 1) if len(values) > 1 else 0.0
             panel.errorbar(
-                [k],
+                [k + aside + spread],
                 [value],
                 yerr=drawing.interval_lengths([one.score]),
                 color=style.colour,
@@ -258,7 +273,7 @@ def _draw_line(
     panel.plot(places, means, color=style.colour, linewidth=1.4, zorder=3)
     several = [len(stamped) > 1 for _, stamped in sorted(by_k.items())]
     panel.plot(
-        [k for k, is_mean in zip(places, several, strict=True) if is_mean],
+        [place for place, is_mean in zip(places, several, strict=True) if is_mean],
         [mean for mean, is_mean in zip(means, several, strict=True) if is_mean],
         color=style.colour,
         marker=style.marker,

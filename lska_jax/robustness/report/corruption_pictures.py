@@ -1,5 +1,6 @@
 """Pictures of a set of corruptions: bars by corruption, and curves over severities."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -19,10 +20,11 @@ from lska_jax.robustness.report.readings import all_keys, parts_of, read
 from lska_jax.robustness.scores import score_facts
 
 _SEVERITIES = (1, 2, 3, 4, 5)
-_MAX_BARS_IN_A_ROW = 60
+_MAX_BARS_IN_A_ROW = 90
 _BAR_SHARE = 0.84
 _PANELS_IN_A_ROW = 5
 _NOTHING = "×"
+_LETTER_INCHES = 0.085
 
 
 def bars(summaries: Sequence[Summary], set_name: str, score: str) -> Picture:
@@ -36,20 +38,24 @@ def bars(summaries: Sequence[Summary], set_name: str, score: str) -> Picture:
     styles = drawing.styles([summary.model.name for summary in summaries])
     groups = grouped_parts(parts_of(summaries, set_name, score))
     rows = _rows_of_bars(groups, len(summaries))
-    width = max(7.0, min(15.0, 2.0 + 0.16 * max(_num_bars(r, len(summaries)) for r in rows)))
+    places = max(sum(len(parts) for _, parts in row) for row in rows)
+    bars_in_a_row = max(_num_bars(row, len(summaries)) for row in rows)
+    width = max(7.5, min(15.0, 1.0 + max(0.14 * bars_in_a_row, 0.62 * places)))
     figure, panels = drawing.new_figure(
-        len(rows), 1, size=(width, 3.2 * len(rows) + 0.6), sharey=True
+        len(rows), 1, size=(width, 3.0 * len(rows) + 0.7), sharey=True
     )
     facts = score_facts(score)
     is_alexnet = score == "ce"
     missing = 0
     for panel, row in zip(panels, rows, strict=True):
         missing += _draw_bars(panel, summaries, styles, row, set_name, score)
+        _name_places(panel, row, inches=(width - 1.0) / places)
+        # As wide in all rows, so that bars are.
+        panel.set_xlim(-0.6, places - 0.4)
         panel.set_ylabel(f"{facts.label} (%{' of AlexNet' if is_alexnet else ''}) {facts.arrow}")
         if is_alexnet:
             panel.axhline(100, color=drawing.GREY, linewidth=1, linestyle="--")
         drawing.tidy(panel, axis="y")
-    for panel, row in zip(panels, rows, strict=True):
         _name_groups(panel, row)
     handles, labels = _bar_legend(list(styles.values()), is_alexnet=is_alexnet, missing=missing)
     drawing.legend_below(figure, handles, labels)
@@ -92,13 +98,14 @@ def severity_curves(summaries: Sequence[Summary], set_name: str) -> Picture | No
         missing += _draw_curves(panel, summaries, styles, set_name, parts[index], clean)
         panel.set_title(part_title(parts[index]), fontsize=10)
         # The axes are shared: the lowest panel of a column shows the ticks.
-        panel.tick_params(labelbottom=index + columns >= len(parts))
+        is_lowest = index + columns >= len(parts)
+        panel.tick_params(labelbottom=is_lowest, labelsize=8.5)
+        panel.set_xlabel("severity" if is_lowest else "", fontsize=9)
         drawing.tidy(panel)
     panels[0].set_ylim(0, 100)
     first = 0 if clean else 1
     panels[0].set_xlim(first - 0.3, 5.3)
     panels[0].set_xticks(range(first, 6), [*(["clean"] if clean else []), *"12345"])
-    figure.supxlabel("severity", fontsize=10)
     figure.supylabel("top-1 error (%) ↓", fontsize=10)
     handles = [_line_handle(style) for style in styles.values()]
     drawing.legend_below(figure, handles, [style.label for style in styles.values()])
@@ -114,13 +121,18 @@ def severity_curves(summaries: Sequence[Summary], set_name: str) -> Picture | No
 def _rows_of_bars(
     groups: Sequence[tuple[str, list[str]]], num_models: int
 ) -> list[list[tuple[str, list[str]]]]:
-    """Deal groups out to rows, whole groups only, so that bars stay wide enough."""
-    rows: list[list[tuple[str, list[str]]]] = [[]]
-    for group in groups:
-        if rows[-1] and _num_bars([*rows[-1], group], num_models) > _MAX_BARS_IN_A_ROW:
-            rows.append([])
-        rows[-1].append(group)
-    return rows
+    """Deal groups out to as few rows as hold them, whole groups only, the longest row short."""
+    for count in range(1, len(groups) + 1):
+        deals = []
+        for cuts in itertools.combinations(range(1, len(groups)), count - 1):
+            edges = [0, *cuts, len(groups)]
+            deals.append([list(groups[i:j]) for i, j in itertools.pairwise(edges)])
+        best = min(deals, key=lambda rows: max(_num_bars(row, num_models) for row in rows))
+        if count == len(groups) or all(
+            _num_bars(row, num_models) <= _MAX_BARS_IN_A_ROW for row in best
+        ):
+            return best
+    return [list(groups)]
 
 
 def _num_bars(row: Sequence[tuple[str, list[str]]], num_models: int) -> int:
@@ -161,13 +173,17 @@ def _draw_bars(
                 yerr=drawing.interval_lengths([value]),
                 error_kw={"elinewidth": 0.9, "ecolor": "#333333"},
             )
-    panel.set_xticks(range(len(parts)), [short_part_title(part) for part in parts])
-    panel.tick_params(axis="x", length=0, labelsize=9)
-    if len(parts) > 11 and max(len(short_part_title(part)) for part in parts) > 0:
-        for label in panel.get_xticklabels():
-            label.set(rotation=30, ha="right", rotation_mode="anchor")
-    panel.set_xlim(-0.6, len(parts) - 0.4)
     return missing
+
+
+def _name_places(panel: Any, row: Sequence[tuple[str, list[str]]], *, inches: float) -> None:
+    """Name the corruptions below their bars, slanted where a name is longer than its place."""
+    names = [short_part_title(part) for _, parts in row for part in parts]
+    panel.set_xticks(range(len(names)), names)
+    panel.tick_params(axis="x", length=0, labelsize=9)
+    if max(map(len, names)) * _LETTER_INCHES > inches:
+        for label in panel.get_xticklabels():
+            label.set(rotation=25, ha="right", rotation_mode="anchor")
 
 
 def _name_groups(panel: Any, row: Sequence[tuple[str, list[str]]]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lska_jax.robustness.cells import Score
-from lska_jax.robustness.report.terminal import printable
+from lska_jax.robustness.report.names import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

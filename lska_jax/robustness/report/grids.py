@@ -8,7 +8,9 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from lska_jax.robustness.cells import StampedScore, Summary
+from lska_jax.robustness.cells import Summary
+from lska_jax.robustness.report.footnotes import Footnotes
+from lska_jax.robustness.report.holes import hole_lines
 from lska_jax.robustness.report.names import (
     Key,
     grouped_parts,
@@ -18,15 +20,10 @@ from lska_jax.robustness.report.names import (
     short_part_title,
 )
 from lska_jax.robustness.report.readings import (
-    EXPLANATIONS,
-    PROVENANCE_LETTERS,
-    PROVENANCE_WORDS,
     WORDS,
     Reading,
-    State,
     all_sets,
     best_of,
-    group_holes,
     overview_keys,
     parts_of,
     print_interval,
@@ -95,52 +92,6 @@ class Grid:
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, tuple[Entry, ...]], ...]
     footnotes: tuple[tuple[str, str], ...]
-
-
-class Footnotes:
-    """The footnotes of one table, numbered in the order in which they are needed."""
-
-    def __init__(self) -> None:
-        self._notes: dict[str, str] = {}
-        self._letters: dict[str, str] = {}
-        self._words: dict[State, str] = {}
-        self._plain: dict[str, None] = {}
-
-    def marks_of(self, reading: Reading) -> tuple[str, ...]:
-        """Return the marks that a number or word needs, and keep what they stand for."""
-        if reading.state in EXPLANATIONS:
-            self._words[reading.state] = EXPLANATIONS[reading.state]
-        if reading.stamped is None:
-            return ()
-        marks: tuple[str, ...] = ()
-        if reading.stamped.provenance != "official":
-            letter = PROVENANCE_LETTERS[reading.stamped.provenance]
-            self._letters[letter] = PROVENANCE_WORDS[reading.stamped.provenance]
-            marks = (letter,)
-        return (*marks, *self.note_marks(reading.stamped))
-
-    def note_marks(self, stamped: StampedScore) -> tuple[str, ...]:
-        """Return the mark of a score's note."""
-        if not stamped.note:
-            return ()
-        return (self._notes.setdefault(stamped.note, str(len(self._notes) + 1)),)
-
-    def add(self, text: str) -> None:
-        """Add a footnote without a mark."""
-        self._plain[text] = None
-
-    def add_word(self, state: State) -> None:
-        """Add what the word for a state means, if it needs words."""
-        if state in EXPLANATIONS:
-            self._words[state] = EXPLANATIONS[state]
-
-    def lines(self) -> tuple[tuple[str, str], ...]:
-        """Return (mark or "", text) of all footnotes."""
-        letters = sorted(self._letters.items())
-        unmarked = [("", "unmarked: official files")] if letters else []
-        notes = [(mark, text) for text, mark in self._notes.items()]
-        words = [("", self._words[state]) for state in EXPLANATIONS if state in self._words]
-        return (*letters, *unmarked, *notes, *words, *(("", text) for text in self._plain))
 
 
 def paper_grid(summaries: Sequence[Summary]) -> Grid:
@@ -261,7 +212,7 @@ def _grid(
             "cannot be compared and none is called the best"
         )
     sets = {column.key.set for column in columns}
-    for text in hole_lines(summaries, sets):
+    for text in hole_lines(summaries, sets=sets):
         footnotes.add(text)
     return Grid(
         name=name,
@@ -271,29 +222,6 @@ def _grid(
         rows=rows,
         footnotes=footnotes.lines(),
     )
-
-
-def hole_lines(summaries: Sequence[Summary], sets: Iterable[str], *, limit: int = 12) -> list[str]:
-    """Return one line for each reason why images of some sets are missing.
-
-    Args:
-      summaries: of the models.
-      sets: names of the sets.
-      limit: reasons to list; how many more there are stands in the last line.
-    """
-    names = set(sets)
-    concerned = [
-        dataclasses.replace(one, holes=tuple(h for h in one.holes if h.cell.set in names))
-        for one in summaries
-    ]
-    lines = []
-    for group in group_holes(concerned):
-        of_all = len(group.models) == len(summaries)
-        models = "" if of_all else f" (for {', '.join(group.models)})"
-        lines.append(f"missing {group.cells}{models}: {group.reason}")
-    if len(lines) > limit:
-        lines[limit:] = [f"and {len(lines) - limit} more reasons, all of them in results.json"]
-    return lines
 
 
 def _entry(reading: Reading, column: Column, is_best: bool, footnotes: Footnotes) -> Entry:

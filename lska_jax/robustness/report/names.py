@@ -108,7 +108,7 @@ def short_part_title(name: str) -> str:
 def grouped_parts(parts: Iterable[str]) -> list[tuple[str, list[str]]]:
     """Return corruptions by their groups, both in the order of ImageNet-C's tables.
 
-    What belongs to none of them comes last, as one group.
+    What belongs to none of them comes last, as one group; it has no title if it is the only one.
     """
     left = dict.fromkeys(parts)
     groups = []
@@ -118,7 +118,9 @@ def grouped_parts(parts: Iterable[str]) -> list[tuple[str, list[str]]]:
             groups.append((title, present))
         for name in present:
             del left[name]
-    return [*groups, (OTHER_GROUP, list(left))] if left else groups
+    if not left:
+        return groups
+    return [*groups, (OTHER_GROUP if groups else "", list(left))]
 
 
 def clean_set(name: str, keys: Iterable[Key]) -> str | None:
@@ -135,3 +137,8 @@ def clean_set(name: str, keys: Iterable[Key]) -> str | None:
     measured = {key.set for key in keys if key.score == "top1" and not key.part}
     clean = [other for other in measured if name == other or name.startswith(f"{other}_")]
     return min(clean, key=len, default=None)
+
+
+def printable(text: str) -> str:
+    """Return a text of others without line breaks and terminal control sequences."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

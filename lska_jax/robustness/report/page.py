@@ -14,15 +14,14 @@ from lska_jax.robustness.report.grids import (
     paper_grid,
     set_grid,
 )
-from lska_jax.robustness.report.names import parse_key, set_title
+from lska_jax.robustness.report.holes import group_holes
+from lska_jax.robustness.report.names import parse_key, printable, set_title
 from lska_jax.robustness.report.readings import (
     PROVENANCE_WORDS,
     all_keys,
     all_sets,
-    group_holes,
     provenances,
 )
-from lska_jax.robustness.report.terminal import printable
 from lska_jax.robustness.scores import SCORES
 
 _STYLE = """

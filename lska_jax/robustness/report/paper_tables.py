@@ -6,7 +6,7 @@ The best value of a column is bold. Names of models and texts of others are esca
 import re
 
 from lska_jax.robustness.report.grids import Entry, Grid
-from lska_jax.robustness.report.terminal import printable
+from lska_jax.robustness.report.names import printable
 
 _ARROWS = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "": ""}
 # From this many columns on, the letters are smaller and the gaps narrower.

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from lska_jax.robustness.cells import PROVENANCES, Cell, Score, StampedScore, Summary
-from lska_jax.robustness.report.names import Key, in_set_order, parse_key, set_title
-from lska_jax.robustness.scores import ScoreFacts, score_facts
+from lska_jax.robustness.report.names import Key, in_set_order, parse_key
+from lska_jax.robustness.scores import SCORES, ScoreFacts, score_facts
 
 State = Literal["measured", "undefined", "missing", "not measured"]
 
@@ -52,20 +52,6 @@ class Reading(NamedTuple):
     def score(self) -> Score | None:
         """Return the number if there is one."""
         return self.stamped.score if self.stamped and self.state == "measured" else None
-
-
-class HoleGroup(NamedTuple):
-    """Missing cells with one reason.
-
-    Attributes:
-      cells: in words, e.g. "ImageNet-C: frost (severities 1-5), snow (3)".
-      reason: what is missing and where to get it.
-      models: names of the models that miss them.
-    """
-
-    cells: str
-    reason: str
-    models: tuple[str, ...]
 
 
 def check_summaries(summaries: Sequence[Summary]) -> None:
@@ -195,25 +181,6 @@ def print_interval(score: Score, facts: ScoreFacts) -> str:
     return f"[{_number(score.low, facts)}, {_number(score.high, facts)}]"
 
 
-def group_holes(summaries: Sequence[Summary]) -> list[HoleGroup]:
-    """Return what is missing, one entry for each reason and the models that it holds for."""
-    found: dict[tuple[str, str], dict[Cell, dict[str, None]]] = {}
-    for summary in summaries:
-        for hole in summary.holes:
-            cells = found.setdefault((hole.cell.set, hole.reason), {})
-            cells.setdefault(hole.cell, {})[summary.model.name] = None
-    groups = []
-    for (set_name, reason), cells in found.items():
-        by_models: dict[tuple[str, ...], list[Cell]] = {}
-        for cell, models in cells.items():
-            by_models.setdefault(tuple(models), []).append(cell)
-        groups += [
-            HoleGroup(_in_words(set_name, members), reason, models)
-            for models, members in by_models.items()
-        ]
-    return groups
-
-
 def _number(value: float | None, facts: ScoreFacts) -> str:
     if value is None:
         return WORDS["undefined"]
@@ -222,21 +189,14 @@ def _number(value: float | None, facts: ScoreFacts) -> str:
     return text.lstrip("-") if float(text) == 0 else text
 
 
+def _score_place(score: str) -> int:
+    names = list(SCORES)
+    return names.index(score) if score in names else len(names)
+
+
 def _concerns(cell: Cell, key: Key) -> bool:
     return (
         cell.set == key.set
         and (not key.part or cell.part in ("", key.part))
         and (not key.severity or cell.severity in (0, key.severity))
     )
-
-
-def _in_words(set_name: str, cells: Sequence[Cell]) -> str:
-    severities: dict[str, list[int]] = {}
-    for cell in cells:
-        severities.setdefault(cell.part, []).append(cell.severity)
-    parts = []
-    for part, present in severities.items():
-        numbers = ", ".join(map(str, sorted(set(present) - {0})))
-        numbers = "1-5" if numbers == "1, 2, 3, 4, 5" else numbers
-        parts.append(part + (f" ({numbers})" if numbers else ""))
-    return ": ".join(text for text in (set_title(set_name), ", ".join(filter(None, parts))) if text)

@@ -33,9 +33,10 @@ def shape_bias_by_class(summaries: Sequence[Summary]) -> Picture | None:
     if not classes and not any(read(summary, whole).score for summary in summaries):
         return None
     styles = drawing.styles([summary.model.name for summary in summaries])
-    height = 0.26 + 0.05 * len(summaries)
+    height = 0.24 + 0.04 * len(summaries)
     figure, (panel,) = drawing.new_figure(1, 1, size=(7.2, 2.0 + height * max(4, len(classes))))
     absent = 0
+    drawn = set()
     for number, summary in enumerate(summaries):
         style = styles[summary.model.name]
         offset = (number - (len(summaries) - 1) / 2) * _ROW_SHARE / max(2, len(summaries))
@@ -44,6 +45,7 @@ def shape_bias_by_class(summaries: Sequence[Summary]) -> Picture | None:
             if score is None or score.value is None:
                 absent += 1
                 continue
+            drawn.add(summary.model.name)
             panel.errorbar(
                 [score.value],
                 [row + offset],
@@ -57,11 +59,12 @@ def shape_bias_by_class(summaries: Sequence[Summary]) -> Picture | None:
             )
         average = read(summary, whole).score
         if average and average.value is not None:
+            drawn.add(summary.model.name)
             panel.axvline(average.value, color=style.colour, linewidth=1.4, zorder=1)
     for _, value, line in _REFERENCES:
         panel.axvline(value, color=drawing.GREY, linewidth=1.2, linestyle=line, zorder=1)
     _finish(panel, classes)
-    drawing.legend_below(figure, *_legend(styles))
+    drawing.legend_below(figure, *_legend(styles, drawn))
     caption = (
         "Shape bias, the share of shape among decisions for shape or texture, by class, with 95 % "
         "bootstrap intervals; vertical lines are averages over all images. Humans (0.96) and "
@@ -78,21 +81,25 @@ def _finish(panel: Any, classes: Sequence[str]) -> None:
     else:
         panel.set_yticks([])
         panel.text(0.5, 0.5, "no data by class", transform=panel.transAxes, ha="center")
-    panel.set_ylim(max(1, len(classes)) - 0.4, -0.6)
+    for row in range(0, len(classes), 2):
+        panel.axhspan(row - 0.5, row + 0.5, color="#F4F4F4", zorder=0)
+    panel.set_ylim(max(1, len(classes)) - 0.5, -0.5)
     panel.set_xlim(0, 1)
     panel.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     panel.set_xlabel("texture  ←  shape bias  →  shape")
-    drawing.tidy(panel)
+    drawing.tidy(panel, axis="x")
 
 
-def _legend(styles: Any) -> tuple[list[Any], list[str]]:
+def _legend(styles: Any, drawn: set[str]) -> tuple[list[Any], list[str]]:
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D([], [], color=style.colour, marker=style.marker, linewidth=1.4)
         for style in styles.values()
     ]
-    labels = [style.label for style in styles.values()]
+    labels = [
+        style.label + ("" if name in drawn else " (no data)") for name, style in styles.items()
+    ]
     for name, value, line in _REFERENCES:
         handles.append(Line2D([], [], color=drawing.GREY, linewidth=1.2, linestyle=line))
         labels.append(f"{name} {value:.2f} (published)")

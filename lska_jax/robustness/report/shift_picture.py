@@ -88,8 +88,9 @@ def shift_scatter(summaries: Sequence[Summary]) -> Picture | None:
         key, (points, others) = panels_of[index]
         has_trend |= _draw(panel, key, points, styles)
         left_out |= bool(others)
-        _say_who_is_absent(panel, len(summaries) - len(points), others)
-    figure.supxlabel("clean top-1 accuracy (%)", fontsize=10)
+        _say_who_is_absent(panel, len(summaries) - len(points), len(others))
+        if index + columns >= len(panels_of):
+            panel.set_xlabel("clean top-1 accuracy (%)", fontsize=9)
     figure.supylabel("accuracy under shift (%)", fontsize=10)
     handles, labels = _legend(styles, has_trend=has_trend)
     drawing.legend_below(figure, handles, labels)
@@ -200,12 +201,13 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     return max(0.0, min(values) - room), min(1.0, max(values) + room)
 
 
-def _say_who_is_absent(panel: Any, count: int, others: Sequence[str]) -> None:
-    if not count:
+def _say_who_is_absent(panel: Any, absent: int, on_other_data: int) -> None:
+    if not absent:
         return
-    words = f"{count} model{'s' if count > 1 else ''} not shown: "
-    words += "other data" if len(others) == count else "no data"
-    words += f" ({len(others)}: other data)" if 0 < len(others) < count else ""
+    reasons = {"no data": absent - on_other_data, "other data": on_other_data}
+    words = "not shown: " + ", ".join(
+        f"{count} ({reason})" for reason, count in reasons.items() if count
+    )
     panel.text(
         0.97, 0.04, words, transform=panel.transAxes, ha="right", fontsize=7, color=drawing.GREY
     )
