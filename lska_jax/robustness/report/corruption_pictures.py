@@ -24,7 +24,7 @@ _MAX_BARS_IN_A_ROW = 90
 _BAR_SHARE = 0.84
 _PANELS_IN_A_ROW = 5
 _NOTHING = "×"
-_LETTER_INCHES = 0.085
+_LETTER_INCHES = 0.07
 
 
 def bars(summaries: Sequence[Summary], set_name: str, score: str) -> Picture:
@@ -121,13 +121,16 @@ def severity_curves(summaries: Sequence[Summary], set_name: str) -> Picture | No
 def _rows_of_bars(
     groups: Sequence[tuple[str, list[str]]], num_models: int
 ) -> list[list[tuple[str, list[str]]]]:
-    """Deal groups out to as few rows as hold them, whole groups only, the longest row short."""
+    """Deal groups out to as few rows as hold them, whole groups only."""
     for count in range(1, len(groups) + 1):
         deals = []
         for cuts in itertools.combinations(range(1, len(groups)), count - 1):
             edges = [0, *cuts, len(groups)]
             deals.append([list(groups[i:j]) for i, j in itertools.pairwise(edges)])
-        best = min(deals, key=lambda rows: max(_num_bars(row, num_models) for row in rows))
+        # Rows of about the same length; of equals the deal whose last row is the shortest.
+        best = min(
+            reversed(deals), key=lambda rows: sum(_num_bars(row, num_models) ** 2 for row in rows)
+        )
         if count == len(groups) or all(
             _num_bars(row, num_models) <= _MAX_BARS_IN_A_ROW for row in best
         ):

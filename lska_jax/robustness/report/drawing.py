@@ -1,6 +1,7 @@
 """How the pictures of the report look: figures without global state, one style for each model."""
 
 import io
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -21,8 +22,8 @@ GREY = "#595959"
 LIGHT_GREY = "#BBBBBB"
 DPI = 150
 _LONGEST_NAME = 40
-_LEGEND_COLUMN_INCHES = 0.55
-_LETTER_INCHES = 0.075
+_LEGEND_COLUMN_INCHES = 0.75
+_LETTER_INCHES = 0.085
 
 
 class Style(NamedTuple):
@@ -97,7 +98,9 @@ def legend_below(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]
     """Put one legend for all panels below them, in as many columns as fit."""
     width = figure.get_figwidth()
     longest = max(map(len, labels)) * _LETTER_INCHES + _LEGEND_COLUMN_INCHES
-    columns = max(1, min(len(labels), int(width / longest)))
+    room = max(1, min(len(labels), int(width / longest)))
+    # As few columns as do with the same number of rows.
+    columns = math.ceil(len(labels) / math.ceil(len(labels) / room))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 

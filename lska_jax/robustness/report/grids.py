@@ -201,15 +201,13 @@ def _grid(
         )
         for number, (summary, row) in enumerate(zip(summaries, readings, strict=True))
     )
-    mixed = [
-        column.label
-        for index, column in enumerate(columns)
-        if len(provenances(row[index].stamped for row in readings)) > 1
-    ]
-    if mixed:
+    if any(
+        len(provenances(row[index].stamped for row in readings)) > 1
+        for index in range(len(columns))
+    ):
         footnotes.add(
-            f"{', '.join(mixed)}: the models were measured on different data, so their numbers "
-            "cannot be compared and none is called the best"
+            "numbers of one column that are marked differently rest on different data: they cannot "
+            "be compared, and none of them is called the best"
         )
     sets = {column.key.set for column in columns}
     for text in hole_lines(summaries, sets=sets):

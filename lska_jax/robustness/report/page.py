@@ -30,21 +30,20 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --line: #444; --head: #262626; --soft: #b0b0b0;
   --text: #e8e8e8; --back: #161616; --accent: #7db8ec; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back);
-  max-width: 74rem; margin: 2rem auto; padding: 0 1.2rem; }
+  max-width: 78rem; margin: 2rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.7rem; margin-bottom: .3rem; }
 h2 { font-size: 1.25rem; margin-top: 2.6rem; border-bottom: 1px solid var(--line); }
 h3 { font-size: 1.05rem; margin-top: 1.8rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
+th, td { padding: .25rem .5rem; border-bottom: 1px solid var(--line); text-align: right;
   vertical-align: top; }
 th:first-child, td:first-child { text-align: left; }
 thead th { background: var(--head); font-weight: 600; }
 th.group { text-align: center; border-left: 1px solid var(--line); }
 table.plain th, table.plain td { text-align: left; }
-table.dense th, table.dense td { padding: .25rem .35rem; font-size: .84rem; }
-td.name { font-weight: 600; white-space: nowrap; max-width: 22rem; overflow: hidden;
-  text-overflow: ellipsis; }
+table.dense th, table.dense td { padding: .25rem .26rem; font-size: .8rem; }
+td.name { font-weight: 600; overflow-wrap: anywhere; min-width: 7rem; }
 .interval, .notes, figcaption, .soft { color: var(--soft); font-size: .85rem; }
 .interval { display: block; white-space: nowrap; }
 .word { color: var(--soft); font-style: italic; }

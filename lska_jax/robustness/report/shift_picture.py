@@ -176,12 +176,12 @@ def _draw(panel: Any, key: Key, points: Sequence[Point], styles: Any) -> bool:
             zorder=3,
         )
     pairs = [(point.clean.value or 0.0, point.shifted.value or 0.0) for point in points]
-    panel.margins(0.15)
-    left, right = _span([x for x, _ in pairs])
-    bottom, top = _span([y for _, y in pairs])
+    trend = fit_trend(pairs)
+    # Without a trend y = x is what there is to see, so it has to be in view.
+    left, right = _span([point.clean for point in points]) if trend else (0.0, 1.0)
+    bottom, top = _span([point.shifted for point in points]) if trend else (0.0, 1.0)
     xs = np.linspace(left, right, 50)
     panel.plot(100 * xs, 100 * xs, color=drawing.GREY, linewidth=1, linestyle="--", zorder=1)
-    trend = fit_trend(pairs)
     if trend:
         inside = xs[(xs > 0) & (xs < 1)]
         fitted = [100 * trend.predict(float(x)) for x in inside]
@@ -195,10 +195,11 @@ def _draw(panel: Any, key: Key, points: Sequence[Point], styles: Any) -> bool:
     return trend is not None
 
 
-def _span(values: Sequence[float]) -> tuple[float, float]:
-    """Return limits of an axis that hold the values with room around them."""
-    room = max(0.02, 0.25 * (max(values) - min(values)))
-    return max(0.0, min(values) - room), min(1.0, max(values) + room)
+def _span(scores: Sequence[Score]) -> tuple[float, float]:
+    """Return limits of an axis that hold values and intervals with room around them."""
+    ends = [end for score in scores for end in score if end is not None]
+    room = max(0.01, 0.15 * (max(ends) - min(ends)))
+    return max(0.0, min(ends) - room), min(1.0, max(ends) + room)
 
 
 def _say_who_is_absent(panel: Any, absent: int, on_other_data: int) -> None:
