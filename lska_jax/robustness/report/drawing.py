@@ -4,14 +4,10 @@ import io
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from lska_jax.robustness.cells import Score
 from lska_jax.robustness.report.names import printable
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette (https://jfly.uni-koeln.de/color), without its yellow. Ten markers, so
 # that colour and marker together tell 70 models apart; hatches do so for bars.
@@ -78,7 +74,7 @@ def label_of(name: str) -> str:
 
 def new_figure(
     rows: int, columns: int, *, size: tuple[float, float], **options: Any
-) -> "tuple[Figure, list[Axes]]":
+) -> tuple[Any, list[Any]]:
     """Return a figure and its panels, row by row.
 
     Args:
@@ -94,7 +90,7 @@ def new_figure(
     return figure, list(panels.flat)
 
 
-def legend_below(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> None:
+def legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """Put one legend for all panels below them, in as many columns as fit."""
     width = figure.get_figwidth()
     longest = max(map(len, labels)) * _LETTER_INCHES + _LEGEND_COLUMN_INCHES
@@ -117,14 +113,14 @@ def interval_lengths(scores: Sequence[Score], *, scale: float = 100.0) -> list[l
     return [below, above]
 
 
-def tidy(panel: "Axes", *, axis: Literal["both", "x", "y"] = "both") -> None:
+def tidy(panel: Any, *, axis: Literal["both", "x", "y"] = "both") -> None:
     """Give a panel a light grid behind its data and no box."""
     panel.grid(True, axis=axis, color="#DDDDDD", linewidth=0.6)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def to_png(figure: "Figure") -> bytes:
+def to_png(figure: Any) -> bytes:
     """Return a figure as a PNG file, the same bytes each time."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

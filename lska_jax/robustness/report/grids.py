@@ -50,11 +50,19 @@ _MEANS_OF = {"ce": ("mce_15", "mce_19"), "error": ("mean_error", "mean_error_19"
 
 
 class Column(NamedTuple):
-    """Head of a column: what it shows and which direction is better."""
+    """Head of a column.
+
+    Attributes:
+      key: what it shows.
+      label: where the column stands below the title of its group.
+      arrow: which direction is better.
+      full_label: where it stands alone.
+    """
 
     key: Key
     label: str
     arrow: str
+    full_label: str
 
 
 class Entry(NamedTuple):
@@ -109,15 +117,14 @@ def paper_grid(summaries: Sequence[Summary]) -> Grid:
             keys += [Key(name, score) for score in chosen]
     ordered = in_set_order(key.set for key in keys)
     keys.sort(key=lambda key: ordered.index(key.set))
-    columns = [
-        Column(
-            key,
-            f"{set_title(key.set)} {score_facts(key.score).label}",
-            score_facts(key.score).arrow,
-        )
-        for key in keys
-    ]
-    return _grid(summaries, columns, name="paper", title="Robustness in the paper's form, in %")
+    columns = []
+    for key in keys:
+        facts = score_facts(key.score)
+        title = f"{set_title(key.set)} {facts.label}"
+        columns.append(Column(key, facts.label, facts.arrow, title))
+    groups = [(set_title(name), sum(key.set == name for key in keys)) for name in ordered]
+    title = "Robustness in the paper's form, in %"
+    return _grid(summaries, columns, name="paper", title=title, groups=groups)
 
 
 def corruption_grid(summaries: Sequence[Summary], set_name: str, score: str) -> Grid:
@@ -139,11 +146,14 @@ def corruption_grid(summaries: Sequence[Summary], set_name: str, score: str) -> 
         )
     means = [Key(set_name, mean) for mean in _MEANS_OF.get(score, ())]
     means = [key for key in means if _is_known(summaries, key)]
-    columns = [Column(key, score_facts(key.score).label, "") for key in means]
+    columns = []
+    for key in means:
+        label = score_facts(key.score).label
+        columns.append(Column(key, label, "", label))
     for _, parts in groups:
-        columns += [
-            Column(Key(set_name, score, part), short_part_title(part), "") for part in parts
-        ]
+        for part in parts:
+            label = short_part_title(part)
+            columns.append(Column(Key(set_name, score, part), label, "", label))
     facts = score_facts(score)
     better = {True: ", higher is better", False: ", lower is better", None: ""}
     of_alexnet = " of AlexNet's error" if score == "ce" else ""
@@ -153,10 +163,7 @@ def corruption_grid(summaries: Sequence[Summary], set_name: str, score: str) -> 
         name=f"{set_name}_{score}",
         title=f"{set_title(set_name)}: {facts.label} by corruption, in %{of_alexnet}"
         f"{better[facts.is_higher_better]}",
-        groups=[
-            *([("Mean", len(means))] if means else []),
-            *((title, len(parts)) for title, parts in groups),
-        ],
+        groups=_titled(means, groups),
     )
 
 
@@ -168,7 +175,8 @@ def set_grid(summaries: Sequence[Summary], set_name: str) -> Grid:
             facts = score_facts(key.score)
             unit = "" if facts.is_percent else f" ({facts.unit})"
             part = f" {part_title(key.part)}" if key.part else ""
-            columns.append(Column(key, f"{facts.label}{part}{unit}", facts.arrow))
+            label = f"{facts.label}{part}{unit}"
+            columns.append(Column(key, label, facts.arrow, label))
     return _grid(summaries, columns, name=set_name, title=set_title(set_name))
 
 
@@ -220,6 +228,16 @@ def _grid(
         rows=rows,
         footnotes=footnotes.lines(),
     )
+
+
+def _titled(
+    means: Sequence[Key], groups: Sequence[tuple[str, Sequence[str]]]
+) -> list[tuple[str, int]]:
+    """Return titles above the columns, none where the corruptions belong to no groups."""
+    if not any(title for title, _ in groups):
+        return []
+    titled = [(title, len(parts)) for title, parts in groups]
+    return [("Mean", len(means)), *titled] if means else titled
 
 
 def _entry(reading: Reading, column: Column, is_best: bool, footnotes: Footnotes) -> Entry:

@@ -41,11 +41,8 @@ def markdown(grid: Grid) -> str:
 
     Intervals are left out: they stand in the page, the terminal and results.csv.
     """
-    head = ["Model", *(f"{c.label} {c.arrow}".rstrip() for c in grid.columns)]
+    head = ["Model", *(f"{c.full_label} {c.arrow}".rstrip() for c in grid.columns)]
     lines = [f"**{escape_markdown(grid.title)}**", ""]
-    if grid.groups:
-        spans = [f"{title}: {count}" for title, count in grid.groups]
-        lines += [f"Columns: {', '.join(spans)}.", ""]
     lines.append("| " + " | ".join(map(escape_markdown, head)) + " |")
     lines.append("| --- |" + " ---: |" * len(grid.columns))
     for name, entries in grid.rows:

@@ -6,7 +6,8 @@ import io
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from PIL import Image
 
 import lska_jax
 from lska_jax.robustness.cells import Summary
@@ -19,9 +20,6 @@ from lska_jax.robustness.report.shape_picture import shape_bias_by_class
 from lska_jax.robustness.report.shift_picture import shift_scatter
 from lska_jax.robustness.report.terminal import terminal_table
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 PAGE = "report.html"
 _VERSIONS_OF = ("jax", "flax", "numpy", "matplotlib")
 
@@ -30,7 +28,7 @@ def write_report(
     summaries: Sequence[Summary],
     folder: str | Path,
     *,
-    sample_sheet: "Image | bytes | str | Path | None" = None,
+    sample_sheet: Image.Image | bytes | str | Path | None = None,
     title: str = "Robustness",
     conditions: Mapping[str, str] | None = None,
 ) -> Path:
@@ -109,9 +107,7 @@ def _conditions(num_models: int) -> dict[str, str]:
     }
 
 
-def _sample_picture(sheet: "Image | bytes | str | Path") -> Picture:
-    from PIL import Image
-
+def _sample_picture(sheet: Image.Image | bytes | str | Path) -> Picture:
     try:
         source = io.BytesIO(sheet) if isinstance(sheet, bytes) else sheet
         image = source if isinstance(source, Image.Image) else Image.open(source)
