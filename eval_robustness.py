@@ -67,15 +67,26 @@ def _run(arguments: argparse.Namespace) -> int:
     named = [_split_name(model) for model in arguments.model]
     classifiers = [load_classifier(place, name=name) for name, place in named]
     try:
-        summaries = evaluate(classifiers, options, out=arguments.out)
+        summaries = sweep(classifiers, options, out=arguments.out)
     except ExampleError as error:
         print(f"Stopped: {error}", file=sys.stderr)
         return 1
     if parallel.is_main_process():
-        print_table(summaries)
-        page = write_report(summaries, Path(arguments.out) / "report")
+        print(terminal_table(summaries))
+        page = write_report(
+            summaries, Path(arguments.out) / "report", conditions=_conditions(arguments)
+        )
         print(f"Wrote {page}")
     return 0
+
+
+def _conditions(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return what the report says above everything."""
+    images = f"at most {arguments.limit:,}" if arguments.limit else "all"
+    conditions = {"Suite": arguments.suite, "Images of a cell": images}
+    if arguments.clean:
+        conditions["Clean images"] = f"{arguments.clean}, split {arguments.clean_split}"
+    return conditions
 
 
 def _split_name(model: str) -> tuple[str | None, str]:

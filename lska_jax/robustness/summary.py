@@ -132,7 +132,7 @@ def _c_bar_scores(set_name: str, of_set: CellsOfSet, cells: CellsOfSet) -> dict[
     if isinstance(value, MissingCells):
         return {}
     is_wrong = ~np.stack(_aligned(list(of_set.values()), "top1"))
-    of_images: np.ndarray = is_wrong.mean(axis=0)
+    of_images = np.asarray(is_wrong.mean(axis=0))
     score = with_interval(value, bootstrap_mean(of_images, seed=BOOTSTRAP_SEED))
     return {f"{set_name}/mean_error": _stamp(score, list(of_set.values()))}
 
@@ -146,7 +146,7 @@ def _perturbation_scores(
         value = mean_over_perturbations(values, score=key)
         if not isinstance(value, MissingCells):
             used = list(of_set.values())
-            of_videos = np.mean(_aligned(used, key), axis=0, dtype=np.float64)
+            of_videos = np.asarray(np.mean(_aligned(used, key), axis=0, dtype=np.float64))
             score = with_interval(value, bootstrap_mean(of_videos, seed=BOOTSTRAP_SEED))
             scores[f"{set_name}/{key}"] = _stamp(score, used)
     return scores
