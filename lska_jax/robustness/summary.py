@@ -199,7 +199,7 @@ def _aligned(results: Sequence[CellResult], key: str) -> list[np.ndarray]:
 
 def _stamp(score: Score, results: Sequence[CellResult]) -> StampedScore:
     """Put a score beside what is true of the cells, of one set, that it rests on."""
-    notes = [result.note for result in results if result.note]
+    notes = [note for result in results for note in result.note.split("; ") if note]
     broken = sum(result.num_broken for result in results)
     if broken:
         notes.append(f"unreadable images: {broken}")
