@@ -166,7 +166,7 @@ def test_intervals_of_aupr_hold_the_truth_as_often_as_they_say():
     truth = detection.aupr_out(rng.beta(2, 3, 10**6), rng.beta(3, 2, 2 * 10**6))
     intervals = [
         bootstrap.bootstrap_aupr_out(
-            rng.beta(2, 3, 70), rng.beta(3, 2, 140), seed=run, resamples=200
+            rng.beta(2, 3, 300), rng.beta(3, 2, 600), seed=run, resamples=200
         )
         for run in range(RUNS // 3)
     ]
