@@ -201,7 +201,7 @@ def bootstrap_shape_bias(
     decided = draws[:, 0] + draws[:, 1]
     bias = draws[decided > 0, 0] / decided[decided > 0]
     return ShapeBiasIntervals(
-        _middle(bias, level) if counts.bias is not None and bias.size else None,
+        _middle(bias, level) if bias.size else None,
         _middle(decided / counts.counted, level),
     )
 
