@@ -8,29 +8,31 @@ all images agree (one image, all right) all draws do, and its width is 0: the im
 show how rare the other outcome is.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from lska_jax.robustness.reference_errors import ALL_CORRUPTIONS, SEVERITIES
+from lska_jax.robustness.reference_errors import ALL_CORRUPTIONS, CORRUPTIONS, SEVERITIES
 from lska_jax.robustness.scores.checks import check_lengths, check_outcomes, check_probabilities
 from lska_jax.robustness.scores.corruption_error import (
-    CorruptionCount,
+    CORRUPTION_COUNTS,
     MissingCells,
-    ce_of_table,
+    ce_of_means,
+    check_cells,
     corruption_set,
-    error_table,
-    relative_ce_of_table,
+    missing_cells,
+    relative_ce_of_means,
 )
-from lska_jax.robustness.scores.detection import average_precision
+from lska_jax.robustness.scores.detection import average_precision_of_counts
 from lska_jax.robustness.scores.shape_bias import ShapeBias
 
 RESAMPLES = 1000
 LEVEL = 0.95
-# Draws at a time: what they need stays near 50 MB for 50,000 images.
-_CHUNK = 50
+# Rows of one matrix product; the counts of 50,000 images then take 10 MB.
+_DRAWS_AT_A_TIME = 50
 
 
 class Interval(NamedTuple):
@@ -67,56 +69,63 @@ def bootstrap_mean(
     count = check_lengths(values=values)
     if not np.isfinite(values).all():
         raise ValueError("values holds NaN or infinity: such a mean has no interval.")
-    if ((values == 0) | (values == 1)).all():
-        rng = _generator(seed, resamples)
-        draws = rng.binomial(count, float(np.mean(values, dtype=np.float64)), resamples) / count
+    rng = _generator(seed, resamples)
+    weights = values.astype(np.float64)
+    if ((weights == 0) | (weights == 1)).all():
+        draws = rng.binomial(count, weights.mean(), resamples) / count
     else:
-        draws = joint_means(values[None], seed=seed, resamples=resamples)[:, 0]
+        draws = np.asarray(
+            [weights[rng.integers(0, count, size=count)].mean() for _ in range(resamples)]
+        )
     return _middle(draws, level)
 
 
-def bootstrap_score(
-    score: Callable[..., float | None],
+def bootstrap_scores(
+    scores: Callable[..., Mapping[str, float | None]],
     *arrays: Shaped[np.ndarray, " images"],
     seed: int,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
-) -> Interval | None:
-    """Return the interval of any score of arrays with one entry an image.
+) -> dict[str, Interval | None]:
+    """Return the intervals of any scores of arrays with one entry an image.
 
-    Slower than ``bootstrap_mean``: the score is computed anew for each draw. It must not depend on
-    the order of the images, since they are drawn in the order of the first array: sorted
-    confidences need no sorting again.
+    Slower than ``bootstrap_mean``: the scores are computed anew for each draw. They must not depend
+    on the order of the images, which are drawn in the order of the first array: confidences that
+    are sorted need no sorting again.
 
     Args:
-      score: function of the arrays, e.g. ``aurra``; None where it is undefined, and such draws are
-        left out.
+      scores: function of the arrays that returns scores by name, e.g. ``calibration_scores``; one
+        that is None is undefined, and such draws are left out.
       *arrays: (N,) each, e.g. confidence and correct.
       seed: of the draws.
       resamples: draws.
       level: between 0 and 1.
 
     Returns:
-      The interval; None where the score of the images themselves, or of all draws, is undefined.
+      Name to interval; None where the score of the images themselves, or of all draws, is
+      undefined.
 
     Raises:
       ValueError: lengths differ, no images, fewer than one draw, a level outside (0, 1); what the
-        score raises.
+        scores raise.
     """
     count = check_lengths(**{f"array {i}": array for i, array in enumerate(arrays)})
     rng = _generator(seed, resamples)
-    if score(*arrays) is None:
-        return None
+    values = scores(*arrays)
+    draws: dict[str, list[float]] = {name: [] for name in values}
     order = np.argsort(arrays[0], kind="stable")
     ordered = [array[order] for array in arrays]
-    draws = []
     for counts in _resample_counts(count, resamples, rng):
-        for row in counts:
-            drawn = np.repeat(np.arange(count), row)
-            value = score(*(array[drawn] for array in ordered))
+        drawn = np.repeat(np.arange(count), counts)
+        for name, value in scores(*(array[drawn] for array in ordered)).items():
             if value is not None:
-                draws.append(value)
-    return _middle(np.asarray(draws), level) if draws else None
+                draws[name].append(value)
+    return {
+        name: _middle(np.asarray(draws[name]), level)
+        if values[name] is not None and draws[name]
+        else None
+        for name in draws
+    }
 
 
 def bootstrap_aupr_out(
@@ -136,18 +145,21 @@ def bootstrap_aupr_out(
     check_probabilities("confidence_out", confidence_out)
     check_probabilities("confidence_in", confidence_in)
     rng = _generator(seed, resamples)
-    is_positive = np.repeat([True, False], [confidence_out.size, confidence_in.size])
-    anomaly = -np.concatenate([np.sort(confidence_out), np.sort(confidence_in)]).astype(np.float64)
-    draws = []
-    for counts_out, counts_in in zip(
-        _resample_counts(confidence_out.size, resamples, rng),
-        _resample_counts(confidence_in.size, resamples, rng),
-        strict=True,
-    ):
-        for row in np.concatenate([counts_out, counts_in], axis=1):
-            drawn = np.repeat(np.arange(row.size), row)
-            draws.append(average_precision(anomaly[drawn], is_positive[drawn]))
-    return _middle(np.asarray(draws), level)
+    # Ascending confidence is descending anomaly, as average_precision_of_counts wants it.
+    values, threshold = np.unique(
+        np.concatenate([confidence_out, confidence_in]), return_inverse=True
+    )
+    threshold_out, threshold_in = np.split(threshold, [confidence_out.size])
+    draws_out = _resample_counts(confidence_out.size, resamples, rng)
+    draws_in = _resample_counts(confidence_in.size, resamples, rng)
+    draws = [
+        average_precision_of_counts(
+            np.bincount(threshold_out, weights=counts_out, minlength=values.size)[None],
+            np.bincount(threshold_in, weights=counts_in, minlength=values.size)[None],
+        )
+        for counts_out, counts_in in zip(draws_out, draws_in, strict=True)
+    ]
+    return _middle(np.concatenate(draws), level)
 
 
 class ShapeBiasIntervals(NamedTuple):
@@ -226,39 +238,30 @@ def bootstrap_corruption_scores(
     cells = {f"{name}/{severity}": outcomes for (name, severity), outcomes in correct.items()}
     if clean_correct is not None:
         cells["clean"] = clean_correct
-    check_lengths(**cells)
+    if cells:
+        check_lengths(**cells)
     for name, outcomes in cells.items():
         check_outcomes(name, outcomes)
-    errors = {cell: 1 - float(np.mean(outcomes)) for cell, outcomes in correct.items()}
-    drawn = 1 - joint_means(np.stack(list(cells.values())), seed=seed, resamples=resamples)
-    columns = {cell: column for column, cell in enumerate(correct)}
-
-    def table(names: tuple[str, ...]) -> np.ndarray:
-        picked = [columns[name, severity] for name in names for severity in SEVERITIES]
-        return drawn[:, picked].reshape(resamples, len(names), len(SEVERITIES))
-
+    check_cells(correct)
+    # Every score is made of the mean over severities of each corruption, and of the clean mean; so
+    # the severities are added up before images are drawn.
+    whole = [name for name in ALL_CORRUPTIONS if all((name, s) in correct for s in SEVERITIES)]
+    rows = [sum(correct[name, s].astype(np.uint8) for s in SEVERITIES) for name in whole]
+    if clean_correct is not None:
+        rows.append(len(SEVERITIES) * clean_correct.astype(np.uint8))
+    if rows:
+        means = joint_means(np.stack(rows), seed=seed, resamples=resamples) / len(SEVERITIES)
+        clean_error = 1 - means[:, -1]
     intervals: dict[str, Interval | None | MissingCells] = {}
-    counts: tuple[CorruptionCount, ...] = (15, 19)
-    for count in counts:
-        names = corruption_set(count)
-        keys = {"mce": "mCE", "mean_error": "mean error"}
-        if clean_correct is not None:
-            keys |= {"relative_mce": "relative mCE", "retention": "retention"}
-        for key, label in keys.items():
-            complete = error_table(errors, names, score=f"{label} ({count})")
-            if isinstance(complete, MissingCells):
-                intervals[f"{key}_{count}"] = complete
-                continue
-            draws = _draws_of(key, table(names), names, drawn[:, -1])
-            defined = draws[np.isfinite(draws)]
-            intervals[f"{key}_{count}"] = _middle(defined, level) if defined.size else None
-    for name in ALL_CORRUPTIONS:
-        complete = error_table(errors, [name], score=f"CE of {name}")
-        intervals[f"ce/{name}"] = (
-            complete
-            if isinstance(complete, MissingCells)
-            else _middle(ce_of_table(table((name,)), [name])[:, 0], level)
-        )
+    for label, key, names in _planned_scores(with_clean=clean_correct is not None):
+        hole = missing_cells(correct, names, score=label)
+        if hole is not None:
+            intervals[key] = hole
+            continue
+        drawn = 1 - means[:, [whole.index(name) for name in names]]
+        draws = _draws_of(key, drawn, names, clean_error)
+        defined = draws[np.isfinite(draws)]
+        intervals[key] = _middle(defined, level) if defined.size else None
     return intervals
 
 
@@ -281,28 +284,42 @@ def joint_means(
     if values.ndim != 2 or values.size == 0:
         raise ValueError(f"values has shape {values.shape}: (cells, images) is needed, none empty.")
     rng = _generator(seed, resamples)
-    # Counts of 0 and 1 below 2^24 add up exactly in float32, which halves the time.
-    is_small = values.dtype == np.bool_ or np.issubdtype(values.dtype, np.integer)
-    weights = values.astype(np.float32 if is_small else np.float64)
     images = values.shape[1]
-    sums = [
-        counts.astype(weights.dtype) @ weights.T
-        for counts in _resample_counts(images, resamples, rng)
-    ]
-    return np.concatenate(sums).astype(np.float64) / images
+    # Whole numbers add up exactly in float32 below 2^24, which halves the time.
+    is_exact = values.dtype in (np.bool_, np.uint8) and int(values.max()) * images < 2**24
+    weights = values.astype(np.float32 if is_exact else np.float64)
+    means = np.empty((resamples, values.shape[0]))
+    draws = _resample_counts(images, resamples, rng)
+    for start in range(0, resamples, _DRAWS_AT_A_TIME):
+        counts = np.asarray([*itertools.islice(draws, _DRAWS_AT_A_TIME)], dtype=weights.dtype)
+        means[start : start + _DRAWS_AT_A_TIME] = counts @ weights.T
+    return means / images
+
+
+def _planned_scores(*, with_clean: bool) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Yield the label, key and corruptions of every score of ``corruption_scores``."""
+    yield "mean error (15)", "mean_error", CORRUPTIONS
+    yield "mean error (19)", "mean_error_19", ALL_CORRUPTIONS
+    for count in CORRUPTION_COUNTS:
+        yield f"mCE ({count})", f"mce_{count}", corruption_set(count)
+        if with_clean:
+            yield f"relative mCE ({count})", f"relative_mce_{count}", corruption_set(count)
+            yield f"retention ({count})", f"retention_{count}", corruption_set(count)
+    for name in ALL_CORRUPTIONS:
+        yield f"CE of {name}", f"ce/{name}", (name,)
 
 
 def _draws_of(
-    key: str, table: np.ndarray, names: tuple[str, ...], clean_error: np.ndarray
+    key: str, errors: np.ndarray, names: tuple[str, ...], clean_error: np.ndarray
 ) -> np.ndarray:
-    if key == "mce":
-        return ce_of_table(table, names).mean(axis=-1)
-    if key == "relative_mce":
-        return relative_ce_of_table(table, names, clean_error).mean(axis=-1)
-    error: np.ndarray = table.mean(axis=(-1, -2))
-    if key == "mean_error":
+    """Return the score of each draw; not finite where it is undefined."""
+    if key.startswith(("ce/", "mce")):
+        return ce_of_means(errors, names).mean(axis=-1)
+    if key.startswith("relative_mce"):
+        return relative_ce_of_means(errors, names, clean_error).mean(axis=-1)
+    error: np.ndarray = errors.mean(axis=-1)
+    if key.startswith("mean_error"):
         return error
-    # A draw without any clean image right has no retention; the caller leaves it out.
     with np.errstate(divide="ignore", invalid="ignore"):
         kept: np.ndarray = (1 - error) / (1 - clean_error)
     return kept
@@ -322,9 +339,6 @@ def _generator(seed: int, resamples: int) -> np.random.Generator:
 
 
 def _resample_counts(images: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield how often each image is in each draw: (draws, images), some draws at a time."""
-    for start in range(0, resamples, _CHUNK):
-        draws = min(_CHUNK, resamples - start)
-        drawn = rng.integers(0, images, size=(draws, images))
-        drawn += images * np.arange(draws)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=draws * images).reshape(draws, images)
+    """Yield for each draw how often each image is in it, (images,) int64."""
+    for _ in range(resamples):
+        yield np.bincount(rng.integers(0, images, size=images), minlength=images)

@@ -8,7 +8,7 @@ A score over corruptions is complete or it is none: where cells are missing, the
 ``MissingCells``, which is no number and names them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from lska_jax.robustness.reference_errors import (
 )
 
 CorruptionCount = Literal[15, 19]
+CORRUPTION_COUNTS: tuple[CorruptionCount, ...] = (15, 19)
 
 
 class MissingCells(NamedTuple):
@@ -82,21 +83,41 @@ def error_table(
     """
     if not corruptions:
         raise ValueError(f"No corruptions: {score} needs at least one of {', '.join(known)}.")
-    for name in [*corruptions, *(name for name, _ in errors)]:
+    check_cells([*errors, *((name, 1) for name in corruptions)], known=known)
+    for (name, severity), error in errors.items():
+        check_error(f"The error of {name}/{severity}", error)
+    hole = missing_cells(errors, corruptions, score=score)
+    if hole is not None:
+        return hole
+    rows = [[errors[name, severity] for severity in SEVERITIES] for name in corruptions]
+    return np.asarray(rows, dtype=np.float64)
+
+
+def check_cells(
+    cells: Collection[tuple[str, int]], *, known: Sequence[str] = ALL_CORRUPTIONS
+) -> None:
+    """Check that a set has all these cells.
+
+    Raises:
+      ValueError: a corruption or severity that it does not have.
+    """
+    for name, severity in cells:
         if name not in known:
             raise ValueError(
                 f"There is no corruption {name!r} in this set: known are {', '.join(known)}. Pass "
                 "the cells of one set only."
             )
-    for (name, severity), error in errors.items():
         if severity not in SEVERITIES:
             raise ValueError(f"{name} has no severity {severity}: severities are 1 to 5.")
-        check_error(f"The error of {name}/{severity}", error)
-    cells = [(name, severity) for name in corruptions for severity in SEVERITIES]
-    missing = tuple(cell for cell in cells if cell not in errors)
-    if missing:
-        return MissingCells(score, missing)
-    return np.asarray([errors[cell] for cell in cells], dtype=np.float64).reshape(-1, 5)
+
+
+def missing_cells(
+    cells: Collection[tuple[str, int]], corruptions: Sequence[str], *, score: str
+) -> MissingCells | None:
+    """Return which (corruption, severity) a score over corruptions lacks, None if none."""
+    needed = [(name, severity) for name in corruptions for severity in SEVERITIES]
+    missing = tuple(cell for cell in needed if cell not in cells)
+    return MissingCells(score, missing) if missing else None
 
 
 def corruption_error(
@@ -110,7 +131,7 @@ def corruption_error(
     table = error_table(errors, [corruption], score=f"CE of {corruption}")
     if isinstance(table, MissingCells):
         return table
-    return float(ce_of_table(table, [corruption])[0])
+    return float(ce_of_means(table.mean(axis=1), [corruption])[0])
 
 
 def mean_corruption_error(
@@ -133,7 +154,7 @@ def mean_corruption_error(
     table = error_table(errors, corruptions, score=f"mCE ({count})")
     if isinstance(table, MissingCells):
         return table
-    return float(ce_of_table(table, corruptions).mean())
+    return float(ce_of_means(table.mean(axis=1), corruptions).mean())
 
 
 def relative_mean_corruption_error(
@@ -157,7 +178,8 @@ def relative_mean_corruption_error(
     table = error_table(errors, corruptions, score=f"relative mCE ({count})")
     if isinstance(table, MissingCells):
         return table
-    return float(relative_ce_of_table(table, corruptions, np.float64(clean_error)).mean())
+    means = table.mean(axis=1)
+    return float(relative_ce_of_means(means, corruptions, np.asarray(clean_error)).mean())
 
 
 def mean_error(
@@ -220,8 +242,9 @@ def corruption_scores(
 ) -> dict[str, float | None | MissingCells]:
     """Return every score of ImageNet-C by its name in the table of scores.
 
-    "mce_15", "mce_19", "mean_error_15", "mean_error_19", "ce/CORRUPTION" for all 19 and, where the
-    clean error is known, "relative_mce_15", "relative_mce_19", "retention_15" and "retention_19".
+    "mce_15", "mce_19", "mean_error" over the 15, "mean_error_19", "ce/CORRUPTION" for all 19 and,
+    where the clean error is known, "relative_mce_15", "relative_mce_19", "retention_15" and
+    "retention_19".
 
     Args:
       errors: as in ``error_table``.
@@ -230,11 +253,12 @@ def corruption_scores(
     Raises:
       ValueError: as ``error_table``; the clean error is outside [0, 1].
     """
-    scores: dict[str, float | None | MissingCells] = {}
-    counts: tuple[CorruptionCount, ...] = (15, 19)
-    for count in counts:
+    scores: dict[str, float | None | MissingCells] = {
+        "mean_error": mean_error(errors, corruptions=CORRUPTIONS),
+        "mean_error_19": mean_error(errors, corruptions=ALL_CORRUPTIONS),
+    }
+    for count in CORRUPTION_COUNTS:
         scores[f"mce_{count}"] = mean_corruption_error(errors, count=count)
-        scores[f"mean_error_{count}"] = mean_error(errors, corruptions=corruption_set(count))
         if clean_error is not None:
             scores[f"relative_mce_{count}"] = relative_mean_corruption_error(
                 errors, clean_error, count=count
@@ -243,22 +267,21 @@ def corruption_scores(
     return scores | {f"ce/{name}": corruption_error(errors, name) for name in ALL_CORRUPTIONS}
 
 
-def ce_of_table(
-    table: Float[np.ndarray, "*draws corruptions 5"], corruptions: Sequence[str]
+def ce_of_means(
+    errors: Float[np.ndarray, "*draws corruptions"], corruptions: Sequence[str]
 ) -> Float[np.ndarray, "*draws corruptions"]:
-    """Return CE_c of each row of one table of errors, or of many."""
-    alexnet = np.asarray([ALEXNET_ERRORS[name] for name in corruptions])
-    return table.mean(axis=-1) / alexnet
+    """Return CE_c from the mean over severities of E(c, s); of one draw of images, or of many."""
+    return errors / np.asarray([ALEXNET_ERRORS[name] for name in corruptions])
 
 
-def relative_ce_of_table(
-    table: Float[np.ndarray, "*draws corruptions 5"],
+def relative_ce_of_means(
+    errors: Float[np.ndarray, "*draws corruptions"],
     corruptions: Sequence[str],
-    clean_error: Float[np.ndarray, "*draws"] | np.float64,
+    clean_error: Float[np.ndarray, "*draws"],
 ) -> Float[np.ndarray, "*draws corruptions"]:
-    """Return the relative CE_c of each row of one table of errors, or of many."""
+    """Return relative CE_c from the mean over severities of E(c, s), and E(clean)."""
     alexnet = np.asarray([ALEXNET_ERRORS[name] for name in corruptions]) - ALEXNET_CLEAN_ERROR
-    return (table.mean(axis=-1) - np.expand_dims(clean_error, -1)) / alexnet
+    return (errors - np.expand_dims(clean_error, -1)) / alexnet
 
 
 def check_error(name: str, error: float) -> None:

@@ -63,10 +63,28 @@ def average_precision(
     positives = np.asarray(is_positive, dtype=bool)
     if not positives.any():
         raise ValueError("is_positive has no positives: recall is not defined without any.")
-    order = np.argsort(-score, kind="stable")
-    ordered = score[order]
-    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
-    num_true = np.cumsum(positives[order])[ends]
-    precision = num_true / (ends + 1)
-    recall_steps = np.diff(num_true, prepend=0) / num_true[-1]
-    return float(np.sum(recall_steps * precision))
+    values, threshold = np.unique(-score, return_inverse=True)
+    num_positive = np.bincount(threshold[positives], minlength=values.size)
+    num_negative = np.bincount(threshold[~positives], minlength=values.size)
+    return float(average_precision_of_counts(num_positive[None], num_negative[None])[0])
+
+
+def average_precision_of_counts(
+    num_positive: Shaped[np.ndarray, "draws thresholds"],
+    num_negative: Shaped[np.ndarray, "draws thresholds"],
+) -> Float[np.ndarray, " draws"]:
+    """Return ``average_precision`` of several draws from how many images have each score.
+
+    Args:
+      num_positive: (R, T) positives at each distinct score, the highest first; at least one a draw.
+      num_negative: (R, T) negatives at the same scores.
+
+    Returns:
+      (R,) float64.
+    """
+    num_true = np.cumsum(num_positive, axis=1)
+    num_called = num_true + np.cumsum(num_negative, axis=1)
+    # A threshold that no drawn image has adds no recall, whatever its precision.
+    precision = num_true / np.maximum(num_called, 1)
+    average: np.ndarray = np.sum(num_positive * precision, axis=1) / num_true[:, -1]
+    return average

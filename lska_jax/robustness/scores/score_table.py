@@ -5,7 +5,6 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 Unit = Literal["fraction", "ratio", "nats", "ranks"]
-Better = Literal["higher", "lower", "neither"]
 
 _IMAGENET_C = "Hendrycks and Dietterich 2019, arXiv 1903.12261, section 4.2"
 _NATURAL = "Hendrycks et al. 2021, arXiv 1907.07174, section 4"
@@ -21,7 +20,7 @@ class ScoreFacts(NamedTuple):
       label: for print.
       unit: "fraction" is in [0, 1] and printed in percent; "ratio" is 1 for its reference and
         printed in percent; "nats" and "ranks" are printed as they are.
-      better: which way a better model moves it.
+      is_higher_better: None where neither direction is.
       definition: one sentence.
       source: paper and section.
     """
@@ -29,7 +28,7 @@ class ScoreFacts(NamedTuple):
     name: str
     label: str
     unit: Unit
-    better: Better
+    is_higher_better: bool | None
     definition: str
     source: str
 
@@ -38,13 +37,18 @@ class ScoreFacts(NamedTuple):
         """Whether the number is multiplied by 100 for print."""
         return self.unit in ("fraction", "ratio")
 
+    @property
+    def arrow(self) -> str:
+        """The direction that is better, as an arrow; empty where neither is."""
+        return {True: "↑", False: "↓", None: ""}[self.is_higher_better]
+
 
 _FACTS = (
     ScoreFacts(
         "top1",
         "top-1",
         "fraction",
-        "higher",
+        True,
         "Share of images whose label has the largest of all logits.",
         "Russakovsky et al. 2015, arXiv 1409.0575",
     ),
@@ -52,7 +56,7 @@ _FACTS = (
         "top5",
         "top-5",
         "fraction",
-        "higher",
+        True,
         "Share of images whose label is among the five largest of all logits.",
         "Russakovsky et al. 2015, arXiv 1409.0575",
     ),
@@ -60,7 +64,7 @@ _FACTS = (
         "top1_200",
         "top-1 (200 logits)",
         "fraction",
-        "higher",
+        True,
         "Share of images whose label has the largest logit among the 200 classes of the set.",
         _NATURAL,
     ),
@@ -68,7 +72,7 @@ _FACTS = (
         "clean_top1_200",
         "clean top-1 (200 logits)",
         "fraction",
-        "higher",
+        True,
         "Top-1 with 200 logits on the clean validation images of the set's 200 classes.",
         _NATURAL,
     ),
@@ -76,7 +80,7 @@ _FACTS = (
         "clean_top1",
         "clean top-1 (1000 logits)",
         "fraction",
-        "higher",
+        True,
         "Top-1 with all logits on the clean validation images of the set's 200 classes.",
         "control of this benchmark",
     ),
@@ -84,7 +88,7 @@ _FACTS = (
         "real",
         "ReaL",
         "fraction",
-        "higher",
+        True,
         "Share of images whose prediction is one of their reassessed labels; images without any "
         "such label are dropped.",
         "Beyer et al. 2020, arXiv 2006.07159",
@@ -93,7 +97,7 @@ _FACTS = (
         "error",
         "error",
         "fraction",
-        "lower",
+        False,
         "1 - top-1 on one corruption at one severity.",
         _IMAGENET_C,
     ),
@@ -101,7 +105,7 @@ _FACTS = (
         "ce",
         "CE",
         "ratio",
-        "lower",
+        False,
         "Sum of the errors on one corruption over the five severities, divided by AlexNet's.",
         _IMAGENET_C,
     ),
@@ -109,7 +113,7 @@ _FACTS = (
         "mce_15",
         "mCE (15)",
         "ratio",
-        "lower",
+        False,
         "Mean of CE over the 15 corruptions of the benchmark.",
         _IMAGENET_C,
     ),
@@ -117,7 +121,7 @@ _FACTS = (
         "mce_19",
         "mCE (19)",
         "ratio",
-        "lower",
+        False,
         "Mean of CE over 19 corruptions, the 15 of the benchmark and the four extra.",
         "the mean of " + _IMAGENET_C + ", over the four extra as well",
     ),
@@ -125,7 +129,7 @@ _FACTS = (
         "relative_mce_15",
         "relative mCE (15)",
         "ratio",
-        "lower",
+        False,
         "What corruption adds to the clean error, divided by what it adds to AlexNet's; mean over "
         "the 15 corruptions.",
         _IMAGENET_C,
@@ -134,40 +138,33 @@ _FACTS = (
         "relative_mce_19",
         "relative mCE (19)",
         "ratio",
-        "lower",
+        False,
         "What corruption adds to the clean error, divided by what it adds to AlexNet's; mean over "
         "19 corruptions.",
         "the mean of " + _IMAGENET_C + ", over the four extra as well",
     ),
     ScoreFacts(
-        "mean_error_15",
-        "mean error (15)",
+        "mean_error",
+        "mean error",
         "fraction",
-        "lower",
-        "Mean error over the 15 corruptions and five severities, not divided by AlexNet's.",
-        "Hendrycks et al. 2020, arXiv 1912.02781, section 4",
+        False,
+        "Mean error over the set's corruptions and five severities, not divided by AlexNet's: 15 "
+        "corruptions in ImageNet-C, 10 in ImageNet-C-bar.",
+        "Hendrycks et al. 2020, arXiv 1912.02781; Mintun et al. 2021, arXiv 2102.11273",
     ),
     ScoreFacts(
         "mean_error_19",
         "mean error (19)",
         "fraction",
-        "lower",
+        False,
         "Mean error over 19 corruptions and five severities, not divided by AlexNet's.",
-        "Hendrycks et al. 2020, arXiv 1912.02781, section 4, over the four extra as well",
-    ),
-    ScoreFacts(
-        "mean_error_c_bar",
-        "mean error (C-bar)",
-        "fraction",
-        "lower",
-        "Mean error over the 10 corruptions and five severities of ImageNet-C-bar.",
-        "Mintun et al. 2021, arXiv 2102.11273, section 5",
+        "Hendrycks et al. 2020, arXiv 1912.02781, over the four extra as well",
     ),
     ScoreFacts(
         "retention_15",
         "retention (15)",
         "ratio",
-        "higher",
+        True,
         "Mean accuracy over the 15 corruptions and five severities, divided by clean accuracy.",
         "Zhou et al. 2022, arXiv 2204.12451",
     ),
@@ -175,7 +172,7 @@ _FACTS = (
         "retention_19",
         "retention (19)",
         "ratio",
-        "higher",
+        True,
         "Mean accuracy over 19 corruptions and five severities, divided by clean accuracy.",
         "Zhou et al. 2022, arXiv 2204.12451, over the four extra as well",
     ),
@@ -183,7 +180,7 @@ _FACTS = (
         "rms_calibration_error",
         "RMS calibration error",
         "fraction",
-        "lower",
+        False,
         "Root of the mean squared difference of accuracy and confidence over bins of 100 images "
         "of similar confidence.",
         _NATURAL,
@@ -192,7 +189,7 @@ _FACTS = (
         "rms_calibration_error_published",
         "RMS calibration error (published code)",
         "fraction",
-        "lower",
+        False,
         "RMS calibration error without the bin of the most confident images, which the published "
         "code skips; for comparison with published numbers.",
         "github.com/hendrycks/natural-adv-examples, calibration_tools.py",
@@ -201,7 +198,7 @@ _FACTS = (
         "ece",
         "ECE (15 bins)",
         "fraction",
-        "lower",
+        False,
         "Mean difference of accuracy and confidence, without sign, over 15 bins of equal width.",
         _GUO + ", equation 3",
     ),
@@ -209,7 +206,7 @@ _FACTS = (
         "aurra",
         "AURRA",
         "fraction",
-        "higher",
+        True,
         "Mean over n of the accuracy on the n most confident images.",
         _NATURAL,
     ),
@@ -217,7 +214,7 @@ _FACTS = (
         "nll",
         "negative log-likelihood",
         "nats",
-        "lower",
+        False,
         "Mean of -log of the probability of the label.",
         _GUO + ", equation 6",
     ),
@@ -225,7 +222,7 @@ _FACTS = (
         "aupr_out",
         "AUPR",
         "fraction",
-        "higher",
+        True,
         "Average precision of telling ImageNet-O from validation images of the same 200 classes "
         "by low confidence.",
         _NATURAL,
@@ -234,7 +231,7 @@ _FACTS = (
         "flip_probability",
         "flip probability",
         "fraction",
-        "lower",
+        False,
         "Share of frames whose prediction differs from that of the frame before; of the first "
         "frame in noise sequences; not divided by AlexNet's.",
         _IMAGENET_C,
@@ -243,7 +240,7 @@ _FACTS = (
         "top5_distance",
         "top-5 distance",
         "ranks",
-        "lower",
+        False,
         "Mean over the same pairs of frames of the ranks by which their five most likely classes "
         "differ, 0 to 15; not divided by AlexNet's.",
         _IMAGENET_C,
@@ -252,16 +249,16 @@ _FACTS = (
         "shape_bias",
         "shape bias",
         "fraction",
-        "neither",
+        None,
         "Of the cue conflict stimuli decided for their shape or their texture, the share decided "
         "for shape.",
         _GEIRHOS,
     ),
     ScoreFacts(
-        "decided_fraction",
+        "decided",
         "decided",
         "fraction",
-        "higher",
+        True,
         "Share of the cue conflict stimuli, those with shape and texture of different classes, "
         "that are decided for one of the two.",
         _GEIRHOS,
