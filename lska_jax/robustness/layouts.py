@@ -195,7 +195,11 @@ def _layout_of_parts(cell: Cell) -> Layout:
 def _groups(cell: Cell) -> tuple[str, ...]:
     if cell.set == "imagenet_c":
         return (_GROUP_OF[cell.part],)
-    return _P_GROUPS if cell.set == "imagenet_p" else ()
+    if cell.set == "imagenet_p":
+        # Those that ImageNet-C has not are geometry. The likely archive is scanned first.
+        likely = _GROUP_OF.get(cell.part, "digital")
+        return (likely, *(group for group in _P_GROUPS if group != likely))
+    return ()
 
 
 def _candidates(layout: Layout, data_root: Path, suffixes: tuple[str, ...]) -> Iterator[Place]:

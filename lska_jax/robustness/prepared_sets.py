@@ -37,8 +37,11 @@ def find_prepared_dir(cell: Cell, data_root: Path) -> Path | None:
     name = tfds_name(cell)
     if name is None:
         return None
-    described = (folder for folder in tfds_dirs(data_root) if (folder / name).is_dir())
-    return next((f for f in described if any((f / name).glob("*/dataset_info.json"))), None)
+    for data_dir in tfds_dirs(data_root):
+        # What an interrupted preparation left is called incomplete.*: only versions count.
+        if any((data_dir / name).glob("[0-9]*/dataset_info.json")):
+            return data_dir
+    return None
 
 
 def open_prepared(

@@ -119,6 +119,35 @@ def find_missing(
     return tuple(holes)
 
 
+def choose_provenances(
+    cells: Iterable[Cell], *, data_root: str | os.PathLike[str]
+) -> dict[str, str]:
+    """Choose for each set one provenance for all its cells.
+
+    A mean over cells must not mix the official images with TFDS's, which differ. The provenance
+    with more of the cells is chosen, official where both have as many.
+
+    Args:
+      cells: of sets in the catalogue.
+      data_root: as for ``open_cell``.
+
+    Returns:
+      "official" or "tfds" by set, in the order in which sets first come.
+
+    Raises:
+      ValueError: as ``find_missing``.
+    """
+    root = Path(data_root).expanduser()
+    counts: dict[str, dict[str, int]] = {}
+    for cell in cells:
+        _check(cell, provenance="auto", shapes=None)
+        count = counts.setdefault(cell.set, {"official": 0, "tfds": 0})
+        count["official"] += _search(cell, root).place is not None
+        count["tfds"] += find_prepared_dir(cell, root) is not None
+    # max takes the first of equals.
+    return {name: max(count, key=count.__getitem__) for name, count in counts.items()}
+
+
 def _check(cell: Cell, *, provenance: str, shapes: Sequence[str] | None) -> None:
     facts = set_facts(cell.set)
     if cell.part not in facts.parts or cell.severity not in facts.severities:
@@ -170,4 +199,6 @@ def _missing_message(cell: Cell, root: Path, search: Search | None, provenance: 
         f"get {facts.title} ({facts.size}, {facts.num_images:,} images a cell) from {facts.where} "
         f"and lay it out as {facts.layout}"
     )
+    if cell.set == "imagenet_c":
+        parts.append("or have it generated from the clean images")
     return "; ".join(parts)

@@ -21,7 +21,7 @@ from tfds_cache import cache_download
 from lska_jax.data.prepare import main
 from lska_jax.robustness.cells import Cell
 from lska_jax.robustness.label_sets import shape_classes, subset_classes
-from lska_jax.robustness.sets import find_missing, open_cell
+from lska_jax.robustness.sets import MissingSet, choose_provenances, find_missing, open_cell
 
 HENDRYCKS = "https://people.eecs.berkeley.edu/~hendrycks"
 SKETCH = "https://drive.google.com/u/0/uc?id=1Mj0i5HBthqH1p_yeXzsg22gZduvgoNeA&export=download"
@@ -258,3 +258,27 @@ def test_a_prepared_set_with_other_classes_is_refused(both):
     names.write_text("\n".join(reversed(names.read_text().splitlines())))
     with pytest.raises(ValueError, match="classes that are not the 1000 of ImageNet-A"):
         open_cell(Cell("imagenet_a"), data_root=both, provenance="tfds")
+
+
+def test_what_an_interrupted_preparation_left_is_not_a_set(both):
+    (folder,) = (both / "imagenet_a").glob("[0-9]*")
+    folder.rename(folder.with_name(f"incomplete.ABC_{folder.name}"))
+    with pytest.raises(MissingSet, match="no TFDS set imagenet_a is prepared"):
+        open_cell(Cell("imagenet_a"), data_root=both, provenance="tfds")
+
+
+@pytest.mark.parametrize(
+    ("official", "prepared", "chosen"),
+    [((1, 2, 3), (1, 2, 3), "official"), ((1,), (1, 2), "tfds"), ((), (), "official")],
+    ids=str,
+)
+def test_one_provenance_is_chosen_for_all_cells_of_a_set(official, prepared, chosen, tmp_path):
+    for severity in official:
+        write_tree(tmp_path, wnid_folders(f"imagenet-c/fog/{severity}", [0]))
+    for severity in prepared:
+        folder = f"imagenet2012_corrupted/fog_{severity}/3.1.0"
+        write_tree(tmp_path, {f"{folder}/dataset_info.json": b"{}"})
+    cells = [Cell("imagenet_c", "fog", severity) for severity in (1, 2, 3)]
+    cells.append(Cell("imagenet_r"))
+    found = choose_provenances(cells, data_root=tmp_path)
+    assert found == {"imagenet_c": chosen, "imagenet_r": "official"}

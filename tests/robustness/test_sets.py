@@ -1,5 +1,6 @@
 """Official folders and tars of every set, and what is wrong with them."""
 
+import io
 import json
 import multiprocessing
 import operator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from set_trees import (
     WNIDS,
     read_labels,
@@ -18,6 +20,8 @@ from set_trees import (
     write_tree,
 )
 
+from lska_jax.data.augment import EvalTransform
+from lska_jax.data.loader import eval_batches
 from lska_jax.data.sources import Source
 from lska_jax.robustness.catalogue import SETS, set_cells
 from lska_jax.robustness.cells import Cell
@@ -330,6 +334,17 @@ def test_a_class_number_beyond_999_is_not_one_of_v2(tmp_path):
 def test_what_archive_programs_leave_behind_is_no_class(tmp_path):
     write_tree(tmp_path, wnid_folders("sketch", [0]) | {"sketch/__MACOSX/a.JPEG": b"-"})
     assert len(open_cell(Cell("imagenet_sketch"), data_root=tmp_path).source) == 1
+
+
+def test_a_truncated_image_is_masked_and_the_others_are_not(tmp_path):
+    encoded = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(encoded, "JPEG")
+    photo = encoded.getvalue()
+    files = {f"sketch/{WNIDS[n]}/a.JPEG": photo[: len(photo) // n] for n in (1, 2)}
+    source = open_cell(Cell("imagenet_sketch"), data_root=write_tree(tmp_path, files)).source
+    (batch,) = eval_batches(source, EvalTransform(image_size=32), global_batch_size=2)
+    assert batch["mask"].tolist() == [True, False]
 
 
 def test_a_set_with_missing_classes_opens_and_says_so(tmp_path):
