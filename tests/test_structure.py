@@ -100,7 +100,13 @@ def test_models_need_neither_tensorflow_nor_torch():
 
 
 def test_every_public_name_can_be_imported():
-    for package in ("lska_jax", "lska_jax.ops", "lska_jax.ops.pallas", "lska_jax.weights"):
+    for package in (
+        "lska_jax",
+        "lska_jax.ops",
+        "lska_jax.ops.pallas",
+        "lska_jax.weights",
+        "lska_jax.robustness.report",
+    ):
         module = importlib.import_module(package)
         assert module.__all__
         assert all(getattr(module, name) is not None for name in module.__all__)

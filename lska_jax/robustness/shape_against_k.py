@@ -8,14 +8,19 @@ and less texture as k grows; whether that holds for the models at hand is what t
 import csv
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lska_jax.robustness.cells import Summary
 from lska_jax.robustness.report.command import build_parser, load_all, run
 from lska_jax.robustness.report.files import write_whole
-from lska_jax.robustness.report.kernel_size_picture import Measured, scores_against_k
+from lska_jax.robustness.report.kernel_size_picture import (
+    Measured,
+    kernel_size,
+    scores_against_k,
+    with_kernel_size,
+)
 from lska_jax.robustness.report.names import Key, clean_set
 from lska_jax.robustness.report.readings import (
     all_keys,
@@ -50,13 +55,13 @@ def shape_against_k(summaries: Sequence[Summary], folder: str | Path) -> Path:
     """Draw shape bias, corruption error and clean accuracy against k; write the numbers beside it.
 
     The middle panel is mCE where AlexNet's errors apply, else the mean error over a set's
-    corruptions, and says which. Models of one attention and k, for example several seeds, are
+    corruptions, and says which. Models of one attention, size and k, for example several seeds, are
     single points, and their mean is a point of its own on the line. Points of one k stand a little
     beside each other. A panel holds numbers of one provenance only.
 
     Args:
       summaries: one for each model; ``ModelStamp.facts`` has to hold "k" and should hold
-        "attention".
+        "attention" and "parameters", which tell lines apart.
       folder: where ``shape_against_k.png`` and ``shape_against_k.csv`` go.
 
     Returns:
@@ -66,7 +71,7 @@ def shape_against_k(summaries: Sequence[Summary], folder: str | Path) -> Path:
       ValueError: as ``readings.check_summaries``; no model has a usable k.
     """
     check_summaries(summaries)
-    models = _with_k(summaries)
+    models = with_kernel_size(summaries)
     if not models:
         raise ValueError(
             "No model says its kernel size k, so there is nothing to draw against it: the facts of "
@@ -77,7 +82,7 @@ def shape_against_k(summaries: Sequence[Summary], folder: str | Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / f"{NAME}.csv", numbers_csv(models, keys))
     path = out / f"{NAME}.png"
-    without_k = [one.model.name for one in summaries if _whole_k(one.model.facts) is None]
+    without_k = [one.model.name for one in summaries if kernel_size(one) is None]
     write_whole(path, scores_against_k(models, keys, without_k=without_k))
     return path
 
@@ -139,24 +144,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser("lska_jax.robustness.shape_against_k", __doc__)
     arguments = parser.parse_args(argv)
     return run(lambda: shape_against_k(load_all(arguments.results), arguments.out))
-
-
-def _with_k(summaries: Sequence[Summary]) -> list[Measured]:
-    found = []
-    for summary in summaries:
-        k = _whole_k(summary.model.facts)
-        if k is not None:
-            attention = str(summary.model.facts.get("attention", "attention not known"))
-            found.append(Measured(summary, k, attention))
-    return found
-
-
-def _whole_k(facts: Mapping[str, Any]) -> int | None:
-    try:
-        k = float(facts["k"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return int(k) if k > 0 and k.is_integer() else None
 
 
 if __name__ == "__main__":

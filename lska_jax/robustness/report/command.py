@@ -31,9 +31,14 @@ def build_parser(module: str, description: str | None) -> argparse.ArgumentParse
 
 def load_all(paths: Sequence[Path]) -> list[Summary]:
     """Return the summaries of all results files, in their order."""
+    return [summary for path in paths for summary in load_file(path)]
+
+
+def load_file(path: Path) -> list[Summary]:
+    """Return the summaries of one results file."""
     from lska_jax.robustness.summary import load_summaries
 
-    return [summary for path in paths for summary in load_summaries(path)]
+    return load_summaries(path)
 
 
 def run(write: Callable[[], Path]) -> int:

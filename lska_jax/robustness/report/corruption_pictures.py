@@ -148,7 +148,7 @@ def _draw_bars(
     styles: Any,
     row: Sequence[tuple[str, list[str]]],
     set_name: str,
-    score: str,
+    score_name: str,
 ) -> int:
     """Draw one row of bars and return how many are missing."""
     parts = [part for _, members in row for part in members]
@@ -157,25 +157,28 @@ def _draw_bars(
     for number, summary in enumerate(summaries):
         style = styles[summary.model.name]
         offset = (number - (len(summaries) - 1) / 2) * width
+        places, scores = [], []
         for place, part in enumerate(parts):
-            value = read(summary, Key(set_name, score, part)).score
-            if value is None or value.value is None:
+            score = read(summary, Key(set_name, score_name, part)).score
+            if score is None or score.value is None:
                 panel.text(
                     place + offset, 0, _NOTHING, color=style.colour, ha="center", va="bottom"
                 )
                 missing += 1
-                continue
-            panel.bar(
-                place + offset,
-                100 * value.value,
-                width,
-                color=style.colour,
-                hatch=style.hatch,
-                edgecolor="white",
-                linewidth=0.4,
-                yerr=drawing.interval_lengths([value]),
-                error_kw={"elinewidth": 0.9, "ecolor": "#333333"},
-            )
+            else:
+                places.append(place + offset)
+                scores.append(score)
+        panel.bar(
+            places,
+            [100 * (score.value or 0.0) for score in scores],
+            width,
+            color=style.colour,
+            hatch=style.hatch,
+            edgecolor="white",
+            linewidth=0.4,
+            yerr=drawing.interval_lengths(scores),
+            error_kw={"elinewidth": 0.9, "ecolor": "#333333"},
+        )
     return missing
 
 

@@ -2,7 +2,8 @@
 
 The CSV has one line for each score and model and one for each hole. A text that a spreadsheet would
 run as a formula (it begins with =, +, -, @, a tab or a carriage return) gets a ' in front, as OWASP
-advises (owasp.org/www-community/attacks/CSV_Injection); the JSON file holds it as it is.
+advises (owasp.org/www-community/attacks/CSV_Injection), and line breaks become spaces; the JSON
+file holds it as it is.
 """
 
 import csv
@@ -89,8 +90,11 @@ def results_json(
 
 
 def guarded(value: Any) -> Any:
-    """Return a value for CSV that no spreadsheet runs as a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
+    """Return a value for CSV that no spreadsheet runs as a formula, on one line."""
+    if not isinstance(value, str):
+        return value
+    text = f"'{value}" if value.startswith(_FORMULA_STARTS) else value
+    return text.replace("\r", " ").replace("\n", " ")
 
 
 def _rows(summary: Summary) -> Iterator[dict[str, Any]]:

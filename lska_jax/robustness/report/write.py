@@ -109,8 +109,11 @@ def _conditions(num_models: int) -> dict[str, str]:
 
 def _sample_picture(sheet: Image.Image | bytes | str | Path) -> Picture:
     try:
-        source = io.BytesIO(sheet) if isinstance(sheet, bytes) else sheet
-        image = source if isinstance(source, Image.Image) else Image.open(source)
+        if isinstance(sheet, Image.Image):
+            image = sheet
+        else:
+            data = sheet if isinstance(sheet, bytes) else Path(sheet).read_bytes()
+            image = Image.open(io.BytesIO(data))
         file = io.BytesIO()
         image.convert("RGB").save(file, format="PNG")
     except OSError as error:
