@@ -6,7 +6,7 @@ on the cue conflict for the shape classes that both share.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +20,18 @@ from lska_jax.robustness.catalogue import parse_suite, set_facts
 from lska_jax.robustness.cells import Cell
 from lska_jax.robustness.classifier import Classifier
 from lska_jax.robustness.cue_conflict import ShapeGroups, shape_groups
-from lska_jax.robustness.sets import SOURCES, CellData, open_cell
+from lska_jax.robustness.sets import (
+    SOURCES,
+    CellData,
+    choose_provenances,
+    find_missing,
+    open_cell,
+)
 from lska_jax.weights.class_names import imagenet_wnids, readable_names
 
 # What the sets of ImageNet's classes are called for models of other classes.
 OWN_CLASSES = {"imagenet": "clean", "imagenet_c": "clean_c", "cue_conflict": "cue_conflict"}
+_IMAGENET = Cell("imagenet")
 # The official generator's crop: short side 256 for 224 pixels, bilinear.
 _GENERATOR_CROP_PCT = 0.875
 
@@ -118,7 +125,8 @@ def plan_cells(options: SweepOptions, classifiers: Sequence[Classifier]) -> list
                 "compares models of the same classes."
             )
     if first.class_names is None:
-        return [_imagenet_cell(cell, options) for cell in cells]
+        provenances = _provenances(cells, options)
+        return [_imagenet_cell(cell, options, provenances) for cell in cells]
     _check_own_classes(cells, options, first)
     return [_own_cell(cell, options, first.class_names) for cell in cells]
 
@@ -181,15 +189,26 @@ class _Subset:
         return self._source.path(int(self._positions[index]))
 
 
-def _imagenet_cell(cell: Cell, options: SweepOptions) -> PlannedCell:
-    def read() -> CellData:
-        return open_cell(cell, data_root=_data_root(options), provenance=options.provenance)
+def _provenances(cells: Sequence[Cell], options: SweepOptions) -> dict[Cell, str]:
+    """Return where each cell is read from: for all cells of a set the same, if it is there."""
+    cells = [*cells, _IMAGENET]
+    if options.provenance != "auto":
+        return dict.fromkeys(cells, options.provenance)
+    root = _data_root(options)
+    of_set = choose_provenances(cells, data_root=root)
+    # What is missing is looked for in both places, so that its message names both.
+    missing = {hole.cell for hole in find_missing(cells, data_root=root)}
+    return {cell: "auto" if cell in missing else of_set[cell.set] for cell in cells}
+
+
+def _imagenet_cell(
+    cell: Cell, options: SweepOptions, provenances: Mapping[Cell, str]
+) -> PlannedCell:
+    def read(which: Cell = cell) -> CellData:
+        return open_cell(which, data_root=_data_root(options), provenance=provenances[which])
 
     def clean() -> CellData:
-        if options.clean:
-            return _open_clean(options, imagenet_wnids())
-        imagenet = Cell("imagenet")
-        return open_cell(imagenet, data_root=_data_root(options), provenance=options.provenance)
+        return _open_clean(options, imagenet_wnids()) if options.clean else read(_IMAGENET)
 
     if cell.set == "imagenet":
         return PlannedCell(cell, clean)

@@ -120,12 +120,15 @@ def bootstrap_scores(
         for name, value in scores(*(array[drawn] for array in ordered)).items():
             if value is not None:
                 draws[name].append(value)
-    return {
-        name: _middle(np.asarray(draws[name]), level)
-        if values[name] is not None and draws[name]
-        else None
-        for name in draws
-    }
+    intervals: dict[str, Interval | None] = {}
+    for name, value in values.items():
+        if value is None or not draws[name]:
+            intervals[name] = None
+            continue
+        drawn_values = np.asarray(draws[name])
+        unbiased = drawn_values - (drawn_values.mean() - value)
+        intervals[name] = _middle(np.clip(unbiased, 0.0, 1.0), level)
+    return intervals
 
 
 def bootstrap_aupr_out(
