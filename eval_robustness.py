@@ -43,11 +43,10 @@ def _run(arguments: argparse.Namespace) -> int:
         num_processes=arguments.num_processes,
         process_id=arguments.process_id,
     )
-    from lska_jax.robustness.report import terminal_table, write_report
-
     from lska_jax.data.loader import ExampleError
     from lska_jax.robustness.classifier import load_classifier
     from lska_jax.robustness.plan import SweepOptions
+    from lska_jax.robustness.report import terminal_table, write_report
     from lska_jax.robustness.sweep import sweep
 
     options = SweepOptions(

@@ -1,4 +1,4 @@
-"""``eval_robustness.py`` as a person runs it: a report at the end, one readable line for mistakes."""
+"""``eval_robustness.py`` as a person runs it: a report, or one readable line for a mistake."""
 
 import json
 import subprocess

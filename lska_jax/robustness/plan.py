@@ -6,7 +6,8 @@ on the cue conflict for the shape classes that both share.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,10 +126,9 @@ def plan_cells(options: SweepOptions, classifiers: Sequence[Classifier]) -> list
                 "compares models of the same classes."
             )
     if first.class_names is None:
-        provenances = _provenances(cells, options)
-        return [_imagenet_cell(cell, options, provenances) for cell in cells]
+        return _imagenet_cells(cells, options)
     _check_own_classes(cells, options, first)
-    return [_own_cell(cell, options, first.class_names) for cell in cells]
+    return _own_cells(cells, options, first.class_names)
 
 
 def cell_transform(
@@ -201,40 +201,53 @@ def _provenances(cells: Sequence[Cell], options: SweepOptions) -> dict[Cell, str
     return {cell: "auto" if cell in missing else of_set[cell.set] for cell in cells}
 
 
-def _imagenet_cell(
-    cell: Cell, options: SweepOptions, provenances: Mapping[Cell, str]
-) -> PlannedCell:
-    def read(which: Cell = cell) -> CellData:
-        return open_cell(which, data_root=_data_root(options), provenance=provenances[which])
+def _imagenet_cells(cells: Sequence[Cell], options: SweepOptions) -> list[PlannedCell]:
+    provenances = _provenances(cells, options)
 
+    def read(cell: Cell) -> CellData:
+        return open_cell(cell, data_root=_data_root(options), provenance=provenances[cell])
+
+    @functools.cache
     def clean() -> CellData:
         return _open_clean(options, imagenet_wnids()) if options.clean else read(_IMAGENET)
 
-    if cell.set == "imagenet":
-        return PlannedCell(cell, clean)
-    if cell.set == "imagenet_c" and options.generate:
-        return PlannedCell(cell, clean, corruption=(cell.part, cell.severity))
-    return PlannedCell(cell, read, is_ready=set_facts(cell.set).stored_size is not None)
+    planned = []
+    for cell in cells:
+        if cell.set == "imagenet":
+            planned.append(PlannedCell(cell, clean))
+        elif cell.set == "imagenet_c" and options.generate:
+            planned.append(PlannedCell(cell, clean, corruption=(cell.part, cell.severity)))
+        else:
+            is_ready = set_facts(cell.set).stored_size is not None
+            planned.append(PlannedCell(cell, functools.partial(read, cell), is_ready=is_ready))
+    return planned
 
 
-def _own_cell(cell: Cell, options: SweepOptions, class_names: tuple[str, ...]) -> PlannedCell:
+def _own_cells(
+    cells: Sequence[Cell], options: SweepOptions, class_names: tuple[str, ...]
+) -> list[PlannedCell]:
+    @functools.cache
     def clean() -> CellData:
         return _open_clean(options, class_names)
 
     def conflict() -> CellData:
         return open_cell(
-            cell,
+            Cell("cue_conflict"),
             data_root=_data_root(options),
             provenance=options.provenance,
             shapes=shape_groups(class_names).names,
         )
 
-    if cell.set == "cue_conflict":
-        return PlannedCell(cell, conflict, is_ready=True)
-    own = cell._replace(set=OWN_CLASSES[cell.set])
-    if cell.set == "imagenet":
-        return PlannedCell(own, clean)
-    return PlannedCell(own, clean, corruption=(cell.part, cell.severity))
+    planned = []
+    for cell in cells:
+        own = cell._replace(set=OWN_CLASSES[cell.set])
+        if cell.set == "cue_conflict":
+            planned.append(PlannedCell(own, conflict, is_ready=True))
+        elif cell.set == "imagenet":
+            planned.append(PlannedCell(own, clean))
+        else:
+            planned.append(PlannedCell(own, clean, corruption=(cell.part, cell.severity)))
+    return planned
 
 
 def _data_root(options: SweepOptions) -> str | Path:

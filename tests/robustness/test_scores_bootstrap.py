@@ -145,18 +145,9 @@ def test_scores_of_confidences_have_intervals_around_them():
         calibration.calibration_scores, confidence, correct, seed=0
     )
     assert intervals.keys() == values.keys()
-    assert intervals["aurra"].low < values["aurra"] < intervals["aurra"].high
+    # Calibrated by construction: draws that were not freed of their bias would lie above the score.
+    assert all(intervals[name].low < values[name] < intervals[name].high for name in values)
     assert all(0 <= low < high <= 1 for low, high in intervals.values())
-
-
-def test_intervals_of_calibration_are_not_beside_the_score():
-    # Calibrated by construction: drawing with replacement alone would show it as worse than it is.
-    rng = np.random.default_rng(3)
-    confidence = rng.uniform(0.5, 1, 200).astype(np.float32)
-    correct = rng.uniform(size=200) < confidence
-    values = calibration_scores(confidence, correct)
-    found = bootstrap_scores(calibration_scores, confidence, correct, seed=0)
-    assert all(found[name].low <= values[name] <= found[name].high for name in ("ece", "aurra"))
 
 
 def test_an_undefined_score_has_no_interval_and_undefined_draws_are_left_out():
