@@ -1,0 +1,1 @@
+"""Robustness: corrupted and shifted data sets, corruptions, scores, sweep and report."""
