@@ -189,7 +189,10 @@ def _missing_message(cell: Cell, root: Path, search: Search | None, provenance: 
     if search is not None and search.empty:
         parts[0] = f"{cell} is empty: no class folder with images in {', '.join(search.empty)}"
     elif search is not None:
-        parts.append(f"looked in {root} for {search.tried}")
+        looked = (
+            f"looked in {root} for" if root.is_dir() else f"{root} is no folder; expected in it:"
+        )
+        parts.append(f"{looked} {search.tried}")
     if search is not None and search.packed:
         parts.append(f"unpack {', '.join(search.packed)} first")
     if provenance != "official" and facts.tfds:

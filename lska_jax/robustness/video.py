@@ -2,7 +2,7 @@
 
 Source: github.com/hendrycks/robustness, ImageNet-P: each sequence is one H.264 file of 31 frames
 (translate: 41). Decoding needs PyAV, the extra ``video``. OpenCV, which the authors read them with,
-wraps the same FFmpeg; frames may differ by rounding in the conversion from YUV.
+wraps the same FFmpeg: on videos encoded with the authors' options both gave the same pixels.
 """
 
 import importlib.util

@@ -25,6 +25,7 @@ from lska_jax.data.loader import eval_batches
 from lska_jax.data.sources import Source
 from lska_jax.robustness.catalogue import SETS, set_cells
 from lska_jax.robustness.cells import Cell
+from lska_jax.robustness.label_sets import subset_classes
 from lska_jax.robustness.sets import MissingSet, find_missing, open_cell
 
 both_kinds = pytest.mark.parametrize("kind", ["folder", "tar"])
@@ -67,13 +68,8 @@ def test_folders_named_by_wnid_give_labels_of_the_thousand(kind, cell, name, inn
 def test_a_whole_subset_has_the_labels_of_its_wnids(kind, name, tmp_path):
     root = write_kind(kind, tmp_path, name.replace("_", "-"), subset_folders("top", name))
     data = open_cell(Cell(name), data_root=root)
-    assert read_labels(data.source) == {b"%d" % s: s for s in map(int, data_labels(name))}
-
-
-def data_labels(name: str) -> np.ndarray:
-    from lska_jax.robustness.label_sets import subset_classes
-
-    return subset_classes(name)
+    labels = subset_classes(name).tolist()
+    assert read_labels(data.source) == {b"%d" % label: label for label in labels}
 
 
 @both_kinds
@@ -268,6 +264,11 @@ def test_a_missing_set_says_where_it_was_looked_for_and_where_to_get_it(tmp_path
     assert "imagenet-a/WNID/*.jpg" in message
 
 
+def test_a_data_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(MissingSet, match=f"{tmp_path}/nowhere is no folder; expected in it: "):
+        open_cell(Cell("imagenet_a"), data_root=tmp_path / "nowhere")
+
+
 def test_a_size_that_nobody_published_is_not_made_up(tmp_path):
     with pytest.raises(MissingSet, match="ImageNet-C-bar .size not known, 50,000 images"):
         open_cell(Cell("imagenet_c_bar", "sparkles", 1), data_root=tmp_path)
@@ -355,16 +356,11 @@ def test_a_set_with_missing_classes_opens_and_says_so(tmp_path):
 
 
 def test_a_complete_set_has_no_note(tmp_path):
-    write_tree(
-        tmp_path,
-        {
-            f"imagenetv2-top-images-format-val/{label}/{n}.jpeg": b""
-            for label in range(1000)
-            for n in range(10)
-        },
-    )
-    data = open_cell(Cell("imagenet_v2", "top-images"), data_root=tmp_path)
-    assert (len(data.source), data.note) == (10_000, "")
+    folders = [WNIDS[label] for label in subset_classes("imagenet_o")]
+    files = {f"o/{wnid}/{n}.jpg": b"" for wnid in folders for n in range(10)}
+    write_tar(tmp_path / "imagenet-o.tar", files)
+    data = open_cell(Cell("imagenet_o"), data_root=tmp_path)
+    assert (len(data.source), data.note) == (2_000, "")
 
 
 @pytest.mark.parametrize(("name", "suffix"), [("imagenet-r", ".tar.gz"), ("sketch", ".zip")])
