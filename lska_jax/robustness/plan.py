@@ -100,7 +100,7 @@ class PlannedCell(NamedTuple):
 
     Attributes:
       cell: which.
-      open: returns its images; raises ``MissingSet`` where there are none.
+      open: returns its images; raises ValueError or OSError where that is impossible.
       corruption: name and severity that are generated from them, or None.
       is_ready: whether the images are stored ready for the network.
     """
@@ -211,6 +211,8 @@ def _imagenet_cells(cells: Sequence[Cell], options: SweepOptions) -> list[Planne
     def clean() -> CellData:
         return _open_clean(options, imagenet_wnids()) if options.clean else read(_IMAGENET)
 
+    if options.clean:
+        clean()  # what was asked for by name is an error now, not a hole of every cell
     planned = []
     for cell in cells:
         if cell.set == "imagenet":
@@ -229,6 +231,9 @@ def _own_cells(
     @functools.cache
     def clean() -> CellData:
         return _open_clean(options, class_names)
+
+    if options.clean:
+        clean()
 
     def conflict() -> CellData:
         return open_cell(

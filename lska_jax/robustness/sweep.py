@@ -28,7 +28,6 @@ from lska_jax.robustness.classifier import (
 )
 from lska_jax.robustness.generation import Generator
 from lska_jax.robustness.label_sets import subset_classes
-from lska_jax.robustness.layouts import MissingSet
 from lska_jax.robustness.outcomes import OutcomeFunction, Outcomes, collect
 from lska_jax.robustness.plan import (
     PlannedCell,
@@ -134,12 +133,12 @@ class _Sweep:
         )
 
     def measure(self, planned: PlannedCell, models: Sequence[Classifier]) -> None:
-        """Measure one cell for the models that lack it; a missing set becomes a hole."""
+        """Measure one cell for the models that lack it; data that cannot be read become a hole."""
         self._display.begin(planned.cell)
         try:
             data, positions = limited(planned.open(), self._options)
-        except MissingSet as missing:
-            self._record_hole(planned.cell, str(missing))
+        except (ValueError, OSError) as problem:
+            self._record_hole(planned.cell, " ".join(str(problem).split()))
             return
         by_transform: dict[EvalTransform, list[Classifier]] = {}
         for classifier in models:
