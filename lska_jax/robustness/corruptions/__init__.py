@@ -11,6 +11,7 @@ from lska_jax.robustness.corruptions.frost_pictures import (
     load_frost_pictures,
     synthetic_frost_pictures,
 )
+from lska_jax.robustness.corruptions.sheet import sample_sheet
 from lska_jax.robustness.corruptions.table import (
     ALL_CORRUPTIONS,
     CORRUPTIONS,
@@ -27,5 +28,6 @@ __all__ = [
     "corrupt",
     "frost_is_comparable",
     "load_frost_pictures",
+    "sample_sheet",
     "synthetic_frost_pictures",
 ]

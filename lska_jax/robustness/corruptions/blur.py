@@ -24,7 +24,7 @@ from lska_jax.robustness.corruptions.filters import (
 
 # Sigma in pixels; (radius of the disk, sigma of its smoothing) in pixels; (last zoom factor,
 # step) of factors that start at 1, the last one excluded. Severities 1 to 5.
-GAUSSIAN_SIGMAS = (1, 2, 3, 4, 6)
+GAUSSIAN_SIGMAS = (1.0, 2.0, 3.0, 4.0, 6.0)
 DEFOCUS_DISKS = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))
 ZOOM_RANGES = ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))
 
@@ -42,7 +42,7 @@ def gaussian_blur(
 
 
 def defocus_blur(
-    images: Float[Array, "batch height width 3"], *, radius: float, smoothing: float
+    images: Float[Array, "batch height width 3"], *, radius: int, smoothing: float
 ) -> Float[Array, "batch height width 3"]:
     """Correlate with a disk of ``radius`` pixels at 224 px, its edge smoothed; borders mirrored.
 
@@ -53,7 +53,7 @@ def defocus_blur(
     """
     _, height, width, _ = images.shape
     ratio = size_ratio(height, width)
-    kernel = disk(int(radius), smoothing) if ratio == 1.0 else covered_disk(radius * ratio)
+    kernel = disk(radius, smoothing) if ratio == 1.0 else covered_disk(radius * ratio)
     return jnp.clip(_correlated(images, kernel), 0.0, 1.0)
 
 

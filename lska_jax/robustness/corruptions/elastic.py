@@ -25,8 +25,8 @@ class ElasticSetting(NamedTuple):
 
 # The generator's multiples of 244; its remark says that 224 was meant.
 ELASTIC_SETTINGS = (
-    ElasticSetting(244 * 2, 244 * 0.7, 244 * 0.1),
-    ElasticSetting(244 * 2, 244 * 0.08, 244 * 0.2),
+    ElasticSetting(244.0 * 2, 244 * 0.7, 244 * 0.1),
+    ElasticSetting(244.0 * 2, 244 * 0.08, 244 * 0.2),
     ElasticSetting(244 * 0.05, 244 * 0.01, 244 * 0.02),
     ElasticSetting(244 * 0.07, 244 * 0.01, 244 * 0.02),
     ElasticSetting(244 * 0.12, 244 * 0.01, 244 * 0.02),

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 from lska_jax.robustness.corruptions.filters import gaussian_filter, size_ratio, truncate_levels
 
 # (sigma in pixels, largest displacement in pixels, number of walks) at severities 1 to 5.
-GLASS_SETTINGS = ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))
+GLASS_SETTINGS = ((0.7, 1, 2), (0.9, 2, 1), (1.0, 2, 3), (1.1, 3, 2), (1.5, 4, 2))
 
 
 def scaled_reach(reach: int, height: int, width: int) -> int:

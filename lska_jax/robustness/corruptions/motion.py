@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from lska_jax.robustness.corruptions.filters import size_ratio
 
 # (radius, sigma) in pixels at severities 1 to 5, and the range of the angle in degrees.
-MOTION_SETTINGS = ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15))
+MOTION_SETTINGS = ((10.0, 3.0), (15.0, 5.0), (15.0, 8.0), (15.0, 12.0), (20.0, 15.0))
 MOTION_ANGLES = (-45.0, 45.0)
 
 

@@ -42,11 +42,11 @@ class SpatterSetting(NamedTuple):
 
 
 SPATTER_SETTINGS = (
-    SpatterSetting(0.65, 0.3, 4, 0.69, 0.6, False),
-    SpatterSetting(0.65, 0.3, 3, 0.68, 0.6, False),
-    SpatterSetting(0.65, 0.3, 2, 0.68, 0.5, False),
-    SpatterSetting(0.65, 0.3, 1, 0.65, 1.5, True),
-    SpatterSetting(0.67, 0.4, 1, 0.65, 1.5, True),
+    SpatterSetting(0.65, 0.3, 4.0, 0.69, 0.6, False),
+    SpatterSetting(0.65, 0.3, 3.0, 0.68, 0.6, False),
+    SpatterSetting(0.65, 0.3, 2.0, 0.68, 0.5, False),
+    SpatterSetting(0.65, 0.3, 1.0, 0.65, 1.5, True),
+    SpatterSetting(0.67, 0.4, 1.0, 0.65, 1.5, True),
 )
 
 _WATER = (175, 238, 238)
@@ -97,7 +97,7 @@ def _water(
     kernel lights it from one corner. Everything is in whole grey levels up to here, as in OpenCV.
     """
     rims = canny_edges(liquid, low=_CANNY_LOW, high=_CANNY_HIGH)
-    distance = box_filter(chamfer_distance(rims, limit=_FARTHEST))
+    distance = box_filter(chamfer_distance(rims, limit=float(_FARTHEST)))
     depth = equalised(jnp.floor(distance + _ROUNDING_SLACK), largest=_FARTHEST)
     shine = jnp.round(box_filter(jnp.clip(_lit(depth), 0, 255)))
     water = liquid * shine

@@ -32,7 +32,7 @@ class Corruption(NamedTuple):
       apply: (images (B, H, W, 3) float32 in [0, 1][, draws with a leading B]) -> images.
       draw: (key, height, width) -> what chance decides about one image; None where it decides
         nothing.
-      options: which of ``pictures``, ``faithful`` and ``is_levels`` apply takes as keyword arguments.
+      options: which of ``pictures``, ``faithful``, ``is_levels`` apply takes as keyword arguments.
     """
 
     apply: Callable[..., jax.Array]

@@ -48,24 +48,29 @@ class SnowSetting(NamedTuple):
 
 
 SNOW_SETTINGS = (
-    SnowSetting(0.1, 0.3, 3, 0.5, 10, 4, 0.8),
+    SnowSetting(0.1, 0.3, 3.0, 0.5, 10.0, 4.0, 0.8),
     SnowSetting(0.2, 0.3, 2, 0.5, 12, 4, 0.7),
-    SnowSetting(0.55, 0.3, 4, 0.9, 12, 8, 0.7),
-    SnowSetting(0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
-    SnowSetting(0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+    SnowSetting(0.55, 0.3, 4.0, 0.9, 12.0, 8.0, 0.7),
+    SnowSetting(0.55, 0.3, 4.5, 0.85, 12.0, 8.0, 0.65),
+    SnowSetting(0.55, 0.3, 2.5, 0.85, 12.0, 12.0, 0.55),
 )
 SNOW_ANGLES = (-135.0, -45.0)
 # (weight of the image, weight of the frost); (strength, decay of the fog's roughness from one scale
 # to the next). Severities 1 to 5.
-FROST_WEIGHTS = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))
-FOG_SETTINGS = ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))
+FROST_WEIGHTS = ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))
+FOG_SETTINGS = ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4))
 
 _GREY = (0.299, 0.587, 0.114)
 _FIRST_FOG_STEP = 100.0
 
 
 class SnowDraws(NamedTuple):
-    """What chance decides about snow: ``normal`` (h, w) for the centre that is zoomed, ``angle``."""
+    """What chance decides about snow.
+
+    Attributes:
+      normal: (h, w) standard normal noise for the centre that is zoomed.
+      angle: of the fall, in degrees.
+    """
 
     normal: Float[Array, "*batch flake_rows flake_columns"]
     angle: Float[Array, "*batch"]
