@@ -5,6 +5,7 @@ import io
 import json
 import re
 
+import numpy as np
 import pytest
 from summaries import (
     PREPROCESSING,
@@ -348,6 +349,13 @@ def test_the_json_has_every_number_and_hole_with_its_stamps():
             "holes": [{"set": "imagenet_a", "part": "", "severity": 0, "reason": WHERE}],
         }
     ]
+
+
+def test_facts_of_a_model_may_be_anything_and_the_json_stays_json():
+    model = summary("a", {}, k=np.int64(7), loss=float("nan"), of={"a": 1}, ema=True, hub=None)
+    content = json.loads(results_json([model]), parse_constant=pytest.fail)
+    facts = {"k": "7", "loss": "nan", "of": "{'a': 1}", "ema": True, "hub": None}
+    assert content["models"][0]["facts"] == facts
 
 
 @pytest.mark.parametrize("write", [terminal_table, results_csv, results_json])

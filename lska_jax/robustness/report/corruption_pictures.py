@@ -305,4 +305,4 @@ def _line_handle(style: Style) -> Any:
 def _no_data_words(count: int, what: str) -> str:
     if not count:
         return ""
-    return f"{count} {what} have no data; the page says what is missing."
+    return f"There is no data for {count} of the {what}; the page says what is missing."

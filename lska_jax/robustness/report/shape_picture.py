@@ -71,7 +71,10 @@ def shape_bias_by_class(summaries: Sequence[Summary]) -> Picture | None:
         "ResNet-50 (0.21): as published by Geirhos et al. for their 16 classes, not measured here."
     )
     if absent:
-        caption += f" {absent} markers have no data: no decision for either cue, or no images."
+        caption += (
+            f" There is no data for {absent} of the markers: no image was decided for either "
+        )
+        caption += "cue, or there are none."
     return Picture("shape_bias", "Shape bias by class", caption, drawing.to_png(figure))
 
 
