@@ -11,6 +11,7 @@ Layout, for a folder and inside a tar alike:
 - ImageNet-C's ``ROOT/CORRUPTION/SEVERITY/WNID/*.JPEG`` is ``folder:ROOT/CORRUPTION/SEVERITY``.
 """
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -79,7 +80,7 @@ class FolderSource:
         class_names = sorted(entry.name for entry in _visible(root) if entry.is_dir())
         if not class_names:
             raise ValueError(no_class_message(self.name))
-        files = list(_list_classes(root, class_names))
+        files = list(list_classes(root, class_names))
         check_no_class_is_empty(self.name, class_names, [len(names) for names in files])
         self.class_names = tuple(class_names)
         self._names = PackedNames(name for names in files for name in names)
@@ -126,9 +127,9 @@ class PackedNames:
         return os.fsdecode(self._bytes[start : self._ends[index]])
 
 
-def is_image_name(name: str) -> bool:
+def is_image_name(name: str, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> bool:
     """Tell whether a file's name is visible and ends like an image's."""
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+    return not name.startswith(".") and name.lower().endswith(suffixes)
 
 
 def is_split_name(name: str) -> bool:
@@ -187,6 +188,23 @@ def show_progress(items: Iterable[T], name: str, unit: str, total: int | None) -
     )
 
 
+def list_classes(
+    root: str | Path, class_names: Sequence[str], suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+) -> Iterator[list[str]]:
+    """Yield the images of each class folder, at any depth, relative to it and sorted.
+
+    Args:
+        root: The folder of the class folders.
+        class_names: Their names.
+        suffixes: How names of images end, in lower case.
+    """
+    folders = [os.path.join(root, name) for name in class_names]
+    list_one = functools.partial(_list_images, suffixes=suffixes)
+    with ThreadPoolExecutor(_LISTING_THREADS) as pool:
+        listed = pool.map(list_one, folders)
+        yield from show_progress(listed, f"folder:{root}", "classes", len(folders))
+
+
 def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         return [entry for entry in entries if not entry.name.startswith(".")]
@@ -207,15 +225,7 @@ def _holds_only_folders(folder: Path) -> bool:
     return any(e.is_dir() for e in entries) and not any(is_image_name(e.name) for e in entries)
 
 
-def _list_classes(root: Path, class_names: Sequence[str]) -> Iterator[list[str]]:
-    folders = [os.path.join(root, name) for name in class_names]
-    with ThreadPoolExecutor(_LISTING_THREADS) as pool:
-        listed = pool.map(_list_images, folders)
-        yield from show_progress(listed, f"folder:{root}", "classes", len(folders))
-
-
-def _list_images(class_folder: str) -> list[str]:
-    """List the images at any depth, relative to the class folder, sorted."""
+def _list_images(class_folder: str, suffixes: tuple[str, ...]) -> list[str]:
     images = []
     pending = [""]
     # Links to folders are followed, so without this a link to a parent would never end.
@@ -228,7 +238,7 @@ def _list_images(class_folder: str) -> list[str]:
                 if (identity := _identity(entry.stat())) not in entered:
                     entered.add(identity)
                     pending.append(name)
-            elif is_image_name(entry.name):
+            elif is_image_name(entry.name, suffixes):
                 images.append(name)
     return sorted(images)
 

@@ -262,7 +262,8 @@ def _without_tensorflow() -> Iterator[None]:
         remove=os.remove,
         walk=os.walk,
     )
-    stand_in = _StandIn(io=_StandIn(gfile=gfile))
+    # Archives are unpacked under names that pass through as_text.
+    stand_in = _StandIn(io=_StandIn(gfile=gfile), compat=_StandIn(as_text=os.fspath))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if resource.RLIM_INFINITY != soft < _OPEN_FILES:
         enough = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)

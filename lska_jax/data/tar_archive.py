@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lska_jax.data.folder import (
+    IMAGE_SUFFIXES,
     PackedNames,
     check_no_class_is_empty,
     is_image_name,
@@ -54,9 +55,8 @@ class TarSource:
             ValueError: If the file is compressed, no tar or cut short, or if the split is missing,
                 there is no class, or a class has no image.
         """
-        self._path = str(path)
-        self._stamp = _stamp(os.stat(path))
-        images, folders = _scan(self._path, self._stamp)
+        self._members = TarReader(path)
+        images, folders = self._members.index()
         root = _find_root(f"folder:{path}", folders, split)
         self.name = f"folder:{path}" + (f"!{root.rstrip('/')}" if root else "")
 
@@ -81,8 +81,6 @@ class TarSource:
         self._names = PackedNames(chosen[i][0] for i in order)
         self._offsets = np.array([chosen[i][2] for i in order], np.int64)
         self._sizes = np.array([chosen[i][3] for i in order], np.int64)
-        self._file: int | None = None
-        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -95,34 +93,96 @@ class TarSource:
             ValueError: If the archive was replaced or cut short after it was scanned.
         """
         check_index(index, len(self), self.name)
-        size = int(self._sizes[index])
-        image = os.pread(self._open(), size, int(self._offsets[index]))
-        if len(image) != size:
-            raise ValueError(f"{self.path(index)} is cut short: {len(image)} of {size} bytes")
-        return Record(image, int(self._labels[index]))
+        member = TarMember(
+            self._names[int(index)], int(self._offsets[index]), int(self._sizes[index])
+        )
+        return Record(self._members.read(member), int(self._labels[index]))
 
     def path(self, index: int) -> str:
         """Return ``archive.tar!member``."""
         check_index(index, len(self), self.name)
-        return f"{self._path}!{self._names[int(index)]}"
+        return f"{self._members.path}!{self._names[int(index)]}"
+
+
+class TarMember(NamedTuple):
+    """A file inside a tar.
+
+    Attributes:
+        name: Its path, without a leading ``./``.
+        offset: Where its content begins, in bytes from the beginning of the archive.
+        size: In bytes.
+    """
+
+    name: str
+    offset: int
+    size: int
+
+
+class TarReader:
+    """Reads members of a tar in place, from any thread; pickles without its open file.
+
+    Attributes:
+        path: The archive.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Note the archive's size and time, so that a later change is seen.
+
+        Args:
+            path: An existing file.
+        """
+        self.path = str(path)
+        self._stamp = _stamp(os.stat(path))
+        self._file: int | None = None
+        self._lock = threading.Lock()
+
+    def index(
+        self, suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+    ) -> tuple[Sequence[TarMember], Mapping[str, frozenset[str]]]:
+        """Scan the headers, or reuse this process's earlier scan of the same file.
+
+        Args:
+            suffixes: How names of wanted files end, in lower case.
+
+        Returns:
+            The wanted files, and the names of the folders in each folder: "" is the top, others
+            end in "/".
+
+        Raises:
+            ValueError: If the file is compressed, no tar or cut short.
+        """
+        return _scan(self.path, self._stamp, suffixes)
+
+    def read(self, member: TarMember) -> bytes:
+        """Return a member's content.
+
+        Raises:
+            ValueError: If the archive was replaced or cut short after it was scanned.
+        """
+        content = os.pread(self._open(), member.size, member.offset)
+        if len(content) != member.size:
+            raise ValueError(
+                f"{self.path}!{member.name} is cut short: {len(content)} of {member.size} bytes"
+            )
+        return content
 
     def _open(self) -> int:
         if self._file is None:
             with self._lock:
                 if self._file is None:
-                    file = os.open(self._path, os.O_RDONLY)
+                    file = os.open(self.path, os.O_RDONLY)
                     if _stamp(os.fstat(file)) != self._stamp:
                         os.close(file)
-                        raise ValueError(f"{self._path} has changed since it was scanned: restart")
+                        raise ValueError(f"{self.path} has changed since it was scanned: restart")
                     self._file = file
         return self._file
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle the index, but neither the open file nor the lock."""
+        """Pickle neither the open file nor the lock."""
         return {k: v for k, v in self.__dict__.items() if k not in ("_file", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the index; the file is opened again on first use."""
+        """Restore; the file is opened again on first use."""
         self.__dict__.update(state, _file=None, _lock=threading.Lock())
 
     def __del__(self) -> None:
@@ -132,20 +192,14 @@ class TarSource:
             os.close(file)
 
 
-class _Member(NamedTuple):
-    name: str
-    offset: int
-    size: int
-
-
 # A few entries, so that train and test splits of one archive share a scan.
 @functools.lru_cache(maxsize=4)
 def _scan(
-    path: str, stamp: tuple[int, int]
-) -> tuple[Sequence[_Member], Mapping[str, frozenset[str]]]:
-    """Index an archive: its images, and for each folder ("" is the top) the folders in it."""
+    path: str, stamp: tuple[int, int], suffixes: tuple[str, ...]
+) -> tuple[Sequence[TarMember], Mapping[str, frozenset[str]]]:
+    """Index an archive: its files, and for each folder ("" is the top) the folders in it."""
     _refuse_compressed(path)
-    images: dict[str, _Member] = {}
+    images: dict[str, TarMember] = {}
     folders: defaultdict[str, set[str]] = defaultdict(set)
     try:
         with tarfile.open(path, "r:") as archive:
@@ -155,10 +209,14 @@ def _scan(
                 name = member.name.removeprefix("./").rstrip("/")
                 if member.isdir():
                     _add_folder(folders, name)
-                elif member.isreg() and not member.issparse() and is_image_name(_last_part(name)):
+                elif (
+                    member.isreg()
+                    and not member.issparse()
+                    and is_image_name(_last_part(name), suffixes)
+                ):
                     _add_folder(folders, name.rpartition("/")[0])
                     # A name that comes twice is an update: the last one counts, as for tar itself.
-                    images[name] = _Member(name, member.offset_data, member.size)
+                    images[name] = TarMember(name, member.offset_data, member.size)
     except tarfile.TarError as error:
         raise ValueError(f"{path} cannot be read as an uncompressed tar: {error}") from error
     file_size = stamp[0]

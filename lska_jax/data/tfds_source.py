@@ -39,6 +39,7 @@ class PreparedSet(NamedTuple):
         label_key: Name of the label feature.
         class_names: Name of each class; numbers where the set gives no names.
         has_file_name: Whether there is a feature ``file_name``.
+        feature_keys: Names of all features.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class PreparedSet(NamedTuple):
     label_key: str
     class_names: tuple[str, ...]
     has_file_name: bool
+    feature_keys: frozenset[str] = frozenset()
 
 
 def inspect_tfds(location: str, *, split: str, data_dir: str | None = None) -> SourceFacts:
@@ -118,6 +120,23 @@ class TfdsSource:
         """Return ``tfds:name/split#index``, with the file name where the set stores it."""
         check_index(index, len(self), self.name)
         return self._describe(index, self._read(index) if self._prepared.has_file_name else {})
+
+    def integers(self, index: int, key: str) -> tuple[int, ...]:
+        """Return another feature of example ``index``: whole numbers, as many as it holds.
+
+        Args:
+            index: The example.
+            key: Name of the feature, e.g. ``real_label``.
+
+        Raises:
+            ValueError: If the set has no such feature.
+        """
+        check_index(index, len(self), self.name)
+        feature = self._read(index)
+        # An empty sequence may be left out of the record altogether.
+        if key not in feature and key not in self._prepared.feature_keys:
+            raise ValueError(f"{self._describe(index, feature)} has no feature {key!r}")
+        return tuple(feature[key].int64_list.value)
 
     def _describe(self, index: int, feature: Mapping[str, Any]) -> str:
         where = f"{self.name}#{index}"
@@ -325,6 +344,7 @@ def _read_description(folder: Path, full_name: str) -> PreparedSet:
         label_key=label_key,
         class_names=class_names,
         has_file_name=kinds.get("file_name", "").endswith(".Text"),
+        feature_keys=frozenset(kinds),
     )
 
 

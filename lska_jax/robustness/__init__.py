@@ -1,1 +1,30 @@
-"""Robustness: corrupted and shifted image sets, their scores, the sweep over them, the report."""
+"""Robustness: corrupted and shifted image sets, their scores, the sweep over them, the report.
+
+from lska_jax.robustness import evaluate
+
+summaries = evaluate(model, suite="imagenet_a,imagenet_r", data_root="data", out="robustness")
+"""
+
+from typing import TYPE_CHECKING
+
+from lska_jax._lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from lska_jax.robustness.cells import Summary as Summary
+    from lska_jax.robustness.classifier import Classifier as Classifier
+    from lska_jax.robustness.classifier import load_classifier as load_classifier
+    from lska_jax.robustness.classifier import wrap_function as wrap_function
+    from lska_jax.robustness.summary import load_summaries as load_summaries
+    from lska_jax.robustness.sweep import evaluate as evaluate
+
+__getattr__, __all__ = lazy_attributes(
+    __name__,
+    {
+        "Classifier": "lska_jax.robustness.classifier",
+        "Summary": "lska_jax.robustness.cells",
+        "evaluate": "lska_jax.robustness.sweep",
+        "load_classifier": "lska_jax.robustness.classifier",
+        "load_summaries": "lska_jax.robustness.summary",
+        "wrap_function": "lska_jax.robustness.classifier",
+    },
+)

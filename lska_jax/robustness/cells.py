@@ -79,7 +79,8 @@ class CellResult:
       note: what makes the scores not comparable with published ones, or "".
       scores: by name, see ``lska_jax.robustness.scores``; fractions.
       outcomes: per image in the order of the source, what scores over several cells need: "top1"
-        (N,) bool; elsewhere "confidence_imagenet_o" (N,) float32 and so on.
+        (N,) bool; elsewhere "confidence_imagenet_o" (N,) float32 and so on. Where images are
+        missing among them, "index" (N,) int32 says which they are.
       seconds: that the cell took.
     """
 
@@ -117,7 +118,7 @@ class StampedScore:
       provenance: "official", "tfds", "generated"; never mixed within one score.
       preprocessing: of the images, in words.
       num_images: images that it rests on.
-      note: e.g. "synthetic frost: not comparable", "3 images unreadable"; or "".
+      note: e.g. "synthetic frost: not comparable", "unreadable images: 3"; or "".
     """
 
     score: Score

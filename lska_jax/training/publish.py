@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,24 @@ from lska_jax.weights.class_names import read_names, readable_names
 from lska_jax.weights.model_folder import ModelFacts, check_can_write, write_model_folder
 
 USAGE_ERROR = 2
+
+
+class RunModel(NamedTuple):
+    """The model that a run trained.
+
+    Attributes:
+      facts: what a model folder says about it.
+      arrays: parameters and statistics by path.
+      folder: the checkpoint they are from.
+      step: its global step.
+      is_averaged: whether they are the average (EMA).
+    """
+
+    facts: ModelFacts
+    arrays: dict[str, np.ndarray]
+    folder: Path
+    step: int
+    is_averaged: bool
 
 
 def publish(
@@ -56,6 +74,29 @@ def publish(
         class names is wrong.
     """
     check_can_write(out, overwrite=overwrite)
+    model = read_run(
+        run, use_ema=use_ema, step=step, class_names=class_names, license=license, report=report
+    )
+    write_model_folder(out, model.facts, model.arrays, overwrite=overwrite)
+    report(
+        f"Took step {model.step} of {model.folder}, "
+        f"{'averaged' if model.is_averaged else 'trained'} weights: {describe(model.facts.config)}."
+    )
+    prepared = model.facts.preprocessing
+    report(f"Preprocessing of the run: mean {prepared.mean}, std {prepared.std}.")
+    return model.facts
+
+
+def read_run(
+    run: str | Path,
+    *,
+    use_ema: bool | None = None,
+    step: int | str = "best",
+    class_names: Sequence[str] | None = None,
+    license: str = "unknown",
+    report: Callable[[str], None] = print,
+) -> RunModel:
+    """Read the model that a run trained; arguments and errors are those of ``publish``."""
     loaded = load_tree(run, step=step)
     settings = loaded.metadata.get("config")
     if not isinstance(settings, dict):
@@ -79,13 +120,7 @@ def publish(
             **{name: value for name, value in evaluation.items() if value is not None},
         },
     )
-    write_model_folder(out, facts, arrays, overwrite=overwrite)
-    report(
-        f"Took step {loaded.step} of {loaded.folder}, "
-        f"{'averaged' if is_averaged else 'trained'} weights: {describe(config)}."
-    )
-    report(f"Preprocessing of the run: mean {prepared.mean}, std {prepared.std}.")
-    return facts
+    return RunModel(facts, arrays, loaded.folder, loaded.step, is_averaged)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -91,6 +91,17 @@ def test_paths_name_the_set_the_split_the_index_and_the_file(data_dir):
     assert source.path(3).startswith("tfds:imagenet2012:5.1.0/train#3 (n")
 
 
+def test_another_feature_is_read_as_whole_numbers(data_dir):
+    source = open_source("tfds:imagenet2012", split="train", data_dir=data_dir)
+    assert source.integers(3, "label") == (source[3].label,)
+
+
+def test_a_feature_that_the_set_lacks_is_refused(data_dir):
+    source = open_source("tfds:imagenet2012", split="train", data_dir=data_dir)
+    with pytest.raises(ValueError, match="train#3 .*has no feature 'real_label'"):
+        source.integers(3, "real_label")
+
+
 SLICES = (
     *("train", "train[:50%]", "train[33%:66%]", "train[-3:]", "train[:-2]", "train[2:7]"),
     *(

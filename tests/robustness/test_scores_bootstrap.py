@@ -1,8 +1,8 @@
 """Intervals: known cases, the same images in all cells, and how often they hold the truth.
 
-A coverage of 95 % is estimated from ``RUNS`` seeded runs, with a standard error of
-sqrt(0.95 x 0.05 / RUNS); the bands below are three of these wide and begin 2 % lower, since the
-percentile bootstrap falls short by about that at these sizes.
+A coverage of 95 % is estimated from n seeded runs with a standard error of sqrt(0.95 x 0.05 / n):
+the share may be three of these off, and 2 % lower still, since the percentile bootstrap falls short
+by about that at these sizes.
 """
 
 import inspect
@@ -19,12 +19,12 @@ from lska_jax.robustness.scores.corruption_error import MissingCells, corruption
 from lska_jax.robustness.scores.shape_bias import ShapeBias
 
 RUNS = 300
-STANDARD_ERROR = math.sqrt(0.95 * 0.05 / RUNS)
-LOWEST, HIGHEST = 0.95 - 0.02 - 3 * STANDARD_ERROR, 0.95 + 3 * STANDARD_ERROR
 
 
-def coverage(truth, intervals):
-    return np.mean([interval.low <= truth <= interval.high for interval in intervals])
+def assert_covered(truth, intervals):
+    share = np.mean([interval.low <= truth <= interval.high for interval in intervals])
+    standard_error = math.sqrt(0.95 * 0.05 / len(intervals))
+    assert 0.95 - 0.02 - 3 * standard_error < share < 0.95 + 3 * standard_error
 
 
 def cells_of(outcomes, corruptions=CORRUPTIONS):
@@ -48,7 +48,9 @@ def test_a_seed_fixes_the_interval():
 def test_the_binomial_draws_are_those_of_resampled_images():
     correct = np.arange(40) < 12
     exact = bootstrap.bootstrap_mean(correct, seed=0, resamples=5000)
-    drawn = bootstrap.bootstrap_score(accuracy, correct, seed=1, resamples=5000)
+    drawn = bootstrap.bootstrap_scores(
+        lambda outcomes: {"top1": accuracy(outcomes)}, correct, seed=1, resamples=5000
+    )["top1"]
     # Quantiles of 5000 draws may differ by one of the 40 steps.
     np.testing.assert_allclose(drawn, exact, atol=1 / 40 + 1e-12)
 
@@ -64,7 +66,7 @@ def test_the_mean_of_any_values_has_the_width_of_its_standard_error():
 def test_intervals_of_accuracy_hold_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(0)
     intervals = [bootstrap.bootstrap_mean(rng.random(200) < 0.3, seed=run) for run in range(RUNS)]
-    assert LOWEST < coverage(0.3, intervals) < HIGHEST
+    assert_covered(0.3, intervals)
 
 
 def test_intervals_of_mce_hold_the_truth_though_cells_share_their_images():
@@ -82,8 +84,7 @@ def test_intervals_of_mce_hold_the_truth_though_cells_share_their_images():
             )
         )
     for name in ("mce_15", "relative_mce_15", "mean_error", "retention_15", "ce/fog"):
-        share = coverage(truth[name], [intervals[name] for intervals in found])
-        assert LOWEST < share < HIGHEST, name
+        assert_covered(truth[name], [intervals[name] for intervals in found])
 
 
 def test_cells_with_the_same_images_are_no_more_certain_than_one_of_them():
@@ -135,37 +136,42 @@ def test_a_model_that_is_wrong_on_clean_images_has_no_retention():
     assert intervals["mean_error"] == Interval(1, 1)
 
 
-def test_a_score_of_confidences_has_an_interval_around_it():
+def test_scores_of_confidences_have_intervals_around_them():
     rng = np.random.default_rng(0)
     confidence = rng.random(400).astype(np.float32)
     correct = rng.random(400) < confidence
-    value = calibration.aurra(confidence, correct)
-    interval = bootstrap.bootstrap_score(calibration.aurra, confidence, correct, seed=0)
-    assert interval.low < value < interval.high
+    values = calibration.calibration_scores(confidence, correct)
+    intervals = bootstrap.bootstrap_scores(
+        calibration.calibration_scores, confidence, correct, seed=0
+    )
+    assert intervals.keys() == values.keys()
+    # Calibrated by construction: draws that were not freed of their bias would lie above the score.
+    assert all(intervals[name].low < values[name] < intervals[name].high for name in values)
+    assert all(0 <= low < high <= 1 for low, high in intervals.values())
 
 
 def test_an_undefined_score_has_no_interval_and_undefined_draws_are_left_out():
-    def share_of_first(numerator, denominator):
+    def shares(numerator, denominator):
         total = denominator.sum()
-        return float(numerator.sum() / total) if total else None
+        return {"share": float(numerator.sum() / total) if total else None}
 
     ones, none = np.ones(3), np.zeros(3)
-    assert bootstrap.bootstrap_score(share_of_first, ones, none, seed=0) is None
+    assert bootstrap.bootstrap_scores(shares, ones, none, seed=0) == {"share": None}
     # Draws without the only image that counts are undefined; in all others the ratio is 1.
     some = np.asarray([0.0, 0.0, 1.0])
-    assert bootstrap.bootstrap_score(share_of_first, some, some, seed=0) == Interval(1, 1)
+    assert bootstrap.bootstrap_scores(shares, some, some, seed=0) == {"share": Interval(1, 1)}
 
 
 def test_intervals_of_aupr_hold_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(0)
-    truth = detection.aupr_out(rng.beta(2, 3, 10**6), rng.beta(3, 2, 10**6))
+    truth = detection.aupr_out(rng.beta(2, 3, 10**6), rng.beta(3, 2, 2 * 10**6))
     intervals = [
         bootstrap.bootstrap_aupr_out(
-            rng.beta(2, 3, 100), rng.beta(3, 2, 100), seed=run, resamples=200
+            rng.beta(2, 3, 300), rng.beta(3, 2, 600), seed=run, resamples=200
         )
-        for run in range(RUNS)
+        for run in range(RUNS // 3)
     ]
-    assert LOWEST < coverage(truth, intervals) < HIGHEST
+    assert_covered(truth, intervals)
 
 
 def test_intervals_of_shape_bias_hold_the_truth_as_often_as_they_say():
@@ -176,9 +182,8 @@ def test_intervals_of_shape_bias_hold_the_truth_as_often_as_they_say():
         )
         for run in range(RUNS)
     ]
-    assert LOWEST < coverage(1 / 3, [intervals.bias for intervals in found]) < HIGHEST
-    decided = [intervals.decided_fraction for intervals in found]
-    assert LOWEST < coverage(0.6, decided) < HIGHEST
+    assert_covered(1 / 3, [intervals.bias for intervals in found])
+    assert_covered(0.6, [intervals.decided_fraction for intervals in found])
 
 
 def test_shape_bias_without_decisions_is_undefined_and_not_zero():

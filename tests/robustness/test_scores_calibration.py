@@ -14,6 +14,7 @@ SCORES = (
     calibration.rms_calibration_error,
     calibration.expected_calibration_error,
     calibration.aurra,
+    calibration.calibration_scores,
 )
 
 
@@ -122,6 +123,22 @@ def test_a_constant_model_is_calibrated_whatever_the_order_of_the_images():
         0, abs=1e-12
     )
     assert calibration.aurra(confidence, correct) == pytest.approx(0.1)
+
+
+def test_all_scores_of_confidence_come_by_name():
+    rng = np.random.default_rng(2)
+    confidence = rng.random(250).astype(np.float32)
+    correct = rng.random(250) < confidence
+    assert calibration.calibration_scores(confidence, correct) == {
+        "rms_calibration_error": calibration.rms_calibration_error(confidence, correct),
+        "rms_calibration_error_published": calibration.rms_calibration_error(
+            confidence, correct, drop_last_bin=True
+        ),
+        "ece": calibration.expected_calibration_error(confidence, correct),
+        "aurra": calibration.aurra(confidence, correct),
+    }
+    few = calibration.calibration_scores(confidence[:199], correct[:199])
+    assert few["rms_calibration_error_published"] is None
 
 
 @pytest.mark.parametrize("score", SCORES)

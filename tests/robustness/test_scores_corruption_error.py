@@ -76,8 +76,12 @@ def test_mean_error_of_c_bar_is_over_its_fifty_cells():
 
 
 def test_retention_is_the_share_of_clean_accuracy_that_survives():
-    # 0.7 right under corruption of 0.8 right without.
-    assert ce.retention(tenths(), 0.2) == pytest.approx(0.875)
+    # 0.7 right under corruption of 0.8 right without; then 0.5 less in one cell of 75 or of 95.
+    errors = tenths()
+    assert ce.retention(errors, 0.2) == pytest.approx(0.875)
+    errors["fog", 5] = 1.0
+    assert ce.retention(errors, 0.2) == pytest.approx((0.7 - 0.5 / 75) / 0.8)
+    assert ce.retention(errors, 0.2, count=19) == pytest.approx((0.7 - 0.5 / 95) / 0.8)
 
 
 def test_a_model_that_is_always_wrong_has_no_retention():

@@ -80,47 +80,55 @@ def bootstrap_mean(
     return _middle(draws, level)
 
 
-def bootstrap_score(
-    score: Callable[..., float | None],
+def bootstrap_scores(
+    scores: Callable[..., Mapping[str, float | None]],
     *arrays: Shaped[np.ndarray, " images"],
     seed: int,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
-) -> Interval | None:
-    """Return the interval of any score of arrays with one entry an image.
+) -> dict[str, Interval | None]:
+    """Return the intervals of any scores of arrays with one entry an image.
 
-    Slower than ``bootstrap_mean``: the score is computed anew for each draw. It must not depend on
-    the order of the images, since they are drawn in the order of the first array: sorted
-    confidences need no sorting again.
+    Slower than ``bootstrap_mean``: the scores are computed anew for each draw. They must not depend
+    on the order of the images, which are drawn in the order of the first array: confidences that
+    are sorted need no sorting again.
 
     Args:
-      score: function of the arrays, e.g. ``aurra``; None where it is undefined, and such draws are
-        left out.
+      scores: function of the arrays that returns scores by name, e.g. ``calibration_scores``; one
+        that is None is undefined, and such draws are left out.
       *arrays: (N,) each, e.g. confidence and correct.
       seed: of the draws.
       resamples: draws.
       level: between 0 and 1.
 
     Returns:
-      The interval; None where the score of the images themselves, or of all draws, is undefined.
+      Name to interval; None where the score of the images themselves, or of all draws, is
+      undefined.
 
     Raises:
       ValueError: lengths differ, no images, fewer than one draw, a level outside (0, 1); what the
-        score raises.
+        scores raise.
     """
     count = check_lengths(**{f"array {i}": array for i, array in enumerate(arrays)})
     rng = _generator(seed, resamples)
-    if score(*arrays) is None:
-        return None
+    values = scores(*arrays)
+    draws: dict[str, list[float]] = {name: [] for name in values}
     order = np.argsort(arrays[0], kind="stable")
     ordered = [array[order] for array in arrays]
-    draws = []
     for counts in _resample_counts(count, resamples, rng):
         drawn = np.repeat(np.arange(count), counts)
-        value = score(*(array[drawn] for array in ordered))
-        if value is not None:
-            draws.append(value)
-    return _middle(np.asarray(draws), level) if draws else None
+        for name, value in scores(*(array[drawn] for array in ordered)).items():
+            if value is not None:
+                draws[name].append(value)
+    intervals: dict[str, Interval | None] = {}
+    for name, value in values.items():
+        if value is None or not draws[name]:
+            intervals[name] = None
+            continue
+        drawn_values = np.asarray(draws[name])
+        unbiased = drawn_values - (drawn_values.mean() - value)
+        intervals[name] = _middle(np.clip(unbiased, 0.0, 1.0), level)
+    return intervals
 
 
 def bootstrap_aupr_out(
@@ -196,7 +204,7 @@ def bootstrap_shape_bias(
     decided = draws[:, 0] + draws[:, 1]
     bias = draws[decided > 0, 0] / decided[decided > 0]
     return ShapeBiasIntervals(
-        _middle(bias, level) if counts.bias is not None and bias.size else None,
+        _middle(bias, level) if bias.size else None,
         _middle(decided / counts.counted, level),
     )
 

@@ -1,0 +1,212 @@
+"""From the cells of a results file to the scores of each model.
+
+Scores over several cells are given where every cell is there, with one provenance and one
+preprocessing; otherwise they are left out, and the holes say why.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lska_jax.robustness.cell_scores import BOOTSTRAP_SEED, CLEAN_SETS, with_interval
+from lska_jax.robustness.cells import Cell, CellResult, Hole, Score, StampedScore, Summary
+from lska_jax.robustness.results_file import Results, load_results
+from lska_jax.robustness.scores import MissingCells
+from lska_jax.robustness.scores.bootstrap import (
+    bootstrap_aupr_out,
+    bootstrap_corruption_scores,
+    bootstrap_mean,
+)
+from lska_jax.robustness.scores.corruption_error import c_bar_mean_error, corruption_scores
+from lska_jax.robustness.scores.detection import aupr_out
+from lska_jax.robustness.scores.perturbation import mean_over_perturbations
+
+_NOT_MEASURED = "not measured yet: the sweep has not come to it; run the same command again"
+# Scores that divide by AlexNet's errors on ImageNet mean nothing for other classes.
+_ALEXNET_SCORES = ("mce", "ce", "relative_mce")
+
+CellsOfSet = Mapping[Cell, CellResult]
+
+
+def load_summaries(path: str | Path) -> list[Summary]:
+    """Return one summary for each model of a results file, in its order.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is no results file, of another version, or damaged.
+    """
+    return summarise(load_results(path))
+
+
+def summarise(results: Results) -> list[Summary]:
+    """Return one summary for each model, in the order of the results."""
+    return [_summarise_model(results, name) for name in results.models]
+
+
+def _summarise_model(results: Results, name: str) -> Summary:
+    cells = {cell: result for (model, cell), result in results.cells.items() if model == name}
+    holes = [
+        Hole(cell, results.holes.get(cell, _NOT_MEASURED))
+        for cell in results.plan
+        if cell not in cells
+    ]
+    scores: dict[str, StampedScore] = {}
+    for set_name in dict.fromkeys(cell.set for cell in results.plan):
+        of_set = {
+            cell: cells[cell] for cell in results.plan if cell.set == set_name and cell in cells
+        }
+        if not of_set:
+            continue
+        for cell, result in of_set.items():
+            scores |= _scores_of_cell(cell, result)
+        mixed = _mixture(of_set)
+        if mixed:
+            holes.append(Hole(Cell(set_name), mixed))
+            continue
+        over_cells = _OVER_CELLS.get(set_name)
+        if over_cells:
+            scores |= over_cells(set_name, of_set, cells)
+    return Summary(model=results.models[name], scores=scores, holes=tuple(holes))
+
+
+def _scores_of_cell(cell: Cell, result: CellResult) -> dict[str, StampedScore]:
+    """Return a cell's own scores: SET/SCORE[/PART][/SEVERITY]."""
+    scores = {}
+    suffix = "".join(f"/{word}" for word in (cell.part, cell.severity) if word)
+    for key, score in result.scores.items():
+        name, _, rest = key.partition("/")
+        if cell.set in CLEAN_SETS and name.startswith("clean_"):
+            # The control of a subset stands beside the subset's own scores.
+            scores[f"{rest}/{name}"] = _stamp(score, [result])
+        else:
+            scores[f"{cell.set}/{key}{suffix}"] = _stamp(score, [result])
+    return scores
+
+
+def _mixture(of_set: CellsOfSet) -> str:
+    """Say what cells of one set do not share and a score over them would mix, or ""."""
+    for what in ("provenance", "preprocessing"):
+        found = sorted({getattr(result, what) for result in of_set.values()})
+        if len(found) > 1:
+            return (
+                f"no score over the whole set: its cells differ in {what} ({'; '.join(found)}); "
+                "measure all of them alike, with --provenance or --pixels and another --out"
+            )
+    return ""
+
+
+def _corruption_scores(
+    set_name: str, of_set: CellsOfSet, cells: CellsOfSet
+) -> dict[str, StampedScore]:
+    has_alexnet = set_name == "imagenet_c"
+    clean = cells.get(Cell("imagenet" if has_alexnet else "clean"))
+    errors = {(cell.part, cell.severity): _value(r, "error") for cell, r in of_set.items()}
+    clean_error = None if clean is None else 1 - _value(clean, "top1")
+    values = corruption_scores(errors, clean_error=clean_error)
+    used = [*of_set.values(), *([] if clean is None else [clean])]
+    aligned = _aligned(used, "top1")
+    intervals = bootstrap_corruption_scores(
+        dict(zip(errors, aligned, strict=False)),
+        seed=BOOTSTRAP_SEED,
+        clean_correct=None if clean is None else aligned[-1],
+    )
+    scores = {}
+    for key, value in values.items():
+        is_relative_to_alexnet = key.partition("/")[0].removesuffix("_15").removesuffix("_19")
+        if isinstance(value, MissingCells) or (
+            not has_alexnet and is_relative_to_alexnet in _ALEXNET_SCORES
+        ):
+            continue
+        part = key.partition("/")[2]
+        rests_on = [r for cell, r in of_set.items() if part in ("", cell.part)]
+        interval = intervals[key]
+        assert not isinstance(interval, MissingCells)  # as the value is none
+        scores[f"{set_name}/{key}"] = _stamp(with_interval(value, interval), rests_on)
+    return scores
+
+
+def _c_bar_scores(set_name: str, of_set: CellsOfSet, cells: CellsOfSet) -> dict[str, StampedScore]:
+    errors = {(cell.part, cell.severity): _value(r, "error") for cell, r in of_set.items()}
+    value = c_bar_mean_error(errors)
+    if isinstance(value, MissingCells):
+        return {}
+    is_wrong = ~np.stack(_aligned(list(of_set.values()), "top1"))
+    of_images = np.asarray(is_wrong.mean(axis=0))
+    score = with_interval(value, bootstrap_mean(of_images, seed=BOOTSTRAP_SEED))
+    return {f"{set_name}/mean_error": _stamp(score, list(of_set.values()))}
+
+
+def _perturbation_scores(
+    set_name: str, of_set: CellsOfSet, cells: CellsOfSet
+) -> dict[str, StampedScore]:
+    scores = {}
+    for key in ("flip_probability", "top5_distance"):
+        values = {cell.part: _value(result, key) for cell, result in of_set.items()}
+        value = mean_over_perturbations(values, score=key)
+        if not isinstance(value, MissingCells):
+            used = list(of_set.values())
+            of_videos = np.asarray(np.mean(_aligned(used, key), axis=0, dtype=np.float64))
+            score = with_interval(value, bootstrap_mean(of_videos, seed=BOOTSTRAP_SEED))
+            scores[f"{set_name}/{key}"] = _stamp(score, used)
+    return scores
+
+
+def _detection_scores(
+    set_name: str, of_set: CellsOfSet, cells: CellsOfSet
+) -> dict[str, StampedScore]:
+    clean = cells.get(Cell("imagenet"))
+    if clean is None or "confidence_imagenet_o" not in clean.outcomes:
+        return {}
+    (result,) = of_set.values()
+    outside = result.outcomes["confidence_imagenet_o"]
+    known = clean.outcomes["confidence_imagenet_o"]
+    interval = bootstrap_aupr_out(outside, known, seed=BOOTSTRAP_SEED)
+    score = with_interval(aupr_out(outside, known), interval)
+    return {f"{set_name}/aupr_out": _stamp(score, [result])}
+
+
+_OVER_CELLS: Mapping[str, Callable[[str, CellsOfSet, CellsOfSet], dict[str, StampedScore]]] = {
+    "imagenet_c": _corruption_scores,
+    "clean_c": _corruption_scores,
+    "imagenet_c_bar": _c_bar_scores,
+    "imagenet_p": _perturbation_scores,
+    "imagenet_o": _detection_scores,
+}
+
+
+def _value(result: CellResult, key: str) -> float:
+    value = result.scores[key].value
+    assert value is not None
+    return value
+
+
+def _aligned(results: Sequence[CellResult], key: str) -> list[np.ndarray]:
+    """Return one outcome of each cell for the images that all cells counted, in one order."""
+    outcomes = [result.outcomes[key] for result in results]
+    if not any("index" in result.outcomes for result in results):
+        shortest = min(len(of_cell) for of_cell in outcomes)
+        return [of_cell[:shortest] for of_cell in outcomes]
+    indices = [
+        result.outcomes.get("index", np.arange(len(of_cell)))
+        for result, of_cell in zip(results, outcomes, strict=True)
+    ]
+    common = indices[0]
+    for of_cell in indices[1:]:
+        common = np.intersect1d(common, of_cell)
+    return [o[np.isin(i, common)] for o, i in zip(outcomes, indices, strict=True)]
+
+
+def _stamp(score: Score, results: Sequence[CellResult]) -> StampedScore:
+    """Put a score beside what is true of the cells, of one set, that it rests on."""
+    notes = [note for result in results for note in result.note.split("; ") if note]
+    broken = sum(result.num_broken for result in results)
+    if broken:
+        notes.append(f"unreadable images: {broken}")
+    return StampedScore(
+        score=score,
+        provenance=results[0].provenance,
+        preprocessing=results[0].preprocessing,
+        num_images=max(result.num_images for result in results),
+        note="; ".join(dict.fromkeys(notes)),
+    )
