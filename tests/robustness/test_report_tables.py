@@ -236,6 +236,13 @@ def test_the_variants_of_a_set_are_columns_of_its_table():
     ]
 
 
+def test_scores_of_variants_other_than_top1_stay_out_of_the_summary_table():
+    scores = {"imagenet_v2/top1/top-images": 0.7, "imagenet_v2/nll/top-images": 1.5}
+    text = terminal_table([summary("a", scores)])
+    assert "top-images top-1 ↑" in text
+    assert "likelihood" not in text
+
+
 def test_the_best_of_a_column_may_be_several_and_needs_two():
     same = [summary(name, {"imagenet/top1": value}) for name, value in (("a", 0.70004), ("b", 0.7))]
     assert markdown(paper_grid(same)).count("**70.0**") == 2

@@ -27,6 +27,9 @@ SET_TITLES = {
     "imagenet_v2": "ImageNet-V2",
     "imagenet_o": "ImageNet-O",
     "imagenet_p": "ImageNet-P",
+    # Data of any other classes: their own images, and corruptions generated from them.
+    "clean": "Clean images",
+    "clean_c": "Corrupted images",
     "cifar10": "CIFAR-10",
     "cifar10_c": "CIFAR-10-C",
     "cifar100": "CIFAR-100",
