@@ -94,6 +94,22 @@ def test_bars_of_errors_speak_of_no_alexnet():
     assert "AlexNet" not in picture.caption
 
 
+def test_pictures_say_whose_images_differ():
+    models = [
+        summary(name, corruption_scores("imagenet_c", 0.5, provenance=provenance))
+        for name, provenance in (("a", "official"), ("b", "generated"))
+    ]
+    models.append(summary("c", {}))
+    keys = [Key("imagenet_c", "ce", "fog")]
+    styles, sentence = drawing.with_sources(drawing.styles(["a", "b", "c"]), models, keys)
+    labels = [style.label for style in styles.values()]
+    assert labels == ["a (official)", "b (generated)", "c (no data)"]
+    assert "cannot be compared" in sentence
+    assert "cannot be compared" in corruption_pictures.bars(models, "imagenet_c", "ce").caption
+    styles, sentence = drawing.with_sources(drawing.styles(["a"]), models[:1], keys)
+    assert (styles["a"].label, sentence) == ("a", "Images: official. ")
+
+
 def test_curves_say_what_has_no_data():
     picture = corruption_pictures.severity_curves([holed_summary("a")], "imagenet_c")
     assert "no data for 5 of the points" in picture.caption

@@ -17,6 +17,7 @@ from summaries import (
     summary,
 )
 
+from lska_jax.robustness.catalogue import set_cells
 from lska_jax.robustness.cells import Cell
 from lska_jax.robustness.report import (
     corruption_grid,
@@ -89,6 +90,12 @@ def test_a_set_that_nobody_knows_has_a_row_too():
 def test_holes_that_only_some_models_have_name_them():
     text = terminal_table([full_summary("whole", 0.7), holed_summary("holed")])
     assert "missing ImageNet-C: frost (1-5) (for holed)" in text
+
+
+def test_many_missing_cells_of_one_reason_are_counted():
+    holes = {cell: WHERE for cell in set_cells("imagenet_c")}
+    text = terminal_table([summary("lska", {}, holes=holes)])
+    assert f"missing ImageNet-C: 95 cells of 19 parts: {WHERE}" in " ".join(text.split())
 
 
 def test_many_reasons_are_cut_short_and_counted():
