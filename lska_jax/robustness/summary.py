@@ -9,8 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lska_jax.robustness.cell_scores import BOOTSTRAP_SEED, CLEAN_SETS, with_interval
+from lska_jax.robustness.cell_scores import (
+    BOOTSTRAP_SEED,
+    CLEAN_SETS,
+    CORRUPTION_SETS,
+    with_interval,
+)
 from lska_jax.robustness.cells import Cell, CellResult, Hole, Score, StampedScore, Summary
+from lska_jax.robustness.reference_errors import SEVERITIES
 from lska_jax.robustness.results_file import Results, load_results
 from lska_jax.robustness.scores import MissingCells
 from lska_jax.robustness.scores.bootstrap import (
@@ -64,6 +70,8 @@ def _summarise_model(results: Results, name: str) -> Summary:
         if mixed:
             holes.append(Hole(Cell(set_name), mixed))
             continue
+        if set_name in CORRUPTION_SETS:
+            scores |= _errors_of_parts(set_name, of_set)
         over_cells = _OVER_CELLS.get(set_name)
         if over_cells:
             scores |= over_cells(set_name, of_set, cells)
@@ -94,6 +102,22 @@ def _mixture(of_set: CellsOfSet) -> str:
                 "measure all of them alike, with --provenance or --pixels and another --out"
             )
     return ""
+
+
+def _errors_of_parts(set_name: str, of_set: CellsOfSet) -> dict[str, StampedScore]:
+    """Return the mean error of each corruption whose five severities are there."""
+    scores = {}
+    for part in dict.fromkeys(cell.part for cell in of_set):
+        cells = [Cell(set_name, part, severity) for severity in SEVERITIES]
+        if not all(cell in of_set for cell in cells):
+            continue
+        used = [of_set[cell] for cell in cells]
+        is_wrong = ~np.stack(_aligned(used, "top1"))
+        of_images = np.asarray(is_wrong.mean(axis=0))
+        value = float(np.mean([_value(result, "error") for result in used]))
+        score = with_interval(value, bootstrap_mean(of_images, seed=BOOTSTRAP_SEED))
+        scores[f"{set_name}/error/{part}"] = _stamp(score, used)
+    return scores
 
 
 def _corruption_scores(

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 from summaries import corruption_scores, full_summary, holed_summary, stamped, summary
 
-from lska_jax.robustness.cells import Cell, Summary
+from lska_jax.robustness.cells import Cell, CellResult, ModelStamp, Score, Summary
 from lska_jax.robustness.report import results_csv, terminal_table, write_report
 from lska_jax.robustness.report.__main__ import main
 from lska_jax.robustness.report.files import write_whole
+from lska_jax.robustness.results_file import ResultsFile
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> $x_1^{ _hidden"
 VOID = {"meta", "br", "img"}
@@ -260,3 +261,25 @@ def test_a_mistake_ends_the_command_in_one_message(tmp_path, capsys, monkeypatch
     assert captured.err.startswith("Error: Two models are called 'same'.")
     assert captured.out == ""
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_reads_what_a_sweep_wrote(tmp_path, capsys):
+    cell = Cell("imagenet_sketch")
+    result = CellResult(
+        model="measured",
+        cell=cell,
+        provenance="tfds",
+        origin="imagenet_sketch",
+        preprocessing="crop 224",
+        num_images=4,
+        scores={"top1": Score(0.25, 0.0, 0.75)},
+    )
+    path = tmp_path / "results.jsonl"
+    with ResultsFile(path, {"suite": "imagenet_sketch"}) as file:
+        file.add_plan([cell])
+        file.add_model(ModelStamp(name="measured", sha256="0" * 64, preprocessing="crop 224"))
+        file.add_result(result)
+    assert main([str(path), "--out", str(tmp_path / "out")]) == 0
+    assert "25.0 [0.0, 75.0]" in capsys.readouterr().out
+    assert main([str(tmp_path / "none.jsonl"), "--out", str(tmp_path / "out")]) == 2
+    assert "none.jsonl" in capsys.readouterr().err

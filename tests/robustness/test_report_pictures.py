@@ -82,7 +82,7 @@ def test_the_interval_of_a_bootstrap_need_not_hold_the_value():
 
 def test_bars_say_what_has_no_data():
     picture = corruption_pictures.bars([holed_summary("a")], "imagenet_c", "ce")
-    assert "1 bars have no data" in picture.caption
+    assert "no data for 1 of the bars" in picture.caption
     whole = corruption_pictures.bars([full_summary("a", 0.7)], "imagenet_c", "ce")
     assert "no data" not in whole.caption
 
@@ -94,9 +94,25 @@ def test_bars_of_errors_speak_of_no_alexnet():
     assert "AlexNet" not in picture.caption
 
 
+def test_pictures_say_whose_images_differ():
+    models = [
+        summary(name, corruption_scores("imagenet_c", 0.5, provenance=provenance))
+        for name, provenance in (("a", "official"), ("b", "generated"))
+    ]
+    models.append(summary("c", {}))
+    keys = [Key("imagenet_c", "ce", "fog")]
+    styles, sentence = drawing.with_sources(drawing.styles(["a", "b", "c"]), models, keys)
+    labels = [style.label for style in styles.values()]
+    assert labels == ["a (official)", "b (generated)", "c (no data)"]
+    assert "cannot be compared" in sentence
+    assert "cannot be compared" in corruption_pictures.bars(models, "imagenet_c", "ce").caption
+    styles, sentence = drawing.with_sources(drawing.styles(["a"]), models[:1], keys)
+    assert (styles["a"].label, sentence) == ("a", "Images: official. ")
+
+
 def test_curves_say_what_has_no_data():
     picture = corruption_pictures.severity_curves([holed_summary("a")], "imagenet_c")
-    assert "5 points have no data" in picture.caption
+    assert "no data for 5 of the points" in picture.caption
 
 
 def test_curves_need_errors_of_single_severities():
@@ -108,8 +124,10 @@ def test_one_corruption_alone_can_be_drawn():
     scores = {"imagenet_c/error/fog/1": 0.5, "imagenet_c/ce/fog": 0.7}
     models = [summary("a", scores), summary("b", {}, holes={Cell("imagenet_c", "fog", 1): "no"})]
     curves = corruption_pictures.severity_curves(models, "imagenet_c")
-    assert "9 points have no data" in curves.caption
-    assert "1 bars have no data" in corruption_pictures.bars(models, "imagenet_c", "ce").caption
+    assert "no data for 9 of the points" in curves.caption
+    assert (
+        "no data for 1 of the bars" in corruption_pictures.bars(models, "imagenet_c", "ce").caption
+    )
 
 
 @pytest.mark.parametrize(
@@ -184,4 +202,4 @@ def test_classes_without_a_decision_are_said_to_have_no_data():
     model = full_summary("a", 0.7)
     undecided = {**model.scores, "cue_conflict/shape_bias/bear": stamped(None)}
     picture = shape_bias_by_class([summary("a", undecided)])
-    assert "1 markers have no data" in picture.caption
+    assert "no data for 1 of the markers" in picture.caption

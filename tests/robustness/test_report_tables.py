@@ -5,6 +5,7 @@ import io
 import json
 import re
 
+import numpy as np
 import pytest
 from summaries import (
     PREPROCESSING,
@@ -16,6 +17,7 @@ from summaries import (
     summary,
 )
 
+from lska_jax.robustness.catalogue import set_cells
 from lska_jax.robustness.cells import Cell
 from lska_jax.robustness.report import (
     corruption_grid,
@@ -88,6 +90,12 @@ def test_a_set_that_nobody_knows_has_a_row_too():
 def test_holes_that_only_some_models_have_name_them():
     text = terminal_table([full_summary("whole", 0.7), holed_summary("holed")])
     assert "missing ImageNet-C: frost (1-5) (for holed)" in text
+
+
+def test_many_missing_cells_of_one_reason_are_counted():
+    holes = {cell: WHERE for cell in set_cells("imagenet_c")}
+    text = terminal_table([summary("lska", {}, holes=holes)])
+    assert f"missing ImageNet-C: 95 cells of 19 parts: {WHERE}" in " ".join(text.split())
 
 
 def test_many_reasons_are_cut_short_and_counted():
@@ -235,6 +243,13 @@ def test_the_variants_of_a_set_are_columns_of_its_table():
     ]
 
 
+def test_scores_of_variants_other_than_top1_stay_out_of_the_summary_table():
+    scores = {"imagenet_v2/top1/top-images": 0.7, "imagenet_v2/nll/top-images": 1.5}
+    text = terminal_table([summary("a", scores)])
+    assert "top-images top-1 ↑" in text
+    assert "likelihood" not in text
+
+
 def test_the_best_of_a_column_may_be_several_and_needs_two():
     same = [summary(name, {"imagenet/top1": value}) for name, value in (("a", 0.70004), ("b", 0.7))]
     assert markdown(paper_grid(same)).count("**70.0**") == 2
@@ -348,6 +363,13 @@ def test_the_json_has_every_number_and_hole_with_its_stamps():
             "holes": [{"set": "imagenet_a", "part": "", "severity": 0, "reason": WHERE}],
         }
     ]
+
+
+def test_facts_of_a_model_may_be_anything_and_the_json_stays_json():
+    model = summary("a", {}, k=np.int64(7), loss=float("nan"), of={"a": 1}, ema=True, hub=None)
+    content = json.loads(results_json([model]), parse_constant=pytest.fail)
+    facts = {"k": "7", "loss": "nan", "of": "{'a': 1}", "ema": True, "hub": None}
+    assert content["models"][0]["facts"] == facts
 
 
 @pytest.mark.parametrize("write", [terminal_table, results_csv, results_json])

@@ -64,6 +64,17 @@ def test_the_same_images_are_right_in_every_cell_so_the_interval_is_that_of_one_
     assert (mean.low, mean.high) == (pytest.approx(0.55, abs=0.051), pytest.approx(0.95, abs=0.051))
 
 
+def test_a_corruption_has_a_mean_error_where_its_five_severities_are_there():
+    cells = set_cells("clean_c", parts=("fog", "snow"), severities=(1, 2, 3, 4, 5))
+    # 2, 4, 6, 8 and 10 of 20 right: errors 0.9 to 0.5.
+    results = [result(cell, 2 * cell.severity) for cell in cells if cell != cells[-1]]
+    found = summary(results, plan=cells)
+    assert value(found, "clean_c/error/fog") == pytest.approx(0.7)
+    score = found.scores["clean_c/error/fog"].score
+    assert 0 <= score.low < 0.7 < score.high <= 1
+    assert "clean_c/error/snow" not in found.scores
+
+
 def test_one_missing_cell_takes_every_mean_over_it_away():
     missing = Cell("imagenet_c", "fog", 4)
     results = [result(cell, 5) for cell in C_CELLS if cell != missing]

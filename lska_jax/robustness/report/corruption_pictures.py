@@ -57,10 +57,13 @@ def bars(summaries: Sequence[Summary], set_name: str, score: str) -> Picture:
             panel.axhline(100, color=drawing.GREY, linewidth=1, linestyle="--")
         drawing.tidy(panel, axis="y")
         _name_groups(panel, row)
-    handles, labels = _bar_legend(list(styles.values()), is_alexnet=is_alexnet, missing=missing)
+    keys = [Key(set_name, score, part) for _, parts in groups for part in parts]
+    labelled, sources = drawing.with_sources(styles, summaries, keys)
+    handles, labels = _bar_legend(list(labelled.values()), is_alexnet=is_alexnet, missing=missing)
     drawing.legend_below(figure, handles, labels)
     caption = f"{facts.label} by corruption, with 95 % bootstrap intervals over images. "
     caption += "The dashed line is AlexNet. " if is_alexnet else ""
+    caption += sources
     caption += _no_data_words(missing, "bars")
     return Picture(
         f"corruptions_{set_name}_{score}",
@@ -107,13 +110,17 @@ def severity_curves(summaries: Sequence[Summary], set_name: str) -> Picture | No
     panels[0].set_xlim(first - 0.3, 5.3)
     panels[0].set_xticks(range(first, 6), [*(["clean"] if clean else []), *"12345"])
     figure.supylabel("top-1 error (%) ↓", fontsize=10)
+    labelled, sources = drawing.with_sources(styles, summaries, keys)
     handles = [_line_handle(style) for style in styles.values()]
-    drawing.legend_below(figure, handles, [style.label for style in styles.values()])
+    drawing.legend_below(figure, handles, [style.label for style in labelled.values()])
     return Picture(
         f"severities_{set_name}",
         f"{set_title(set_name)}: error against severity",
-        "Top-1 error against severity, with 95 % bootstrap intervals over images. "
-        + _no_data_words(missing, "points"),
+        (
+            "Top-1 error against severity, with 95 % bootstrap intervals over images. "
+            + sources
+            + _no_data_words(missing, "points")
+        ).strip(),
         drawing.to_png(figure),
     )
 
@@ -305,4 +312,4 @@ def _line_handle(style: Style) -> Any:
 def _no_data_words(count: int, what: str) -> str:
     if not count:
         return ""
-    return f"{count} {what} have no data; the page says what is missing."
+    return f"There is no data for {count} of the {what}; the page says what is missing."

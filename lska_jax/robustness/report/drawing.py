@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from lska_jax.robustness.cells import Score
-from lska_jax.robustness.report.names import printable
+from lska_jax.robustness.cells import Score, Summary
+from lska_jax.robustness.report.names import Key, printable
+from lska_jax.robustness.report.readings import provenances
 
 # Okabe and Ito's palette (https://jfly.uni-koeln.de/color), without its yellow. Ten markers, so
 # that colour and marker together tell 70 models apart; hatches do so for bars.
@@ -58,6 +59,30 @@ def styles(names: Sequence[str]) -> Mapping[str, Style]:
         )
         for index, name in enumerate(names)
     }
+
+
+def with_sources(
+    styles: Mapping[str, Style], summaries: Sequence[Summary], keys: Sequence[Key]
+) -> tuple[Mapping[str, Style], str]:
+    """Return the styles with labels that say whose images differ, and a sentence about them all.
+
+    Args:
+      styles: of the models.
+      summaries: of the models.
+      keys: of the scores in the picture.
+    """
+    of_models = {
+        one.model.name: provenances(one.scores.get(str(key)) for key in keys) for one in summaries
+    }
+    found = sorted({name for names in of_models.values() for name in names})
+    sentence = f"Images: {', '.join(found)}. " if found else ""
+    if len(found) < 2:
+        return styles, sentence
+    labelled = {
+        name: style._replace(label=f"{style.label} ({', '.join(of_models[name]) or 'no data'})")
+        for name, style in styles.items()
+    }
+    return labelled, f"{sentence}Models measured on different images cannot be compared. "
 
 
 def label_of(name: str) -> str:

@@ -7,17 +7,22 @@ from typing import NamedTuple
 from lska_jax.robustness.cells import Cell, Summary
 from lska_jax.robustness.report.names import set_title
 
+# What is missing of more parts of a set is counted where there is little room.
+_MAX_PARTS = 4
+
 
 class HoleGroup(NamedTuple):
     """Missing cells with one reason.
 
     Attributes:
-      cells: in words, e.g. "ImageNet-C: frost (severities 1-5), snow (3)".
+      cells: in words, e.g. "ImageNet-C: frost (1-5), snow (3)".
+      brief: the same, only counted where they are many.
       reason: what is missing and where to get it.
       models: names of the models that miss them.
     """
 
     cells: str
+    brief: str
     reason: str
     models: tuple[str, ...]
 
@@ -35,7 +40,7 @@ def group_holes(summaries: Sequence[Summary]) -> list[HoleGroup]:
         for cell, models in cells.items():
             by_models.setdefault(tuple(models), []).append(cell)
         groups += [
-            HoleGroup(_in_words(set_name, members), reason, models)
+            HoleGroup(_in_words(set_name, members), _in_brief(set_name, members), reason, models)
             for models, members in by_models.items()
         ]
     return groups
@@ -62,10 +67,17 @@ def hole_lines(
     for group in group_holes(concerned):
         of_all = len(group.models) == len(summaries)
         models = "" if of_all else f" (for {', '.join(group.models)})"
-        lines.append(f"missing {group.cells}{models}: {group.reason}")
+        lines.append(f"missing {group.brief}{models}: {group.reason}")
     if len(lines) > limit:
         lines[limit:] = [f"and {len(lines) - limit} more reasons, all of them in results.json"]
     return lines
+
+
+def _in_brief(set_name: str, cells: Sequence[Cell]) -> str:
+    parts = {cell.part for cell in cells}
+    if len(parts) <= _MAX_PARTS:
+        return _in_words(set_name, cells)
+    return f"{set_title(set_name)}: {len(cells)} cells of {len(parts)} parts"
 
 
 def _in_words(set_name: str, cells: Sequence[Cell]) -> str:

@@ -112,7 +112,7 @@ def scores_against_k(
       keys: of the panels.
       without_k: names of models that cannot be drawn; the figure says so.
     """
-    ordered = sorted(models, key=lambda model: (model.attention != "lska", model.line))
+    ordered = sorted(models, key=_lska_first)
     lines = list(dict.fromkeys(model.line for model in ordered))
     styles = drawing.styles(lines)
     kernel_sizes = sorted({model.k for model in models})
@@ -144,6 +144,12 @@ def scores_against_k(
         figure.suptitle(text, fontsize=8, color=drawing.GREY)
     drawing.legend_below(figure, *_legend(styles, has_means=has_means))
     return drawing.to_png(figure)
+
+
+def _lska_first(model: Measured) -> tuple[bool, str, float]:
+    parameters = model.summary.model.facts.get("parameters")
+    size = float(parameters) if isinstance(parameters, int | float) else 0.0
+    return model.attention != "lska", model.attention, size
 
 
 def _sizes(parameters: Sequence[Any]) -> list[str]:

@@ -27,11 +27,14 @@ SET_TITLES = {
     "imagenet_v2": "ImageNet-V2",
     "imagenet_o": "ImageNet-O",
     "imagenet_p": "ImageNet-P",
-    "cue_conflict": "Cue conflict",
+    # Data of any other classes: their own images, and corruptions generated from them.
+    "clean": "Clean images",
+    "clean_c": "Corrupted images",
     "cifar10": "CIFAR-10",
     "cifar10_c": "CIFAR-10-C",
     "cifar100": "CIFAR-100",
     "cifar100_c": "CIFAR-100-C",
+    "cue_conflict": "Cue conflict",
 }
 
 _SEVERITIES = ("1", "2", "3", "4", "5")

@@ -31,6 +31,7 @@ _STYLE = """
   --text: #e8e8e8; --back: #161616; --accent: #7db8ec; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back);
   max-width: 78rem; margin: 2rem auto; padding: 0 1.2rem; }
+sup { line-height: 0; }
 h1 { font-size: 1.7rem; margin-bottom: .3rem; }
 h2 { font-size: 1.25rem; margin-top: 2.6rem; border-bottom: 1px solid var(--line); }
 h3 { font-size: 1.05rem; margin-top: 1.8rem; }
@@ -108,7 +109,12 @@ def page(
 
 
 def grid_html(grid: Grid, *, is_dense: bool = False) -> str:
-    """Return a grid as an HTML table with intervals, and its footnotes below."""
+    """Return a grid as an HTML table, and its footnotes below.
+
+    Args:
+      grid: to show.
+      is_dense: many narrow columns; intervals show where the pointer is, not below each number.
+    """
     lines = [f'<div class="scroll"><table{" class=dense" if is_dense else ""}>', "<thead>"]
     if grid.groups:
         spans = "".join(
@@ -138,12 +144,12 @@ def _entry(entry: Entry, *, with_interval: bool) -> str:
     is_word = not entry.text.lstrip("-").replace(".", "").isdigit()
     kind = "best" if entry.is_best else "word" if is_word else ""
     marks = f"<sup>{','.join(entry.marks)}</sup>" if entry.marks else ""
-    interval = (
-        f'<span class="interval">{entry.interval}</span>'
-        if entry.interval and with_interval
-        else ""
-    )
-    return f'<td><span class="{kind}">{_text(entry.text)}</span>{marks}{interval}</td>'
+    text = f'<span class="{kind}">{_text(entry.text)}</span>{marks}'
+    if not entry.interval:
+        return f"<td>{text}</td>"
+    if with_interval:
+        return f'<td>{text}<span class="interval">{entry.interval}</span></td>'
+    return f'<td title="{entry.interval}">{text}</td>'
 
 
 def _pairs(pairs: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ State = Literal["measured", "undefined", "missing", "not measured"]
 WORDS: dict[State, str] = {"undefined": "n/a", "missing": "missing", "not measured": "–"}
 EXPLANATIONS: dict[State, str] = {
     "undefined": "n/a: the score is not defined for what was measured",
-    "missing": "missing: images are missing, see below; no mean is taken over the rest",
+    "missing": "missing: no number, for the reason below; no mean is taken over what is there",
     "not measured": "–: not in the results, for example because the suite does not have it",
 }
 PROVENANCE_LETTERS = {"official": "o", "tfds": "t", "generated": "g"}
@@ -38,8 +38,8 @@ _HEADLINES = {
     "imagenet_p": ("flip_probability",),
     "cue_conflict": ("shape_bias",),
 }
-# Sets whose parts are as good as sets of their own, so that each stands in the summary.
-_SHOWN_BY_PART = ("imagenet_v2",)
+# Sets whose parts are as good as sets of their own, and the score that the summary shows of each.
+_SHOWN_BY_PART = {"imagenet_v2": "top1"}
 
 
 class Reading(NamedTuple):
@@ -100,7 +100,8 @@ def overview_keys(summaries: Sequence[Summary]) -> list[Key]:
     for summary in summaries:
         for text in summary.scores:
             key = parse_key(text)
-            if not key.part or (key.set in _SHOWN_BY_PART and not key.severity):
+            is_variant = _SHOWN_BY_PART.get(key.set) == key.score and not key.severity
+            if not key.part or is_variant:
                 keys[key] = None
         for hole in summary.holes:
             for score in _HEADLINES.get(hole.cell.set, ()):

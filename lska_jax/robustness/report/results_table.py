@@ -9,6 +9,7 @@ file holds it as it is.
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -85,8 +86,7 @@ def results_json(
         "definitions": {name: _definition(name) for name in sorted(names)},
         "models": [_model(summary) for summary in summaries],
     }
-    # Facts of a model may be anything; what JSON does not know is written as its text.
-    return json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n"
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def guarded(value: Any) -> Any:
@@ -143,7 +143,7 @@ def _model(summary: Summary) -> dict[str, Any]:
         "name": summary.model.name,
         "sha256": summary.model.sha256,
         "preprocessing": summary.model.preprocessing,
-        "facts": dict(summary.model.facts),
+        "facts": {name: _fact(value) for name, value in summary.model.facts.items()},
         "scores": {
             key: {
                 "value": _plain(stamped.score.value),
@@ -177,6 +177,14 @@ def _definition(score: str) -> dict[str, Any]:
         "definition": facts.definition,
         "source": facts.source,
     }
+
+
+def _fact(value: Any) -> Any:
+    """Return a fact as it is if JSON has it, else as its text."""
+    is_json = isinstance(value, str | int | None) or (
+        isinstance(value, float) and math.isfinite(value)
+    )
+    return value if is_json else str(value)
 
 
 def _plain(value: float | None) -> float | None:

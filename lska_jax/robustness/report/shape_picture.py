@@ -64,15 +64,19 @@ def shape_bias_by_class(summaries: Sequence[Summary]) -> Picture | None:
     for _, value, line in _REFERENCES:
         panel.axvline(value, color=drawing.GREY, linewidth=1.2, linestyle=line, zorder=1)
     _finish(panel, classes)
-    drawing.legend_below(figure, *_legend(styles, drawn))
+    keys = [whole, *(Key(CUE_CONFLICT, SHAPE_BIAS, name) for name in classes)]
+    labelled, sources = drawing.with_sources(styles, summaries, keys)
+    drawing.legend_below(figure, *_legend(labelled, drawn))
     caption = (
         "Shape bias, the share of shape among decisions for shape or texture, by class, with 95 % "
         "bootstrap intervals; vertical lines are averages over all images. Humans (0.96) and "
-        "ResNet-50 (0.21): as published by Geirhos et al. for their 16 classes, not measured here."
+        "ResNet-50 (0.21): as published by Geirhos et al. for their 16 classes, not measured here. "
+        + sources
     )
     if absent:
-        caption += f" {absent} markers have no data: no decision for either cue, or no images."
-    return Picture("shape_bias", "Shape bias by class", caption, drawing.to_png(figure))
+        caption += f"There is no data for {absent} of the markers: no image was decided for either "
+        caption += "cue, or there are none."
+    return Picture("shape_bias", "Shape bias by class", caption.strip(), drawing.to_png(figure))
 
 
 def _finish(panel: Any, classes: Sequence[str]) -> None:
@@ -98,7 +102,8 @@ def _legend(styles: Any, drawn: set[str]) -> tuple[list[Any], list[str]]:
         for style in styles.values()
     ]
     labels = [
-        style.label + ("" if name in drawn else " (no data)") for name, style in styles.items()
+        style.label + ("" if name in drawn or "(no data)" in style.label else " (no data)")
+        for name, style in styles.items()
     ]
     for name, value, line in _REFERENCES:
         handles.append(Line2D([], [], color=drawing.GREY, linewidth=1.2, linestyle=line))
