@@ -47,6 +47,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from lska_jax.robustness.classifier import load_classifier
     from lska_jax.robustness.plan import SweepOptions
     from lska_jax.robustness.report import terminal_table, write_report
+    from lska_jax.robustness.samples import SHEET_NAME
     from lska_jax.robustness.sweep import sweep
 
     options = SweepOptions(
@@ -72,8 +73,13 @@ def _run(arguments: argparse.Namespace) -> int:
         return 1
     if parallel.is_main_process():
         print(terminal_table(summaries))
+        out = Path(arguments.out)
+        sheet = out / SHEET_NAME
         page = write_report(
-            summaries, Path(arguments.out) / "report", conditions=_conditions(arguments)
+            summaries,
+            out / "report",
+            sample_sheet=sheet if sheet.is_file() else None,
+            conditions=_conditions(arguments),
         )
         print(f"Wrote {page}")
     return 0

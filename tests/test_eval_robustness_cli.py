@@ -49,6 +49,9 @@ def test_a_sweep_ends_in_a_table_and_a_report_and_is_not_repeated(model, clean, 
     assert "clean | small | top1" in printed and "Wrote" in printed
     written = {path.name for path in (tmp_path / "report").iterdir()}
     assert {"report.html", "results.csv", "results.json", "tables.md", "tables.tex"} <= written
+    samples = {path.name for path in (tmp_path / "samples").iterdir()}
+    assert samples == {"clean.png", "saturate_2.png", *(f"contrast_{s}.png" for s in range(1, 6))}
+    assert "samples.png" in written
     before = (tmp_path / "results.jsonl").read_bytes()
     assert main(arguments(model, clean, tmp_path)) == 0
     assert "7 of 7 cells are measured already" in capsys.readouterr().out

@@ -38,11 +38,13 @@ from lska_jax.robustness.plan import (
     plan_cells,
 )
 from lska_jax.robustness.results_file import ResultsFile
+from lska_jax.robustness.samples import SHEET_NAME, Samples
 from lska_jax.robustness.sets import CellData
 from lska_jax.robustness.summary import summarise
 from lska_jax.robustness.sweep_display import SweepDisplay
 
 RESULTS_NAME = "results.jsonl"
+SAMPLES_NAME = "samples"
 SUBSETS = ("imagenet_a", "imagenet_r", "imagenet_o")
 _BATCHES_IN_FLIGHT = 2
 # Of decoded images that are corrupted again and again: 27,000 of 224 px.
@@ -101,10 +103,13 @@ def sweep(chosen: Sequence[Classifier], options: SweepOptions, *, out: str | Pat
         ]
         pending = [(planned, lacking) for planned, lacking in pending if lacking]
         with SweepDisplay(len(plan), len(plan) - len(pending), is_main=is_main) as display:
-            measuring = _Sweep(options, file, display)
+            samples = Samples(path.parent / SAMPLES_NAME)
+            measuring = _Sweep(options, file, display, samples)
             for planned, lacking in pending:
                 measuring.measure(planned, lacking)
                 display.end()
+            if is_main:
+                samples.write_sheet(path.parent / SHEET_NAME)
         wanted = {classifier.stamp.name for classifier in chosen}
         summaries = {s.model.name: s for s in summarise(file.results) if s.model.name in wanted}
     return [summaries[classifier.stamp.name] for classifier in chosen]
@@ -113,8 +118,11 @@ def sweep(chosen: Sequence[Classifier], options: SweepOptions, *, out: str | Pat
 class _Sweep:
     """The parts that cells share: mesh, compiled models, the generator."""
 
-    def __init__(self, options: SweepOptions, file: ResultsFile, display: SweepDisplay):
+    def __init__(
+        self, options: SweepOptions, file: ResultsFile, display: SweepDisplay, samples: Samples
+    ):
         self._options = options
+        self._samples = samples
         self._file = file
         self._display = display
         self._mesh = parallel.make_mesh()
@@ -162,7 +170,10 @@ class _Sweep:
         outcomes: list[list[Outcomes]] = [[] for _ in models]
         for images, facts in self._device_batches(planned, data, positions, transform):
             if planned.corruption:
-                images = self._generator(images, *planned.corruption, positions=facts["position"])
+                clean = images
+                images = self._generator(clean, *planned.corruption, positions=facts["position"])
+                if not rows and parallel.is_main_process():
+                    self._samples.add(planned.cell, clean, images)
             for function, of_model in zip(functions, outcomes, strict=True):
                 of_model.append(function(images, facts["label"]))
             rows.append(self._everywhere(facts))

@@ -191,6 +191,21 @@ def test_limit_takes_the_same_images_in_every_cell_and_is_stamped(tmp_path):
     assert "--limit 6" in summary.scores["clean/top1"].note
 
 
+def test_a_folder_that_is_no_class_is_a_hole_and_the_sweep_goes_on(tmp_path):
+    write_pictures(tmp_path / "sketch", {WNIDS[0]: [0], "n00000000": [1]})
+    write_pictures(tmp_path / "imagenet-a", {WNIDS[subset_classes("imagenet_a")[0]]: [6]})
+    (summary,) = run({"known": reader(1000)}, tmp_path, suite="imagenet_sketch,imagenet_a")
+    (hole,) = summary.holes
+    assert str(hole.cell) == "imagenet_sketch" and "n00000000" in hole.reason
+    assert "imagenet_a/top1" in summary.scores
+
+
+def test_an_empty_severity_folder_is_a_hole(tmp_path):
+    (tmp_path / "imagenet-c" / "fog" / "3").mkdir(parents=True)
+    (summary,) = run({"known": reader(1000)}, tmp_path, suite="imagenet_c/fog/3")
+    assert "is empty" in summary.holes[0].reason
+
+
 BAD_CALLS = [
     ({"suite": "imagenet_q"}, "no suite or image set 'imagenet_q'. Did you mean"),
     ({"suite": ""}, "names nothing"),

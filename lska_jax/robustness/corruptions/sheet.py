@@ -1,6 +1,6 @@
 """A labelled sheet of all corruptions at all severities, drawn with Pillow."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -35,22 +35,36 @@ def sample_sheet(
       seed: of the corruptions' keys.
       frost_pictures: see ``corrupt``.
     """
-    _, height, width, _ = images.shape
-    scale = tile_size / max(height, width)
-    tile = max(round(width * scale), 1), max(round(height * scale), 1)
-    step = tile[0] + _GAP, tile[1] + _LABEL_HEIGHT + _GAP
-    size = step[0] * (len(severities) + 1) + _GAP, step[1] * len(names) + _GAP
-    sheet = Image.new("RGB", size, _BACKGROUND)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     keys = jax.random.split(jax.random.key(seed), len(names))
+    rows = {}
     for row, name in enumerate(names):
         clean = np.asarray(images[row % len(images)])
-        tiles = {name: clean}
+        rows[name] = {name: clean}
         for severity in severities:
             batch = corrupt(
                 clean[None], name, severity, key=keys[row], frost_pictures=frost_pictures
             )
-            tiles[f"severity {severity}"] = np.asarray(batch[0])
+            rows[name][f"severity {severity}"] = np.asarray(batch[0])
+    return draw_sheet(rows, tile_size=tile_size)
+
+
+def draw_sheet(
+    rows: Mapping[str, Mapping[str, UInt8[np.ndarray, "height width 3"]]], *, tile_size: int = 112
+) -> Image.Image:
+    """Draw tiles with labels above them.
+
+    Args:
+      rows: for each row its tiles by label, all of one size.
+      tile_size: the longer side of a tile in pixels.
+    """
+    height, width, _ = next(iter(next(iter(rows.values())).values())).shape
+    scale = tile_size / max(height, width)
+    tile = max(round(width * scale), 1), max(round(height * scale), 1)
+    step = tile[0] + _GAP, tile[1] + _LABEL_HEIGHT + _GAP
+    columns = max(len(tiles) for tiles in rows.values())
+    sheet = Image.new("RGB", (step[0] * columns + _GAP, step[1] * len(rows) + _GAP), _BACKGROUND)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for row, tiles in enumerate(rows.values()):
         for column, (label, pixels) in enumerate(tiles.items()):
             left, top = _GAP + column * step[0], _GAP + row * step[1]
             draw.text((left, top), label, fill=_INK, font=font)
