@@ -103,9 +103,9 @@ class _ListSets(argparse.Action):
     """Print the sets and stop, as --help does."""
 
     def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
-        from lska_jax.robustness.catalogue import describe_sets
+        from lska_jax.robustness.set_listing import describe_all
 
-        print(describe_sets())
+        print(describe_all())
         parser.exit()
 
 

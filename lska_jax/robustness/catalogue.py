@@ -336,22 +336,3 @@ def _unknown(kind: str, name: str, known: Sequence[object]) -> str:
     close = difflib.get_close_matches(name, names, n=3)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     return f"There is no {kind} {name!r}.{hint} Known: {', '.join(names)}."
-
-
-def describe_sets() -> str:
-    """Return every suite and set as text: cells, images, size, layout, where to get it."""
-    suites = {
-        "paper": "ImageNet, C, C-bar, A, R, Sketch",
-        "full": "every set below",
-        "smoke": "ImageNet and contrast at three severities, for a first try",
-    }
-    lines = ["Suites:", *(f"  {name:8}{meaning}" for name, meaning in suites.items()), "", "Sets:"]
-    for name, facts in SETS.items():
-        count = len(facts.parts) * len(facts.severities)
-        cells = f"{count} cells of " if count > 1 else ""
-        lines += [
-            f"  {name}: {facts.title}, {cells}{facts.num_images:,} images, {facts.size}",
-            f"      from {facts.where}",
-            f"      as {facts.layout}" + (f"; or TFDS {facts.tfds}" if facts.tfds else ""),
-        ]
-    return "\n".join(lines)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lska_jax.robustness.catalogue import SETS, set_cells, set_facts
+from lska_jax.robustness.catalogue import SETS, SUITES, set_cells, set_facts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -13,11 +13,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.description = "What each set is, where to get it, how large it is and where to put it."
     parser.add_argument("sets", nargs="*", metavar="SET", help="one of the names; default: all")
     try:
-        print("\n\n".join(map(describe_set, parser.parse_args(argv).sets or SETS)))
+        names = parser.parse_args(argv).sets
+        print("\n\n".join(map(describe_set, names)) if names else describe_all())
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def describe_all() -> str:
+    """Return a line about each suite and a paragraph about each set."""
+    suites = [f"suite {name}: {', '.join(members)}" for name, members in SUITES.items()]
+    return "\n\n".join(["\n".join(suites), *map(describe_set, SETS)])
 
 
 def describe_set(name: str) -> str:
