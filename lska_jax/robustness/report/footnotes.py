@@ -16,6 +16,7 @@ class Footnotes:
     def __init__(self) -> None:
         self._notes: dict[str, str] = {}
         self._letters: dict[str, str] = {}
+        self._has_official = False
         self._words: dict[State, str] = {}
         self._plain: dict[str, None] = {}
 
@@ -26,6 +27,7 @@ class Footnotes:
         if reading.stamped is None:
             return ()
         marks: tuple[str, ...] = ()
+        self._has_official |= reading.stamped.provenance == "official"
         if reading.stamped.provenance != "official":
             letter = PROVENANCE_LETTERS[reading.stamped.provenance]
             self._letters[letter] = PROVENANCE_WORDS[reading.stamped.provenance]
@@ -50,7 +52,7 @@ class Footnotes:
     def lines(self) -> tuple[tuple[str, str], ...]:
         """Return (mark or "", text) of all footnotes."""
         letters = sorted(self._letters.items())
-        unmarked = [("", "unmarked: official files")] if letters else []
+        unmarked = [("", "unmarked: official files")] if letters and self._has_official else []
         notes = [(mark, text) for text, mark in self._notes.items()]
         words = [("", self._words[state]) for state in EXPLANATIONS if state in self._words]
         return (*letters, *unmarked, *notes, *words, *(("", text) for text in self._plain))

@@ -248,10 +248,9 @@ def _draw_gaps(panel: Any, absent: Mapping[int, Sequence[str]]) -> None:
 def _finish(panel: Any, key: Key, provenance: str, kernel_sizes: Sequence[int]) -> None:
     facts = score_facts(key.score)
     of_alexnet = " of AlexNet" if key.score.startswith("mce_") else ""
-    label = "clean top-1" if key.score == "top1" else facts.label
-    panel.set_title(f"{set_title(key.set)}: {label}", fontsize=10.5)
+    panel.set_title(f"{set_title(key.set)}: {facts.label}", fontsize=10.5)
     source = f", {provenance}" if provenance else ""
-    panel.set_ylabel(f"{label} (%{of_alexnet}{source}) {facts.arrow}".rstrip())
+    panel.set_ylabel(f"{facts.label} (%{of_alexnet}{source}) {facts.arrow}".rstrip())
     panel.set_xlabel("kernel size k")
     panel.set_xticks(kernel_sizes)
     room = max(2.0, 0.08 * (kernel_sizes[-1] - kernel_sizes[0]))

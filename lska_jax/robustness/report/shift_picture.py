@@ -77,7 +77,7 @@ def shift_scatter(summaries: Sequence[Summary]) -> Picture | None:
     columns = min(_PANELS_IN_A_ROW, len(panels_of))
     rows = math.ceil(len(panels_of) / columns)
     figure, panels = drawing.new_figure(
-        rows, columns, size=(max(5.0, 3.1 * columns + 0.4), 3.1 * rows + 1.1)
+        rows, columns, size=(max(6.5, 3.1 * columns + 0.4), 3.3 * rows + 1.3)
     )
     has_trend = False
     left_out = False
