@@ -1,7 +1,7 @@
 """Corruptions without chance against pixels that the official generator wrote.
 
-The fixture holds crops of two photos (see make_crops_fixture.py). A blur needs the surroundings of a
-pixel, so only pixels far enough from the crop's border are compared; the parity with whole photos
+The fixture holds crops of two photos (see make_crops_fixture.py). A blur needs the surroundings of
+a pixel, so only pixels far enough from the crop's border are compared; the parity with whole photos
 is checked by check_official_parity.py, whose table is docs/robustness/parity.md.
 """
 

@@ -49,7 +49,7 @@ class SnowSetting(NamedTuple):
 
 SNOW_SETTINGS = (
     SnowSetting(0.1, 0.3, 3.0, 0.5, 10.0, 4.0, 0.8),
-    SnowSetting(0.2, 0.3, 2, 0.5, 12, 4, 0.7),
+    SnowSetting(0.2, 0.3, 2.0, 0.5, 12.0, 4.0, 0.7),
     SnowSetting(0.55, 0.3, 4.0, 0.9, 12.0, 8.0, 0.7),
     SnowSetting(0.55, 0.3, 4.5, 0.85, 12.0, 8.0, 0.65),
     SnowSetting(0.55, 0.3, 2.5, 0.85, 12.0, 12.0, 0.55),
