@@ -53,7 +53,7 @@ class ResultsFile:
       results: all that the file holds, kept up to date.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], *, is_writer: bool = True):
+    def __init__(self, path: str | Path, settings: Mapping[str, Any], *, is_writer: bool = True):
         """Open, or begin, a results file.
 
         Args:
@@ -64,7 +64,7 @@ class ResultsFile:
         Raises:
           ValueError: the file is none, of another version, damaged, or of other settings.
         """
-        self.path = path
+        self.path = path = Path(path)
         self._file: TextIO | None = None
         wanted = json.loads(json.dumps(dict(settings)))
         if path.exists() and path.stat().st_size:

@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +124,8 @@ def _image_keys(name: str, key: Array | None, keys: Array | None, batch: int) ->
             f"{name} is random: give one of key and keys, "
             f"{'not both' if key is not None else 'such as key=jax.random.key(0)'}."
         )
-    given, wanted = (key, ()) if keys is None else (keys, (batch,))
+    given: Any = key if keys is None else keys
+    wanted = () if keys is None else (batch,)
     is_key = isinstance(given, jax.Array) and jnp.issubdtype(given.dtype, jax.dtypes.prng_key)
     if not is_key or given.shape != wanted:
         described = f"{given.dtype}{list(given.shape)}" if hasattr(given, "dtype") else repr(given)
@@ -133,4 +135,4 @@ def _image_keys(name: str, key: Array | None, keys: Array | None, batch: int) ->
         )
     if keys is not None:
         return keys
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
+    return jax.vmap(jax.random.fold_in, (None, 0))(given, jnp.arange(batch))
