@@ -187,14 +187,14 @@ def _draw_crystals(rng: np.random.Generator) -> np.ndarray:
         _grow_needle(light, start, rng.uniform(0, 2 * math.pi), rng.uniform(60, 200), 3, rng)
     fine = _blurred(light, 0.8)
     glow = _blurred(light, 6.0)
-    haze = sum(
-        scale * _blurred(rng.standard_normal((size, size)), scale) for scale in (6.0, 16.0, 40.0)
-    )
+    haze = np.zeros((size, size))
+    for scale in (6.0, 16.0, 40.0):
+        haze += scale * _blurred(rng.standard_normal((size, size)), scale)
     haze = (haze - haze.min()) / (haze.max() - haze.min())
     white = np.clip(0.15 + 0.45 * haze + 0.55 * np.tanh(fine) + 0.35 * np.tanh(2 * glow), 0, 1)
     blue = np.asarray([0.35, 0.55, 0.75])
     colours = white[..., None] * (white[..., None] + (1 - white[..., None]) * blue * 1.6)
-    return np.uint8(np.clip(colours, 0, 1) * 255)
+    return (np.clip(colours, 0, 1) * 255).astype(np.uint8)
 
 
 def _grow_needle(
