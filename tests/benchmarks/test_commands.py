@@ -8,10 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import cost_against_k, cost_cells, huge_pages, model, operations, ops, results
+from benchmarks import (
+    corruptions,
+    cost_against_k,
+    cost_cells,
+    huge_pages,
+    model,
+    operations,
+    ops,
+    results,
+)
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = {"ops": ops, "model": model, "cost_against_k": cost_against_k}
+COMMANDS = {
+    "ops": ops,
+    "model": model,
+    "cost_against_k": cost_against_k,
+    "corruptions": corruptions,
+}
 
 
 @pytest.fixture
@@ -49,7 +63,9 @@ def test_huge_pages_are_compared_in_processes_of_their_own(tmp_path, monkeypatch
     assert all(row["seconds"] > 0 for row in rows)
 
 
-@pytest.mark.parametrize("module", ["ops", "model", "cost_against_k", "huge_pages", "tables"])
+@pytest.mark.parametrize(
+    "module", ["ops", "model", "cost_against_k", "huge_pages", "tables", "corruptions"]
+)
 def test_benchmarks_can_be_imported_without_torch_and_matplotlib(module):
     code = (
         "import sys; sys.modules['torch'] = sys.modules['matplotlib'] = None; "
@@ -66,6 +82,21 @@ def test_full_runs_have_the_cases_that_are_claimed():
     assert (8, 56, 56, 256) in {c.shape for c in cases if c.group == ops.FFN}
     inference = {(c.size, c.batch_size) for c in model.FULL if c.mode == "inference"}
     assert inference == {(size, batch) for size in ("tiny", "small") for batch in (1, 8, 32)}
+
+
+def test_the_ratio_of_the_corruptions_is_that_of_the_sums_an_image():
+    rows = [
+        {"corruption": name, "contender": who, "images": images, "seconds": seconds}
+        for name, who, images, seconds in (
+            ("fog", "JAX", 10, 0.01),
+            ("fog", "generator", 2, 0.02),
+            ("glass_blur", "JAX", 10, 0.03),
+            ("glass_blur", "generator", 2, 0.18),
+        )
+    ]
+    lines = corruptions.tables({"rows": rows})["corruptions"].splitlines()
+    assert lines[-2] == "| all together | 4.00 | 100.00 | 25.0 |"
+    assert lines[-1] == "| all but glass_blur | 1.00 | 10.00 | 10.0 |"
 
 
 def test_arrays_are_random_and_never_zero():

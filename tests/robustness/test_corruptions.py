@@ -254,4 +254,5 @@ def test_the_command_writes_a_sheet(tmp_path):
     command += ["--corruption", "frost", "contrast"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "not comparable" in done.stdout
-    assert Image.open(tmp_path / "sheet.png").size[0] == 2 * (112 + 4) + 4
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (2 * (112 + 4) + 4, 2 * (112 + 18 + 4) + 4)

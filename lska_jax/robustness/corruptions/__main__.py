@@ -34,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "frost" in options.corruption and not frost_is_comparable(pictures):
         print("The frost is not the benchmark's: not comparable.")
     side = (options.size, options.size)
-    images = [ImageOps.fit(Image.open(file).convert("RGB"), side) for file in options.images]
+    images = []
+    for file in options.images:
+        with Image.open(file) as photo:
+            images.append(ImageOps.fit(photo.convert("RGB"), side))
     sheet = sample_sheet(
         np.stack([np.asarray(image) for image in images]),
         names=options.corruption,

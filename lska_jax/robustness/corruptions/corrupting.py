@@ -2,7 +2,6 @@
 
 import difflib
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -119,20 +118,23 @@ def _check(images: Array | np.ndarray, name: str, severity: int) -> None:
 
 def _image_keys(name: str, key: Array | None, keys: Array | None, batch: int) -> Array:
     """Return (B,) keys from the one of ``key`` and ``keys`` that is given."""
-    if (key is None) == (keys is None):
-        raise ValueError(
-            f"{name} is random: give one of key and keys, "
-            f"{'not both' if key is not None else 'such as key=jax.random.key(0)'}."
-        )
-    given: Any = key if keys is None else keys
-    wanted = () if keys is None else (batch,)
+    if key is not None and keys is None:
+        _check_keys("key", key, ())
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
+    if keys is not None and key is None:
+        _check_keys("keys", keys, (batch,))
+        return keys
+    raise ValueError(
+        f"{name} is random: give one of key and keys, "
+        f"{'not both' if key is not None else 'such as key=jax.random.key(0)'}."
+    )
+
+
+def _check_keys(argument: str, given: Array, shape: tuple[int, ...]) -> None:
     is_key = isinstance(given, jax.Array) and jnp.issubdtype(given.dtype, jax.dtypes.prng_key)
-    if not is_key or given.shape != wanted:
+    if not is_key or given.shape != shape:
         described = f"{given.dtype}{list(given.shape)}" if hasattr(given, "dtype") else repr(given)
         raise ValueError(
-            f"{'key' if keys is None else 'keys'} is {described}; it must be typed PRNG keys of "
-            f"shape {wanted}, such as jax.random.key(0) or jax.random.split(key, {batch})."
+            f"{argument} is {described}; it must be typed PRNG keys of shape {shape}, such as "
+            f"{'jax.random.key(0)' if not shape else f'jax.random.split(key, {shape[0]})'}."
         )
-    if keys is not None:
-        return keys
-    return jax.vmap(jax.random.fold_in, (None, 0))(given, jnp.arange(batch))
