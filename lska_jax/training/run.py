@@ -20,6 +20,7 @@ from lska_jax.data.loader import default_num_workers
 from lska_jax.data.mixing import MixingSpec
 from lska_jax.data.sources import Source, open_source
 from lska_jax.nn.functional import ModelFunctions
+from lska_jax.nn.initial_values import OneKey
 from lska_jax.nn.van import VAN
 from lska_jax.registry import create_model
 from lska_jax.training.optimizer import Schedule, cosine_schedule, make_optimizer
@@ -86,7 +87,7 @@ def build_run(config: ConfigDict, *, num_train_examples: int) -> Run:
         epsilon=settings.epsilon,
         clip_norm=settings.clip_norm,
     )
-    model = nnx.eval_shape(lambda: build_model(config))
+    model = nnx.eval_shape(lambda: build_model(config, rngs=OneKey()))
     use_ema = config.training.ema_decay > 0
     graph, variables = nnx.split(model)
     state = jax.eval_shape(
@@ -111,8 +112,13 @@ def build_run(config: ConfigDict, *, num_train_examples: int) -> Run:
     )
 
 
-def build_model(config: ConfigDict) -> VAN:
-    """Return the config's model, freshly initialised from the run's seed."""
+def build_model(config: ConfigDict, *, rngs: nnx.Rngs | None = None) -> VAN:
+    """Return the config's model, freshly initialised.
+
+    Args:
+      config: of the run.
+      rngs: source of the initial parameters; None takes the run's seed.
+    """
     model = config.model
     replaced = {name: model[name] for name in ("dims", "depths", "ffn_ratios") if model[name]}
     return create_model(
@@ -127,7 +133,7 @@ def build_model(config: ConfigDict) -> VAN:
         dtype=jnp.dtype(model.dtype).type,
         remat=model.remat,
         implementation=model.implementation,
-        rngs=nnx.Rngs(config.training.seed),
+        rngs=nnx.Rngs(config.training.seed) if rngs is None else rngs,
         **replaced,
     )
 
