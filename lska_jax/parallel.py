@@ -5,13 +5,20 @@ replicated, or split over ``fsdp`` when that axis is larger than one. ``jax.jit`
 the gradients' and BatchNorm's sums become collectives by themselves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+    AbstractDevice,
+    AbstractMesh,
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+)
 
 DATA_AXES = ("data", "fsdp")
 
@@ -71,33 +78,54 @@ def value_of_main(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
-def make_mesh(*, fsdp: int = 1) -> Mesh:
-    """Return a mesh over all devices, (devices / fsdp, fsdp).
+def make_mesh(*, fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """Return a mesh over devices, (devices / fsdp, fsdp).
+
+    Args:
+      fsdp: how many devices share one copy of the parameters.
+      devices: None takes all that the run has.
 
     Raises:
       ValueError: fsdp does not divide the number of devices.
     """
-    count = jax.device_count()
+    count = jax.device_count() if devices is None else len(devices)
     if fsdp < 1 or count % fsdp:
         divisors = [n for n in range(1, count + 1) if count % n == 0]
         raise ValueError(
             f"training.fsdp={fsdp} does not divide the {count} devices; allowed: "
             f"{', '.join(map(str, divisors))}."
         )
-    return jax.make_mesh((count // fsdp, fsdp), DATA_AXES, axis_types=(AxisType.Auto,) * 2)
+    shape, types = (count // fsdp, fsdp), (AxisType.Auto,) * 2
+    return jax.make_mesh(shape, DATA_AXES, axis_types=types, devices=devices)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def abstract_mesh(*, device_count: int, platform: str, fsdp: int = 1) -> AbstractMesh:
+    """Return the mesh of ``make_mesh`` without devices, to lower for a platform.
+
+    Args:
+      device_count: how many devices there would be; fsdp divides it.
+      platform: "cuda", "rocm", "tpu" or "cpu".
+      fsdp: how many devices share one copy of the parameters.
+    """
+    return AbstractMesh(
+        (device_count // fsdp, fsdp),
+        DATA_AXES,
+        axis_types=(AxisType.Auto,) * 2,
+        abstract_device=AbstractDevice(platform, None, platform),
+    )
+
+
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Return the sharding of arrays whose first axis is the batch."""
     return NamedSharding(mesh, PartitionSpec(DATA_AXES))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Return the sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def state_sharding(mesh: Mesh, array: Any) -> NamedSharding:
+def state_sharding(mesh: Mesh | AbstractMesh, array: Any) -> NamedSharding:
     """Return the sharding of one array of the train state.
 
     Large arrays are split over ``fsdp`` along their largest axis that it divides; all others, and

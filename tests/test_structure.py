@@ -26,9 +26,11 @@ ROOMS = (
     "parallel",
     "config",
     "config_check",
+    "command_line",
     "training",
     "robustness",
     "analysis",
+    "compile_check",
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from lska_jax.nn.functional import FlatArrays, batch_stats, parameters
 from lska_jax.parallel import place, state_sharding
@@ -56,7 +56,7 @@ def host_state(
     )
 
 
-def abstract_state(state: TrainState, mesh: Mesh) -> TrainState:
+def abstract_state(state: TrainState, mesh: Mesh | AbstractMesh) -> TrainState:
     """Return the state's shapes and dtypes with their shardings on a mesh.
 
     Args:
@@ -68,6 +68,6 @@ def abstract_state(state: TrainState, mesh: Mesh) -> TrainState:
     )
 
 
-def place_state(state: TrainState, mesh: Mesh) -> TrainState:
+def place_state(state: TrainState, mesh: Mesh | AbstractMesh) -> TrainState:
     """Put a state onto the devices of a mesh; every process passes the same values."""
     return jax.tree.map(lambda x: place(np.asarray(x), state_sharding(mesh, x)), state)
