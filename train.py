@@ -27,6 +27,11 @@ _CHECKPOINT = flags.DEFINE_string(
 _COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of process 0.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes the run has.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+_COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    None,
+    "Folder that keeps compiled programs, or off. Default: ~/.cache/lska_jax/xla.",
+)
 
 
 def main(argv: list[str]) -> None:
@@ -53,6 +58,9 @@ def _run(config: ConfigDict) -> None:
     )
     import jax
 
+    from lska_jax.compilation_cache import use_compilation_cache
+
+    use_compilation_cache(_COMPILATION_CACHE.value)
     config_check.check_against_devices(config, device_count=jax.device_count())
     workdir = Path(_WORKDIR.value or f"runs/{command_line.config_name(sys.argv)}")
     if _DRY_RUN.value:

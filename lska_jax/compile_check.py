@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def check(
-    config: ConfigDict, *, topology: str, steps: Any = STEPS, find_batch: bool = False
+    config: ConfigDict, *, topology: str, steps: Any = STEPS, find_batch: int = 0
 ) -> dict[str, Any]:
     """Compile a config's steps for a topology and print what they need.
 
@@ -71,7 +71,8 @@ def check(
       config: checked by ``lska_jax.config_check.check_config``.
       topology: a TPU topology, "v5e:4x4", or GPUs, "cuda:8".
       steps: which of ``STEPS``.
-      find_batch: search the largest training batch that fits, instead.
+      find_batch: instead search the largest training batch that fits, from the config's on, to
+        multiples of so many images a device; 0 does not.
 
     Returns:
       What was printed, for JSON; "fits" is None where that cannot be known.
@@ -100,15 +101,19 @@ def _define_flags() -> flags.FlagValues:
     options = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "Config file, see configs/.", options)
     flags.DEFINE_string("topology", "v5e:4x4", "Such as v5e:4x4 or cuda:8.", flag_values=options)
-    flags.DEFINE_bool(
-        "find_batch", False, "Search the largest training batch that fits.", flag_values=options
+    flags.DEFINE_integer(
+        "find_batch",
+        0,
+        "Search the largest training batch that fits, to multiples of so many images a device.",
+        lower_bound=0,
+        flag_values=options,
     )
     flags.DEFINE_string("json", None, "Also write the figures to this file.", flag_values=options)
     flags.DEFINE_enum("only", None, STEPS, "Check one step only.", flag_values=options)
     return options
 
 
-def _check_tpu(config: ConfigDict, topology: str, steps: Any, find_batch: bool) -> dict[str, Any]:
+def _check_tpu(config: ConfigDict, topology: str, steps: Any, find_batch: int) -> dict[str, Any]:
     from lska_jax.analysis.chips import CHIPS
     from lska_jax.analysis.tpu_compile import tpu_devices
 
@@ -127,7 +132,7 @@ def _check_tpu(config: ConfigDict, topology: str, steps: Any, find_batch: bool) 
     if find_batch:
         if chip is None:
             raise ValueError(f"The memory of {devices[0].device_kind} is not known to chips.py.")
-        largest = _find_batch(config, devices, chip.hbm_bytes)
+        largest = _find_batch(config, devices, chip.hbm_bytes, find_batch)
         return {**result, "largest_batch_per_device": largest, "fits": largest > 0}
     config_check.check_against_devices(config, device_count=len(devices))
     result["config"] = _facts(config, len(devices))
@@ -151,12 +156,11 @@ def _compile(config: ConfigDict, devices: Any, step: str) -> Any:
         return report_step(program(run))
 
 
-def _find_batch(config: ConfigDict, devices: Any, capacity: int) -> int:
+def _find_batch(config: ConfigDict, devices: Any, capacity: int, images: int) -> int:
     from lska_jax.analysis.step_report import largest_that_fits
 
     training = config.training
-    # Each microbatch's rows on a device fill whole tiles.
-    unit = 8 * training.gradient_accumulation
+    unit = math.lcm(images, training.gradient_accumulation)
     start = max(unit, training.batch_size // len(devices) // unit * unit)
 
     def bytes_of(batch: int) -> int | None:

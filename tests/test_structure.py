@@ -24,6 +24,7 @@ ROOMS = (
     "predict",
     "evaluation",
     "parallel",
+    "compilation_cache",
     "config",
     "config_check",
     "command_line",

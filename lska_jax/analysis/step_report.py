@@ -83,7 +83,7 @@ def report_step(program: Program) -> StepReport:
 
 
 def largest_that_fits(
-    bytes_of: Callable[[int], int | None], *, start: int, capacity: int, unit: int = 8
+    bytes_of: Callable[[int], int | None], *, start: int, capacity: int, unit: int
 ) -> int:
     """Find the largest number of images a device, by as few compilations as possible.
 
@@ -94,7 +94,7 @@ def largest_that_fits(
       bytes_of: images a device -> memory of the step, or None where it does not fit.
       start: the first guess, a multiple of ``unit``.
       capacity: memory of a device, in bytes.
-      unit: what the answer is a multiple of; the TPU's tiles have 8 rows.
+      unit: what the answer is a multiple of.
 
     Returns:
       The largest multiple of ``unit`` that fits, 0 if not even ``unit`` does.
@@ -120,9 +120,9 @@ def largest_that_fits(
 
 
 def _next_guess(fitting: list[tuple[int, int]], capacity: int, unit: int) -> int:
-    if len(fitting) < 3:
-        # One point says nothing of what does not grow; twice as many show it.
-        return 2 * fitting[-1][0] or unit
+    if len(fitting) < 2:
+        return unit
+    # The first line goes through nothing at no images: what does not grow makes it careful.
     (low, low_size), (high, high_size) = fitting[-2:]
     slope = max((high_size - low_size) / (high - low), 1.0)
     return int(high + (capacity - high_size) / slope) // unit * unit
