@@ -24,9 +24,21 @@ _EVAL_ONLY = flags.DEFINE_bool("eval_only", False, "Evaluate a checkpoint, train
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "For --eval_only: run folder or step folder. Default: the workdir."
 )
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed",
+    "auto",
+    ["auto", "on", "off"],
+    "Several processes: where a cluster or the three flags describe them, always, never.",
+)
 _COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of process 0.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes the run has.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+_LOST_PROCESS_SECONDS = flags.DEFINE_integer(
+    "lost_process_seconds",
+    60,
+    "A process that is silent for so long is lost, and the others end.",
+    lower_bound=1,
+)
 _COMPILATION_CACHE = flags.DEFINE_string(
     "compilation_cache",
     None,
@@ -55,7 +67,14 @@ def _run(config: ConfigDict) -> None:
         coordinator_address=_COORDINATOR.value,
         num_processes=_NUM_PROCESSES.value,
         process_id=_PROCESS_ID.value,
+        distributed=_DISTRIBUTED.value,
+        timeout_seconds=_LOST_PROCESS_SECONDS.value,
     )
+    with parallel.leaving_together():
+        _work(config)
+
+
+def _work(config: ConfigDict) -> None:
     import jax
 
     from lska_jax.compilation_cache import use_compilation_cache

@@ -45,13 +45,15 @@ def host_state(
     """Return a fresh state of a model, on the default device."""
     params, stats = parameters(model), batch_stats(model)
     averaged = {"params": params, "batch_stats": stats}
+    # Each in one program: array by array, every shape would be compiled for.
+    copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=stats,
-        opt_state=optimizer.init(params),
+        opt_state=jax.jit(optimizer.init)(params),
         # Copies: the step donates its state, and one buffer cannot be donated twice.
-        ema=jax.tree.map(jnp.copy, averaged) if use_ema else {},
+        ema=copy(averaged) if use_ema else {},
         bad_steps=jnp.zeros((), jnp.int32),
     )
 
