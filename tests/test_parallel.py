@@ -231,6 +231,7 @@ def test_a_placed_array_has_its_values_and_its_sharding():
         ("localhost:1234", 2, 2, r"--process_id must be in \[0, 2\), got 2"),
         ("localhost:1234", 2, -1, r"--process_id must be in \[0, 2\), got -1"),
         ("localhost:1234", 0, 0, "must be"),
+        ("localhost", 2, 0, "--coordinator_address must be host:port, got 'localhost'"),
     ],
 )
 def test_an_incomplete_description_of_the_processes_is_refused(address, count, number, message):
@@ -240,6 +241,39 @@ def test_an_incomplete_description_of_the_processes_is_refused(address, count, n
         )
 
 
-def test_a_single_process_needs_no_description():
-    parallel.start_processes(coordinator_address=None, num_processes=None, process_id=None)
+@pytest.fixture
+def no_cluster(monkeypatch) -> None:
+    """Let JAX find what it finds on a machine without one; it would not look after computing."""
+
+    def initialize(**_: object) -> None:
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+
+
+@pytest.mark.parametrize("distributed", ["auto", "off"])
+def test_a_single_process_needs_no_description(distributed, no_cluster):
+    parallel.start_processes(distributed=distributed)
     assert jax.process_count() == 1
+
+
+def test_asking_for_several_processes_where_nothing_describes_them_is_refused(no_cluster):
+    with pytest.raises(ValueError, match="--distributed=on, but no cluster was found"):
+        parallel.start_processes(distributed="on")
+
+
+def test_describing_processes_and_turning_them_off_is_refused():
+    with pytest.raises(ValueError, match="--distributed=off, but processes are described"):
+        parallel.start_processes(num_processes=2, distributed="off")
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="'maybe' is unknown; allowed: auto, on, off"):
+        parallel.start_processes(distributed="maybe")
+
+
+@pytest.mark.parametrize("status", [0, 75])
+def test_an_exit_that_all_agreed_on_stays_an_exit(status):
+    with pytest.raises(SystemExit) as leaving, parallel.leaving_together():
+        raise SystemExit(status)
+    assert leaving.value.code == status
