@@ -30,7 +30,7 @@ def run_train(
     *options: str, cwd: Path, python: tuple[str, ...] = (), devices: int = 1
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *python, str(ROOT / "train.py"), *options],
+        [sys.executable, *python, str(ROOT / "train.py"), "--compilation_cache=off", *options],
         cwd=cwd,
         env={
             **os.environ,
