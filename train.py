@@ -4,17 +4,13 @@ Running the same command again resumes at the latest checkpoint of the workdir. 
 config can be replaced: ``--config.optimizer.learning_rate=1e-3``.
 """
 
-import re
-import runpy
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from lska_jax import config as configs
-from lska_jax import config_check
+from lska_jax import command_line, config_check
 from lska_jax._huge_pages import restart_with_huge_pages
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, see configs/.")
@@ -28,25 +24,40 @@ _EVAL_ONLY = flags.DEFINE_bool("eval_only", False, "Evaluate a checkpoint, train
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "For --eval_only: run folder or step folder. Default: the workdir."
 )
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed",
+    "auto",
+    ["auto", "on", "off"],
+    "Several processes: where a cluster or the three flags describe them, always, never.",
+)
 _COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of process 0.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes the run has.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
-
-USAGE_ERROR = 2
+_LOST_PROCESS_SECONDS = flags.DEFINE_integer(
+    "lost_process_seconds",
+    60,
+    "A process that is silent for so long is lost, and the others end.",
+    lower_bound=1,
+)
+_COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache",
+    None,
+    "Folder that keeps compiled programs, or off. Default: ~/.cache/lska_jax/xla.",
+)
 
 
 def main(argv: list[str]) -> None:
     """Run what the flags say; mistakes in config or data end in one readable message."""
     logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
-        _fail(f"Unexpected arguments {argv[1:]}; every option starts with --.")
+        command_line.fail(f"Unexpected arguments {argv[1:]}; every option starts with --.")
     try:
         config = _CONFIG.value
         config_check.check_config(config)
         _check_data(config)
         _run(config)
     except (ValueError, OSError) as error:
-        _fail(str(error))
+        command_line.fail(str(error))
 
 
 def _run(config: ConfigDict) -> None:
@@ -56,11 +67,21 @@ def _run(config: ConfigDict) -> None:
         coordinator_address=_COORDINATOR.value,
         num_processes=_NUM_PROCESSES.value,
         process_id=_PROCESS_ID.value,
+        distributed=_DISTRIBUTED.value,
+        timeout_seconds=_LOST_PROCESS_SECONDS.value,
     )
+    with parallel.leaving_together():
+        _work(config)
+
+
+def _work(config: ConfigDict) -> None:
     import jax
 
+    from lska_jax.compilation_cache import use_compilation_cache
+
+    use_compilation_cache(_COMPILATION_CACHE.value)
     config_check.check_against_devices(config, device_count=jax.device_count())
-    workdir = Path(_WORKDIR.value or f"runs/{_config_name()}")
+    workdir = Path(_WORKDIR.value or f"runs/{command_line.config_name(sys.argv)}")
     if _DRY_RUN.value:
         from lska_jax.training.dry_run import describe_run
 
@@ -107,60 +128,6 @@ def _check_data(config: ConfigDict) -> None:
         )
 
 
-def _config_name() -> str:
-    return Path(_option(sys.argv, "config").split(":")[0]).stem
-
-
-def _option(argv: list[str], name: str) -> str:
-    """Return the value of a flag before flags are parsed, or ""."""
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
-        flag, equals, value = word.lstrip("-").partition("=")
-        if word.startswith("-") and flag == name:
-            return value if equals else following
-    return ""
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-    """Parse flags, and say what is allowed where one does not exist or has the wrong type."""
-    is_help = any(word.lstrip("-").startswith("help") for word in argv[1:])
-    config = None if is_help else _load_checked(argv)
-    try:
-        return flags.FLAGS(argv)
-    except (flags.Error, ValueError, TypeError) as error:
-        message = str(error).splitlines()[0]
-        key = re.search(r"--config\.([\w.]+)", message)
-        if config is not None and key:
-            message += f". Allowed: {configs.describe_type(config, key[1])}."
-        _fail(message)
-
-
-def _load_checked(argv: list[str]) -> ConfigDict:
-    """Load the config file and check the names of the keys that are overridden."""
-    location = _option(argv, "config")
-    path, _, argument = location.partition(":")
-    if not location:
-        _fail("--config is missing, as in: python train.py --config configs/digits.py")
-    if not Path(path).is_file():
-        found = ", ".join(sorted(map(str, Path("configs").glob("*.py")))) or "none in configs/"
-        _fail(f"There is no config file {path}. Configs here: {found}.")
-    try:
-        config = runpy.run_path(path)["get_config"](argument)
-    except Exception as error:
-        _fail(f"{path} does not load: {type(error).__name__}: {error}")
-    for word in argv[1:]:
-        key = word.lstrip("-").partition("=")[0]
-        if word.startswith("-") and key.startswith("config."):
-            key = key.removeprefix("config.")
-            if not configs.has_key(config, key):
-                _fail(configs.unknown_key_message(config, key))
-    return config
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"Error: {message}", file=sys.stderr)
-    sys.exit(USAGE_ERROR)
-
-
 if __name__ == "__main__":
     restart_with_huge_pages()
-    app.run(main, flags_parser=_parse_flags)
+    app.run(main, flags_parser=command_line.parse_flags)

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
 from lska_jax import parallel
+from lska_jax.analysis.collectives import collectives
 from lska_jax.training import run as building
 from lska_jax.training.state import TrainState, host_state, place_state
 from lska_jax.training.step import train_step
@@ -21,7 +22,14 @@ from lska_jax.training.step import train_step
 DEVICES = 8
 STEPS = 4
 BATCH = 16
-LAYOUTS = {"data parallel": 1, "fsdp over 8": 8, "data 4 x fsdp 2": 2}
+# Devices, and how many of them share one copy of the parameters.
+LAYOUTS = {
+    "data parallel over 8": (8, 1),
+    "fsdp over 8": (8, 8),
+    "data 4 x fsdp 2": (8, 2),
+    "data parallel over 2": (2, 1),
+    "data 2 x fsdp 2": (4, 2),
+}
 
 # float32 sums over the batch and over channels run in another order on each layout.
 LOSS_RTOL = 2e-5
@@ -90,10 +98,11 @@ def on_one_device(fresh) -> Trained:
 
 
 @pytest.fixture(scope="module")
-def on_eight_devices(fresh) -> Callable[[int], Trained]:
+def on_mesh(fresh) -> Callable[[int, int], Trained]:
     @functools.cache
-    def train(fsdp: int) -> Trained:
-        run = building.build_run(small_van(fsdp=fsdp), num_train_examples=10 * BATCH)
+    def train(devices: int, fsdp: int) -> Trained:
+        mesh = parallel.make_mesh(fsdp=fsdp, devices=jax.devices()[:devices])
+        run = building.build_run(small_van(fsdp=fsdp), num_train_examples=10 * BATCH, mesh=mesh)
         sharding = parallel.batch_sharding(run.mesh)
         return take_steps(
             building.compile_train_step(run),
@@ -104,18 +113,18 @@ def on_eight_devices(fresh) -> Callable[[int], Trained]:
     return train
 
 
-@pytest.mark.parametrize("fsdp", LAYOUTS.values(), ids=LAYOUTS)
-def test_eight_devices_train_with_the_losses_of_one(on_one_device, on_eight_devices, fsdp):
-    sharded = on_eight_devices(fsdp)
-    assert len(jax.tree.leaves(sharded.state.params)[0].sharding.device_set) == DEVICES
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_any_mesh_trains_with_the_losses_of_one_device(on_one_device, on_mesh, layout):
+    sharded = on_mesh(*layout)
+    assert len(jax.tree.leaves(sharded.state.params)[0].sharding.device_set) == layout[0]
     np.testing.assert_allclose(sharded.losses, on_one_device.losses, rtol=LOSS_RTOL)
 
 
-@pytest.mark.parametrize("fsdp", LAYOUTS.values(), ids=LAYOUTS)
-def test_eight_devices_end_with_the_parameters_and_statistics_of_one(
-    on_one_device, on_eight_devices, fsdp
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_any_mesh_ends_with_the_parameters_and_statistics_of_one_device(
+    on_one_device, on_mesh, layout
 ):
-    sharded, single = on_eight_devices(fsdp).state, on_one_device.state
+    sharded, single = on_mesh(*layout).state, on_one_device.state
     for group in ("params", "batch_stats", "ema"):
         ours, theirs = (jax.device_get(getattr(state, group)) for state in (sharded, single))
         jax.tree.map(
@@ -127,16 +136,16 @@ def bytes_on_one_device(state: TrainState) -> int:
     return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state))
 
 
-def test_parameters_are_replicated_by_default(on_eight_devices):
-    state = on_eight_devices(1).state
+def test_parameters_are_replicated_by_default(on_mesh):
+    state = on_mesh(DEVICES, 1).state
     assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state))
     assert bytes_on_one_device(state) == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
 
 @pytest.mark.parametrize("fsdp", [2, 8])
-def test_fsdp_keeps_a_part_of_every_large_array_on_each_device(on_eight_devices, fsdp):
+def test_fsdp_keeps_a_part_of_every_large_array_on_each_device(on_mesh, fsdp):
     """Parameters, both moments and the average: an eighth, and still after steps."""
-    state = on_eight_devices(fsdp).state
+    state = on_mesh(DEVICES, fsdp).state
     large = [leaf for leaf in jax.tree.leaves(state) if leaf.size >= 2**14]
     # Two matrices of the FFN, each in params, mu, nu and the average.
     assert len(large) == 2 * 4
@@ -147,22 +156,38 @@ def test_fsdp_keeps_a_part_of_every_large_array_on_each_device(on_eight_devices,
     assert bytes_on_one_device(state) == rest + split
 
 
-def test_fsdp_lowers_what_the_compiled_step_holds_on_a_device(on_eight_devices):
+def test_fsdp_lowers_what_the_compiled_step_holds_on_a_device(on_mesh):
     replicated, split = (
-        on_eight_devices(fsdp).step.memory_analysis().argument_size_in_bytes for fsdp in (1, 8)
+        on_mesh(DEVICES, fsdp).step.memory_analysis().argument_size_in_bytes for fsdp in (1, 8)
     )
     large = 2 * 4 * 64 * 256 * np.dtype(np.float32).itemsize
     assert replicated - split == large - large // 8
 
 
-def test_the_state_is_donated(on_eight_devices):
-    trained = on_eight_devices(1)
+def test_microbatches_are_split_without_moving_an_image_between_devices():
+    """Nothing but sums travels: of gradients, statistics and losses."""
+    config = small_van()
+    config.training.gradient_accumulation = 2
+    run = building.build_run(config, num_train_examples=10 * BATCH)
+    found = collectives(building.compile_train_step(run).as_text())
+    assert {one.kind for one in found} == {"all-reduce"}
+
+
+def test_the_mesh_of_other_devices_is_over_those_alone():
+    devices = jax.devices()[2:6]
+    mesh = parallel.make_mesh(fsdp=2, devices=devices)
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2}
+    assert set(mesh.devices.flat) == set(devices)
+
+
+def test_the_state_is_donated(on_mesh):
+    trained = on_mesh(DEVICES, 1)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(trained.first_state))
     assert trained.step.memory_analysis().alias_size_in_bytes >= bytes_on_one_device(trained.state)
 
 
-def test_the_compiled_step_refuses_another_batch_size_instead_of_compiling_again(on_eight_devices):
-    trained = on_eight_devices(1)
+def test_the_compiled_step_refuses_another_batch_size_instead_of_compiling_again(on_mesh):
+    trained = on_mesh(DEVICES, 1)
     sharding = parallel.batch_sharding(parallel.make_mesh())
     larger = {name: np.repeat(array, 2, axis=0) for name, array in host_batch(0).items()}
     batch = parallel.to_global(larger, sharding, global_batch_size=2 * BATCH)
@@ -231,6 +256,7 @@ def test_a_placed_array_has_its_values_and_its_sharding():
         ("localhost:1234", 2, 2, r"--process_id must be in \[0, 2\), got 2"),
         ("localhost:1234", 2, -1, r"--process_id must be in \[0, 2\), got -1"),
         ("localhost:1234", 0, 0, "must be"),
+        ("localhost", 2, 0, "--coordinator_address must be host:port, got 'localhost'"),
     ],
 )
 def test_an_incomplete_description_of_the_processes_is_refused(address, count, number, message):
@@ -240,6 +266,39 @@ def test_an_incomplete_description_of_the_processes_is_refused(address, count, n
         )
 
 
-def test_a_single_process_needs_no_description():
-    parallel.start_processes(coordinator_address=None, num_processes=None, process_id=None)
+@pytest.fixture
+def no_cluster(monkeypatch) -> None:
+    """Let JAX find what it finds on a machine without one; it would not look after computing."""
+
+    def initialize(**_: object) -> None:
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+
+
+@pytest.mark.parametrize("distributed", ["auto", "off"])
+def test_a_single_process_needs_no_description(distributed, no_cluster):
+    parallel.start_processes(distributed=distributed)
     assert jax.process_count() == 1
+
+
+def test_asking_for_several_processes_where_nothing_describes_them_is_refused(no_cluster):
+    with pytest.raises(ValueError, match="--distributed=on, but no cluster was found"):
+        parallel.start_processes(distributed="on")
+
+
+def test_describing_processes_and_turning_them_off_is_refused():
+    with pytest.raises(ValueError, match="--distributed=off, but processes are described"):
+        parallel.start_processes(num_processes=2, distributed="off")
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="'maybe' is unknown; allowed: auto, on, off"):
+        parallel.start_processes(distributed="maybe")
+
+
+@pytest.mark.parametrize("status", [0, 75])
+def test_an_exit_that_all_agreed_on_stays_an_exit(status):
+    with pytest.raises(SystemExit) as leaving, parallel.leaving_together():
+        raise SystemExit(status)
+    assert leaving.value.code == status

@@ -24,11 +24,14 @@ ROOMS = (
     "predict",
     "evaluation",
     "parallel",
+    "compilation_cache",
     "config",
     "config_check",
+    "command_line",
     "training",
     "robustness",
     "analysis",
+    "compile_check",
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400

@@ -30,7 +30,7 @@ def run_train(
     *options: str, cwd: Path, python: tuple[str, ...] = (), devices: int = 1
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *python, str(ROOT / "train.py"), *options],
+        [sys.executable, *python, str(ROOT / "train.py"), "--compilation_cache=off", *options],
         cwd=cwd,
         env={
             **os.environ,
@@ -133,6 +133,7 @@ def test_a_config_that_cannot_be_loaded_is_one_message(options, said, empty):
             "batch_size=60 is not divisible by 8 (8 devices); nearest: 56 or 64",
         ),
         (["--config.training.fsdp=3"], "fsdp=3 does not divide the 8 devices; allowed: 1, 2, 4, 8"),
+        (["--distributed=on"], "--distributed=on, but no cluster was found"),
         (["--num_processes=2"], "--coordinator_address, --num_processes and --process_id"),
         (["--eval_only", "--checkpoint=/no/such"], "no checkpoint in /no/such"),
     ],

@@ -15,6 +15,8 @@ import jax
 from jax.experimental.layout import Format, Layout
 from jax.sharding import AxisType, Mesh, SingleDeviceSharding
 
+from lska_jax.analysis.chips import known_topologies
+
 # What libtpu asks the machine it runs on; on a machine without a TPU the answers are missing.
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -54,14 +56,22 @@ def tpu_devices(topology: str = "v5e:2x2") -> tuple[Any, ...]:
 
     Raises:
       ImportError: libtpu is not installed.
+      ValueError: libtpu does not know the topology; the message lists some that it does.
     """
     try:
         import libtpu  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "Compiling for TPU needs libtpu; install it with pip install 'jax[tpu]'."
+            "Compiling for TPU needs libtpu; install it with pip install 'jax[tpu]', or from a "
+            "checkout with the extra tpu: pip install '.[tpu]'."
         ) from error
-    return _devices(topology)
+    try:
+        return _devices(topology)
+    except jax.errors.JaxRuntimeError as error:
+        raise ValueError(
+            f"libtpu does not know the topology {topology!r}: {error}. These work: "
+            f"{', '.join(known_topologies())}."
+        ) from error
 
 
 @functools.cache
@@ -70,7 +80,7 @@ def _devices(topology: str) -> tuple[Any, ...]:
         os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
-    with _hidden_flags():
+    with hidden_cpu_flags():
         return tuple(topologies.get_topology_desc(topology, platform="tpu").devices)
 
 
@@ -111,7 +121,7 @@ def compile_for_tpu(
         shaped = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shaped)
     with _chip_in_context(devices[0]):
         lowered = jax.jit(function, donate_argnums=donate_argnums, **chosen).lower(*shaped)
-    with _hidden_flags():
+    with hidden_cpu_flags():
         return lowered.compile()
 
 
@@ -136,7 +146,7 @@ def _chip_in_context(device: jax.Device) -> contextlib.AbstractContextManager[An
 
 
 @contextlib.contextmanager
-def _hidden_flags() -> Iterator[None]:
+def hidden_cpu_flags() -> Iterator[None]:
     """Hide XLA_FLAGS from libtpu, which ends the process at a flag for CPU it does not know."""
     # jaxlib and libtpu each read the variable once, when they need it: jaxlib first.
     jax.devices("cpu")

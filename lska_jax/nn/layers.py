@@ -11,6 +11,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from lska_jax.nn.initial_values import normal
 from lska_jax.ops import depthwise_conv, gelu, pointwise_conv
 from lska_jax.ops.batch_norm import moments, normalise
 from lska_jax.ops.pallas import conv_ffn, ffn_fits
@@ -29,7 +30,7 @@ def fan_out_normal(
 ) -> nnx.Initializer:
     """Return the reference's init of convolutions: normal, std sqrt(2 / fan_out)."""
     fan_out = kernel_height * kernel_width * features_per_group
-    return nnx.initializers.normal(stddev=math.sqrt(2.0 / fan_out))
+    return normal(math.sqrt(2.0 / fan_out))
 
 
 class Pointwise(nnx.Linear):

@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from lska_jax.nn.attention import LKA, LSKA, LKATrivial, LSKATrivial
+from lska_jax.nn.initial_values import normal
 from lska_jax.nn.layers import (
     LAYER_NORM_EPSILON,
     BatchNorm,
@@ -316,7 +317,7 @@ def _classifier(config: VANConfig, rngs: nnx.Rngs) -> nnx.Linear:
         config.dims[-1],
         config.num_classes,
         # The reference truncates at +-2 absolute, 100 standard deviations: a plain normal.
-        kernel_init=nnx.initializers.normal(stddev=0.02),
+        kernel_init=normal(0.02),
         dtype=jnp.float32,
         rngs=rngs,
     )

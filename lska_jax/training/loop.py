@@ -4,9 +4,8 @@ import contextlib
 import json
 import os
 import sys
-import time
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from lska_jax.training.finetune import load_for_finetuning
 from lska_jax.training.load_tree import CHECKPOINTS_FOLDER
 from lska_jax.training.reporting import Reporter
 from lska_jax.training.run import Run
+from lska_jax.training.start_up import StartUp
 from lska_jax.training.state import TrainState, host_state, place_state
 
 # Metrics are read this many steps late, so that reading them never leaves the device without work.
@@ -49,9 +49,11 @@ def train(config: ConfigDict, *, workdir: str | Path) -> dict[str, float]:
       OSError: the workdir cannot be written or is too small.
       TrainingStopped: too many non-finite steps or broken images.
     """
-    started = time.monotonic()
+    start_up = StartUp()
+    start_up.mark("imports")
     workdir = Path(workdir)
     train_source, eval_source = building.open_sources(config)
+    start_up.mark("data")
     run = building.build_run(config, num_train_examples=len(train_source))
     with Checkpointer(
         workdir / CHECKPOINTS_FOLDER,
@@ -72,8 +74,9 @@ def train(config: ConfigDict, *, workdir: str | Path) -> dict[str, float]:
                 reporter.message(f"The run in {workdir} is complete: {metadata['evaluation']}")
                 return metadata["evaluation"]
             trainer = Trainer(run, train_source, eval_source, checkpointer, reporter)
-            trainer.prepare(int(state.step))
-            reporter.message(f"Ready after {time.monotonic() - started:.1f} s.")
+            start_up.mark("model and state")
+            trainer.prepare(int(state.step), mark=start_up.mark)
+            reporter.message(f"Ready after {start_up.summary()}.")
             return trainer.fit(state)
 
 
@@ -98,14 +101,22 @@ class Trainer:
         self._broken_in_epoch = 0
         self._bad_steps = 0
 
-    def prepare(self, first_step: int) -> None:
-        """Start reading, then compile both steps; reading errors show before the compile."""
+    def prepare(self, first_step: int, *, mark: Callable[[str], None] = lambda part: None) -> None:
+        """Start reading, then compile both steps; reading errors show before the compile.
+
+        Args:
+          first_step: how many steps are done.
+          mark: called with the name of each part when it is over.
+        """
         with self._reporter.progress("reading the first batch"):
             self._batches = self._device_batches(first_step)
             self._read_before = [next(self._batches)]
+        mark("first batch")
         with self._reporter.progress("compiling the train step"):
             self._train_step = building.compile_train_step(self._run)
+        mark("train step")
         self._evaluator.compile()
+        mark("evaluation step")
 
     def fit(self, state: TrainState) -> dict[str, float]:
         """Train from the state's step to the end and return the last evaluation."""

@@ -3,14 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
 from lska_jax import parallel
@@ -20,9 +19,11 @@ from lska_jax.data.loader import default_num_workers
 from lska_jax.data.mixing import MixingSpec
 from lska_jax.data.sources import Source, open_source
 from lska_jax.nn.functional import ModelFunctions
+from lska_jax.nn.initial_values import OneKey
 from lska_jax.nn.van import VAN
 from lska_jax.registry import create_model
 from lska_jax.training.optimizer import Schedule, cosine_schedule, make_optimizer
+from lska_jax.training.program import Program
 from lska_jax.training.state import TrainState, abstract_state, host_state
 from lska_jax.training.step import StepSpec, eval_step, train_step
 
@@ -35,7 +36,7 @@ class Run:
 
     Attributes:
       config: the resolved config.
-      mesh: all devices.
+      mesh: all devices, or those that the run is compiled for.
       functions: the model as pure functions.
       optimizer: AdamW at learning rate 1.
       schedule: learning rate by step.
@@ -46,7 +47,7 @@ class Run:
     """
 
     config: ConfigDict
-    mesh: Mesh
+    mesh: Mesh | AbstractMesh
     functions: ModelFunctions
     optimizer: optax.GradientTransformation
     schedule: Schedule
@@ -56,18 +57,21 @@ class Run:
     state: TrainState
 
 
-def build_run(config: ConfigDict, *, num_train_examples: int) -> Run:
+def build_run(
+    config: ConfigDict, *, num_train_examples: int, mesh: Mesh | AbstractMesh | None = None
+) -> Run:
     """Build everything but the data, abstractly: no parameter is computed, nothing is compiled.
 
     Args:
       config: checked by ``lska_jax.config_check.check_config``.
       num_train_examples: size of the training split.
+      mesh: to run on; None takes all devices. One of a topology's devices can be compiled for.
 
     Raises:
       ValueError: the batches or the mesh do not fit the devices.
     """
-    check_against_devices(config, device_count=jax.device_count())
-    mesh = parallel.make_mesh(fsdp=config.training.fsdp)
+    check_against_devices(config, device_count=mesh.size if mesh else jax.device_count())
+    mesh = mesh or parallel.make_mesh(fsdp=config.training.fsdp)
     steps_per_epoch = max(1, num_train_examples // config.training.batch_size)
     settings = config.optimizer
     schedule = cosine_schedule(
@@ -86,7 +90,7 @@ def build_run(config: ConfigDict, *, num_train_examples: int) -> Run:
         epsilon=settings.epsilon,
         clip_norm=settings.clip_norm,
     )
-    model = nnx.eval_shape(lambda: build_model(config))
+    model = nnx.eval_shape(lambda: build_model(config, rngs=OneKey()))
     use_ema = config.training.ema_decay > 0
     graph, variables = nnx.split(model)
     state = jax.eval_shape(
@@ -111,8 +115,13 @@ def build_run(config: ConfigDict, *, num_train_examples: int) -> Run:
     )
 
 
-def build_model(config: ConfigDict) -> VAN:
-    """Return the config's model, freshly initialised from the run's seed."""
+def build_model(config: ConfigDict, *, rngs: nnx.Rngs | None = None) -> VAN:
+    """Return the config's model, freshly initialised.
+
+    Args:
+      config: of the run.
+      rngs: source of the initial parameters; None takes the run's seed.
+    """
     model = config.model
     replaced = {name: model[name] for name in ("dims", "depths", "ffn_ratios") if model[name]}
     return create_model(
@@ -127,7 +136,7 @@ def build_model(config: ConfigDict) -> VAN:
         dtype=jnp.dtype(model.dtype).type,
         remat=model.remat,
         implementation=model.implementation,
-        rngs=nnx.Rngs(config.training.seed),
+        rngs=nnx.Rngs(config.training.seed) if rngs is None else rngs,
         **replaced,
     )
 
@@ -241,8 +250,8 @@ def num_workers(config: ConfigDict) -> int:
     return default_num_workers() if asked < 0 else asked
 
 
-def compile_train_step(run: Run) -> Any:
-    """Compile the train step for the run's shapes and shardings: (state, batch) -> both outputs."""
+def train_program(run: Run) -> Program:
+    """Return the train step for the run's shapes and shardings: (state, batch) -> both outputs."""
     step = functools.partial(
         train_step,
         functions=run.functions,
@@ -255,18 +264,25 @@ def compile_train_step(run: Run) -> Any:
         step, donate_argnums=0, out_shardings=(shardings, parallel.replicated(run.mesh))
     )
     batch = abstract_batch(run, run.config.training.batch_size)
-    # The mesh in context tells operations that the compiler cannot split how to split themselves.
-    with jax.set_mesh(run.mesh):
-        return jitted.lower(run.state, batch).compile()
+    return Program(jitted, (run.state, batch), run.mesh)
 
 
-def compile_eval_step(run: Run) -> Any:
-    """Compile the evaluation step: (params, stats, batch) -> EvalSums."""
+def eval_program(run: Run) -> Program:
+    """Return the evaluation step: (params, stats, batch) -> EvalSums."""
     step = functools.partial(eval_step, functions=run.functions, spec=run.spec)
     jitted = jax.jit(step, out_shardings=parallel.replicated(run.mesh))
     batch = abstract_batch(run, run.config.training.eval_batch_size)
-    with jax.set_mesh(run.mesh):
-        return jitted.lower(run.state.params, run.state.batch_stats, batch).compile()
+    return Program(jitted, (run.state.params, run.state.batch_stats, batch), run.mesh)
+
+
+def compile_train_step(run: Run) -> jax.stages.Compiled:
+    """Compile the train step; see ``train_program``."""
+    return train_program(run).compile()
+
+
+def compile_eval_step(run: Run) -> jax.stages.Compiled:
+    """Compile the evaluation step; see ``eval_program``."""
+    return eval_program(run).compile()
 
 
 def abstract_batch(run: Run, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:

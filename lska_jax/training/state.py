@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from lska_jax.nn.functional import FlatArrays, batch_stats, parameters
 from lska_jax.parallel import place, state_sharding
@@ -45,18 +45,20 @@ def host_state(
     """Return a fresh state of a model, on the default device."""
     params, stats = parameters(model), batch_stats(model)
     averaged = {"params": params, "batch_stats": stats}
+    # Each in one program: array by array, every shape would be compiled for.
+    copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=stats,
-        opt_state=optimizer.init(params),
+        opt_state=jax.jit(optimizer.init)(params),
         # Copies: the step donates its state, and one buffer cannot be donated twice.
-        ema=jax.tree.map(jnp.copy, averaged) if use_ema else {},
+        ema=copy(averaged) if use_ema else {},
         bad_steps=jnp.zeros((), jnp.int32),
     )
 
 
-def abstract_state(state: TrainState, mesh: Mesh) -> TrainState:
+def abstract_state(state: TrainState, mesh: Mesh | AbstractMesh) -> TrainState:
     """Return the state's shapes and dtypes with their shardings on a mesh.
 
     Args:
@@ -68,6 +70,6 @@ def abstract_state(state: TrainState, mesh: Mesh) -> TrainState:
     )
 
 
-def place_state(state: TrainState, mesh: Mesh) -> TrainState:
+def place_state(state: TrainState, mesh: Mesh | AbstractMesh) -> TrainState:
     """Put a state onto the devices of a mesh; every process passes the same values."""
     return jax.tree.map(lambda x: place(np.asarray(x), state_sharding(mesh, x)), state)

@@ -9,21 +9,11 @@ import numpy as np
 from flax import nnx
 
 from lska_jax.nn.functional import assign, batch_stats, parameters
+from lska_jax.nn.initial_values import OneKey
 from lska_jax.nn.van import VAN, VANConfig
 
 STEM = "stages/0/patch_embedding/projection/kernel"
 HEAD = ("classifier/kernel", "classifier/bias")
-
-
-class _OneKey(nnx.Rngs):
-    """One key for every parameter: counting them costs more than all the rest of tracing."""
-
-    def __init__(self) -> None:
-        super().__init__(0)
-        self.only_key = jax.random.key(0)
-
-    def params(self) -> jax.Array:
-        return self.only_key
 
 
 def build_from_arrays(config: VANConfig, arrays: Mapping[str, Any], *, rngs: nnx.Rngs) -> VAN:
@@ -37,7 +27,7 @@ def build_from_arrays(config: VANConfig, arrays: Mapping[str, Any], *, rngs: nnx
     Returns:
       The model in training mode.
     """
-    model = nnx.eval_shape(lambda: VAN(config, rngs=_OneKey()))
+    model = nnx.eval_shape(lambda: VAN(config, rngs=OneKey()))
     # Copies on the device: NumPy's memory may be a view of a file.
     loaded = {path: jnp.array(array, jnp.float32) for path, array in arrays.items()}
     if config.num_classes and HEAD[0] not in arrays:

@@ -1,4 +1,4 @@
-"""``train.py`` as processes of their own: two that share a run, and one that is killed."""
+"""``train.py`` as processes of their own: several that share a run, and some that are killed."""
 
 import json
 import os
@@ -61,12 +61,12 @@ class TrainCommand:
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
 
-    def start(self, workdir: Path, *options: str) -> subprocess.Popen[str]:
+    def start(self, workdir: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
         command = [sys.executable, "train.py", "--config", "configs/digits.py", *TINY_RUN]
         return subprocess.Popen(
             [*command, f"--workdir={workdir}", *options],
             cwd=ROOT,
-            env=self._environment,
+            env={**self._environment, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -91,21 +91,51 @@ def uninterrupted(command) -> Path:
     return workdir
 
 
-@pytest.fixture(scope="module")
-def of_two_processes(command) -> tuple[Path, Sequence[subprocess.CompletedProcess[str]]]:
-    workdir = command.folder / "two_processes"
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    together = (f"--coordinator_address=localhost:{port}", "--num_processes=2")
-    processes = [command.start(workdir, *together, f"--process_id={number}") for number in (0, 1)]
+        return probe.getsockname()[1]
+
+
+def finish(
+    processes: Sequence[subprocess.Popen[str]],
+) -> list[subprocess.CompletedProcess[str]]:
     outputs = [process.communicate(timeout=TIMEOUT_SECONDS) for process in processes]
-    finished = [
+    return [
         subprocess.CompletedProcess(process.args, process.returncode, *output)
         for process, output in zip(processes, outputs, strict=True)
     ]
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(command) -> tuple[Path, Sequence[subprocess.CompletedProcess[str]]]:
+    workdir = command.folder / "two_processes"
+    together = (f"--coordinator_address=localhost:{free_port()}", "--num_processes=2")
+    finished = finish(
+        [command.start(workdir, *together, f"--process_id={number}") for number in (0, 1)]
+    )
     assert [one.returncode for one in finished] == [0, 0], [one.stderr for one in finished]
     return workdir, finished
+
+
+@pytest.fixture(scope="module")
+def of_four_processes(command) -> Path:
+    """Return a run of four processes that find each other as those of a SLURM job do."""
+    workdir = command.folder / "four_processes"
+    job = {
+        "SLURM_JOB_ID": str(random.randrange(10**6)),
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "4",
+        "JAX_COORDINATOR_PORT": str(free_port()),
+    }
+    finished = finish(
+        [
+            command.start(workdir, SLURM_PROCID=str(number), SLURM_LOCALID=str(number), **job)
+            for number in range(4)
+        ]
+    )
+    assert [one.returncode for one in finished] == [0] * 4, [one.stderr for one in finished]
+    return workdir
 
 
 def records(workdir: Path) -> list[dict[str, Any]]:
@@ -163,6 +193,62 @@ def test_only_the_first_of_two_processes_writes_and_talks(of_two_processes):
     assert len(records(workdir)) == STEPS + EPOCHS
     assert (workdir / "log.txt").read_text().count("Ready after") == 1
     assert len(list((workdir / "tensorboard").iterdir())) == 1
+
+
+def test_four_processes_of_a_cluster_have_the_losses_and_totals_of_one(
+    uninterrupted, of_four_processes
+):
+    for name, count in (("train/loss", STEPS), ("eval/loss", EPOCHS)):
+        ours = column(of_four_processes, name)
+        assert len(ours) == count
+        np.testing.assert_allclose(ours, column(uninterrupted, name), rtol=LOSS_RTOL)
+    # Counts of examples: every one once, so no rounding is allowed.
+    for name in ("eval/top1", "eval/top5"):
+        assert column(of_four_processes, name) == column(uninterrupted, name)
+
+
+def test_when_one_process_is_killed_the_other_is_ended_with_a_message_and_its_stacks(command):
+    workdir = command.folder / "one_killed"
+    together = (
+        f"--coordinator_address=localhost:{free_port()}",
+        "--num_processes=2",
+        "--lost_process_seconds=5",
+        # It must not come to its end before.
+        "--config.optimizer.epochs=100000",
+    )
+    first, second = (
+        command.start(workdir, *together, f"--process_id={number}") for number in (0, 1)
+    )
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not (workdir / "metrics.jsonl").exists():
+        assert first.poll() is None, first.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    second.send_signal(signal.SIGKILL)
+    survivor, _ = finish([first, second])
+    assert survivor.returncode not in (0, None)
+    assert re.search(r"process|task", survivor.stderr)
+    assert re.search(r"leaves; the others are ended|unhealthy|UNAVAILABLE", survivor.stderr)
+    assert "Traceback" in survivor.stderr or "most recent call first" in survivor.stderr
+
+
+def test_when_one_process_refuses_its_config_the_other_does_not_wait_for_it(command):
+    workdir = command.folder / "one_refuses"
+    together = (
+        f"--coordinator_address=localhost:{free_port()}",
+        "--num_processes=2",
+        "--lost_process_seconds=5",
+    )
+    first, second = finish(
+        [
+            command.start(workdir, *together, "--process_id=0"),
+            command.start(workdir, *together, "--process_id=1", "--config.training.batch_size=241"),
+        ]
+    )
+    assert "[process 1 of 2] Error: The config does not fit the devices" in second.stderr
+    assert "[process 1 of 2] leaves" in second.stderr
+    assert second.returncode == 1
+    assert first.returncode not in (0, None)
 
 
 def kill_after(process: subprocess.Popen[str], workdir: Path, *, lines: int, delay: float) -> None:

@@ -1,0 +1,46 @@
+"""A step together with the shapes and the mesh that it is compiled for."""
+
+import contextlib
+import dataclasses
+from typing import Any
+
+import jax
+from jax import export
+from jax.sharding import AbstractMesh, Mesh, use_abstract_mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A jitted function and its abstract arguments.
+
+    The mesh is in context while it is traced: it tells operations which platform they are for, and
+    those that the compiler cannot split how to split themselves.
+
+    Attributes:
+      function: from ``jax.jit``.
+      arguments: shapes, dtypes and shardings over the mesh.
+      mesh: of devices, of a topology's devices, or abstract.
+    """
+
+    function: Any
+    arguments: tuple[Any, ...]
+    mesh: Mesh | AbstractMesh
+
+    def lower(self) -> jax.stages.Lowered:
+        """Trace and lower; a mesh of devices or of a topology's devices is needed."""
+        with self._mesh_in_context():
+            return self.function.lower(*self.arguments)
+
+    def compile(self) -> jax.stages.Compiled:
+        """Trace, lower and compile."""
+        return self.lower().compile()
+
+    def export(self, platform: str) -> export.Exported:
+        """Trace and lower for a platform that need not be here, such as "cuda"."""
+        with self._mesh_in_context():
+            return export.export(self.function, platforms=(platform,))(*self.arguments)
+
+    def _mesh_in_context(self) -> contextlib.AbstractContextManager[Any]:
+        if isinstance(self.mesh, Mesh):
+            return jax.set_mesh(self.mesh)
+        return use_abstract_mesh(self.mesh)

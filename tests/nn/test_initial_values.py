@@ -1,0 +1,49 @@
+"""Initial values: those of ``nnx.initializers.normal``, from few compiled programs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lska_jax.nn.initial_values import OneKey, normal
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (3, 3, 1, 32), (41, 100), (2**17 + 1,)], ids=str)
+def test_values_are_those_of_the_initializer_of_nnx_bit_for_bit(shape):
+    key = jax.random.fold_in(jax.random.key(3), 5)
+    ours, theirs = (init(key, shape) for init in (normal(0.3), nnx.initializers.normal(0.3)))
+    assert ours.dtype == theirs.dtype == jnp.float32
+    assert np.asarray(ours).tobytes() == np.asarray(theirs).tobytes()
+
+
+def test_values_under_a_trace_are_those_without_one():
+    init = normal(0.3)
+    traced = jax.jit(lambda key: init(key, (4, 5)))(jax.random.key(1))
+    # The multiplication may be fused there, and rounds once less.
+    np.testing.assert_allclose(traced, init(jax.random.key(1), (4, 5)), rtol=1e-6)
+
+
+def test_other_shapes_compile_nothing_more():
+    compiled: list[str] = []
+
+    def listen(event: str, duration: float, **_: object) -> None:
+        if event == COMPILED:
+            compiled.append(event)
+
+    init, keys = normal(0.1), [jax.random.key(size) for size in range(20)]
+    init(keys[0], (5, 5))
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        for size in range(6, 20):
+            init(keys[size], (size, size))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert compiled == []
+
+
+def test_one_key_is_enough_to_build_a_linear_layer_abstractly():
+    layer = nnx.eval_shape(lambda: nnx.Linear(2, 3, rngs=OneKey()))
+    assert layer.kernel.get_value().shape == (2, 3)
