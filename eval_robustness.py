@@ -42,7 +42,15 @@ def _run(arguments: argparse.Namespace) -> int:
         coordinator_address=arguments.coordinator_address,
         num_processes=arguments.num_processes,
         process_id=arguments.process_id,
+        distributed=arguments.distributed,
     )
+    with parallel.leaving_together():
+        return _sweep(arguments)
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    from lska_jax import parallel
+    from lska_jax.compilation_cache import use_compilation_cache
     from lska_jax.data.loader import ExampleError
     from lska_jax.robustness.classifier import load_classifier
     from lska_jax.robustness.plan import SweepOptions
@@ -50,6 +58,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from lska_jax.robustness.samples import SHEET_NAME
     from lska_jax.robustness.sweep import sweep
 
+    use_compilation_cache(arguments.compilation_cache)
     options = SweepOptions(
         suite=arguments.suite,
         data_root=arguments.data_root,
@@ -143,6 +152,14 @@ def _build_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=256, help="over all devices (default: 256)")
     add("--num_workers", type=int, default=-1, help="decoding processes (default: by the cores)")
     add("--out", default=_DEFAULT_OUT, help=f"folder to write (default: {_DEFAULT_OUT})")
+    add("--compilation_cache", help="folder of compiled programs, or off (default: ~/.cache)")
+    add(
+        "--distributed",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="several processes: where a cluster or the three options below describe them, always, "
+        "never (default: auto)",
+    )
     add("--coordinator_address", help="host:port of process 0")
     add("--num_processes", type=int, help="how many processes the sweep has")
     add("--process_id", type=int, help="number of this process, from 0")
