@@ -2,7 +2,16 @@
 
 Running the same command again resumes at the latest checkpoint of the workdir. Any value of the
 config can be replaced: ``--config.optimizer.learning_rate=1e-3``.
+
+SIGTERM and SIGINT (Ctrl-C) finish the step in hand, save and leave with exit code 75: the same
+command goes on. A second one, a second later, leaves at once.
 """
+
+from lska_jax.training import stop_signals
+
+if __name__ == "__main__":
+    # Before anything else: a preempted machine does not wait for imports.
+    stop_signals.hold_signals()
 
 import re
 import runpy
@@ -34,6 +43,8 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, 
 
 USAGE_ERROR = 2
 
+_signals = stop_signals.StopSignals()
+
 
 def main(argv: list[str]) -> None:
     """Run what the flags say; mistakes in config or data end in one readable message."""
@@ -59,6 +70,9 @@ def _run(config: ConfigDict) -> None:
     )
     import jax
 
+    if jax.process_count() > 1:
+        # One that leaves now would leave the others waiting.
+        _signals.keep_requests()
     config_check.check_against_devices(config, device_count=jax.device_count())
     workdir = Path(_WORKDIR.value or f"runs/{_config_name()}")
     if _DRY_RUN.value:
@@ -70,16 +84,26 @@ def _run(config: ConfigDict) -> None:
 
 
 def _train_or_evaluate(config: ConfigDict, workdir: Path) -> None:
+    import jax
+
     from lska_jax.data.loader import ExampleError
     from lska_jax.training.checkpoint import CheckpointDamaged, CheckpointSaveFailed
     from lska_jax.training.evaluate_only import evaluate_checkpoint
-    from lska_jax.training.loop import TrainingStopped, train
+    from lska_jax.training.feeding import TrainingStopped
+    from lska_jax.training.loop import Interrupted, train
 
     try:
         if _EVAL_ONLY.value:
-            evaluate_checkpoint(config, workdir=workdir, checkpoint=_CHECKPOINT.value or workdir)
+            evaluate_checkpoint(
+                config,
+                workdir=workdir,
+                checkpoint=_CHECKPOINT.value or workdir,
+                signals=_signals,
+            )
         else:
-            train(config, workdir=workdir)
+            train(config, workdir=workdir, signals=_signals)
+    except Interrupted as interruption:
+        stop_signals.leave_to_resume(str(interruption), is_alone=jax.process_count() == 1)
     except (TrainingStopped, CheckpointDamaged, CheckpointSaveFailed, ExampleError) as error:
         sys.exit(f"Stopped: {error}")
 
@@ -163,4 +187,5 @@ def _fail(message: str) -> NoReturn:
 
 if __name__ == "__main__":
     restart_with_huge_pages()
+    _signals.listen()
     app.run(main, flags_parser=_parse_flags)

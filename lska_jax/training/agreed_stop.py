@@ -31,9 +31,7 @@ class AgreedStop:
         self._answers: deque[jax.Array] = deque()
         if jax.process_count() > 1:
             self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-            shape = jax.ShapeDtypeStruct(
-                (jax.device_count(),), jnp.int32, sharding=self._sharding
-            )
+            shape = jax.ShapeDtypeStruct((jax.device_count(),), jnp.int32, sharding=self._sharding)
             everywhere = NamedSharding(mesh, PartitionSpec())
             self._any = jax.jit(jnp.max, out_shardings=everywhere).lower(shape).compile()
 

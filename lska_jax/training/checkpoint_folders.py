@@ -6,12 +6,15 @@ import errno
 import os
 import re
 import shutil
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from lska_jax.training.checkpoint_manifest import missing_files
+from lska_jax.training.checkpoint_manifest import find_damage, missing_files
 
 # Orbax writes `<step><this>...` and renames it to `<step>` when everything is in it.
 UNFINISHED_SUFFIX = ".orbax-checkpoint-tmp"
+# The step that a save of the same step, with its metric, is about to replace.
+_REPLACED_SUFFIX = ".replaced"
 
 
 def step_folders(directory: Path) -> list[tuple[int, Path]]:
@@ -34,11 +37,47 @@ def remove_debris(directory: Path) -> None:
     """
     for unfinished in directory.glob(f"*{UNFINISHED_SUFFIX}*"):
         shutil.rmtree(unfinished)
+    finish_replacements(directory)
     folders = step_folders(directory)
     complete = [step for step, folder in folders if not missing_files(folder)]
     for step, folder in folders:
         if complete and step < complete[-1] and step not in complete:
             shutil.rmtree(folder)
+
+
+def make_way(folder: Path) -> None:
+    """Rename a step's folder so that the step can be saved anew; `finish_replacements` is next."""
+    folder.rename(folder.with_name(f"{folder.name}{_REPLACED_SUFFIX}"))
+
+
+def finish_replacements(directory: Path) -> None:
+    """Remove the steps that were replaced; put those back whose replacement is not complete."""
+    for replaced in directory.glob(f"*{_REPLACED_SUFFIX}"):
+        folder = replaced.with_name(replaced.name.removesuffix(_REPLACED_SUFFIX))
+        # A folder with the step's name is complete: Orbax renames it when everything is in it.
+        if folder.is_dir():
+            shutil.rmtree(replaced)
+        else:
+            replaced.rename(folder)
+
+
+def first_intact(
+    directory: Path, candidates: Sequence[int], *, skip: Collection[int] = ()
+) -> tuple[int, list[str]]:
+    """Return the first intact step, -1 if there is none, and what is wrong with those before.
+
+    Args:
+        directory: the folder of the run's checkpoints.
+        candidates: steps in the order of preference.
+        skip: steps that are known to be intact.
+    """
+    report: list[str] = []
+    for step in candidates:
+        damage = [] if step in skip else find_damage(directory / str(step))
+        if not damage:
+            return step, report
+        report.append(f"step {step}: " + "; ".join(damage))
+    return -1, report
 
 
 def set_aside(folder: Path) -> None:

@@ -200,7 +200,10 @@ class Reporter:
 
     def continue_record(self, record: Mapping[str, Mapping[str, float]]) -> None:
         """Go on with the record that a checkpoint has kept, from `open_record`."""
-        self._sums = dict(record["sums"])
+        # A checkpoint keeps numbers that are not finite as None.
+        self._sums = {
+            name: math.nan if value is None else value for name, value in record["sums"].items()
+        }
         self._counts = {name: int(count) for name, count in record["counts"].items()}
 
     def message(self, text: str) -> None:

@@ -6,7 +6,7 @@ the same command goes on. A second signal leaves at once, whatever the run is do
 hangs in a device or in the kernel.
 
 Python runs its own signal handlers between two bytecodes of the main thread, which a compile keeps
-busy for minutes. Hence a thread, woken through a pipe that Python writes to inside the real handler.
+busy for minutes. Hence a thread, woken through a pipe that Python writes to in the real handler.
 
 Only the standard library is imported here: signals have to be answered before anything else loads.
 """
@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 # sysexits.h calls it EX_TEMPFAIL: not an error, try again later.
@@ -152,7 +152,5 @@ def _goes_on() -> str:
 
 def _say(text: str) -> None:
     # Past sys.stderr, whose lock the main thread may hold.
-    try:
+    with suppress(OSError):
         os.write(2, f"{text}\n".encode())
-    except OSError:
-        pass
