@@ -54,8 +54,8 @@ class Process:
     """One ``train.py``; its output goes to files, so that nothing waits for a reader."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str]):
-        self._output = tempfile.TemporaryFile("w+")
-        self._errors = tempfile.TemporaryFile("w+")
+        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
