@@ -20,7 +20,7 @@ from lska_jax.training.load_tree import load_tree
 
 ROOT = Path(__file__).parents[2]
 STEPS_PER_EPOCH = 1442 // 240
-TIMEOUT_SECONDS = 300
+TIMEOUT_SECONDS = 600
 
 TINY_RUN = (
     "--config=configs/digits.py",
