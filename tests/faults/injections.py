@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -56,11 +57,9 @@ class Lab:
 
     def __post_init__(self) -> None:
         self.runs = Runs(self.folder, epochs=self.epochs)
-        self._number = 0
 
     def new_workdir(self) -> Path:
-        self._number += 1
-        return self.folder / f"run_{self._number}"
+        return Path(tempfile.mkdtemp(prefix="run_", dir=self.folder))
 
     def uninterrupted(self) -> Path:
         """Return a finished run of one process."""
@@ -296,7 +295,7 @@ def damaged(lab: Lab, times: int, damage: Callable[[Path], Path]) -> Iterator[In
     intact = arrays(stopped / "checkpoints" / str(steps[-2]))
     for _ in range(times):
         workdir = lab.new_workdir()
-        shutil.copytree(stopped, workdir)
+        shutil.copytree(stopped, workdir, dirs_exist_ok=True)
         checkpoints = workdir / "checkpoints"
         victim = damage(checkpoints / str(steps[-1]))
         started = time.monotonic()
