@@ -1,5 +1,8 @@
 """Checkpoints: the same bits back, the right steps kept, nothing loaded that does not fit."""
 
+import re
+import shutil
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +17,7 @@ from lska_jax.training.checkpoint import (
     CheckpointDamaged,
     Checkpointer,
     CheckpointMismatch,
+    CheckpointSaveFailed,
     CheckpointWarning,
     check_writable,
     load_tree,
@@ -194,7 +198,7 @@ def test_a_flipped_bit_is_found_and_the_previous_step_is_used(tmp_path):
         assert checkpointer.all_steps() == [1, 2]
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "manifest", "metadata"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "manifest", "metadata", "facts"])
 def test_other_damage_to_the_newest_step_is_found_too(tmp_path, damage):
     save_steps(tmp_path, [1, 2])
     victim = tmp_path / "2" / "manifest.json"
@@ -206,6 +210,9 @@ def test_other_damage_to_the_newest_step_is_found_too(tmp_path, damage):
         victim.write_bytes(victim.read_bytes()[:-1])
     elif damage == "manifest":
         victim.unlink()
+    elif damage == "facts":
+        victim = tmp_path / "2" / "_CHECKPOINT_METADATA"
+        victim.write_bytes(victim.read_bytes().replace(b"item_handlers", b"item_handlerz"))
     else:
         text = victim.read_text().replace('"epoch": 2', '"epoch": 3')
         assert '"epoch": 3' in text
@@ -272,6 +279,72 @@ def test_a_metric_for_a_step_saved_without_one_is_refused(tmp_path):
         checkpointer.save(1, make_state(1), metadata={})
         with pytest.raises(ValueError, match="evaluate first, then save once"):
             checkpointer.save(1, make_state(1), metadata={}, metric=0.5)
+
+
+def save_anew_with_metric(directory):
+    """Save step 1 without, then with a metric, up to where the second save is to begin."""
+    checkpointer = Checkpointer(directory)
+    checkpointer.save(1, make_state(1), metadata={"due": True})
+    checkpointer.wait()
+    return checkpointer
+
+
+def test_a_step_saved_without_its_metric_can_be_saved_anew_with_it(tmp_path):
+    with save_anew_with_metric(tmp_path) as checkpointer:
+        checkpointer.save(1, make_state(1), metadata={"due": False}, metric=0.5, is_replacing=True)
+        checkpointer.wait()
+        assert checkpointer.best_step() == 1
+        restored, metadata = checkpointer.restore(abstract(make_state()))
+    assert_same_bits(restored, make_state(1))
+    assert metadata == {"due": False}
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def test_a_step_stays_where_its_replacement_was_cut_short(tmp_path):
+    save_anew_with_metric(tmp_path).close()
+    # What a kill leaves between the two: the old step renamed, the new one half written.
+    (tmp_path / "1").rename(tmp_path / "1.replaced")
+    (tmp_path / "1.orbax-checkpoint-tmp").mkdir()
+    with Checkpointer(tmp_path) as checkpointer:
+        assert checkpointer.latest_intact_step() == 1
+        assert checkpointer.metadata(1) == {"due": True}
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def test_a_replaced_step_is_removed_when_the_new_one_is_complete(tmp_path):
+    save_steps(tmp_path, [1], metrics={1: 0.5})
+    shutil.copytree(tmp_path / "1", tmp_path / "1.replaced")
+    with Checkpointer(tmp_path) as checkpointer:
+        assert checkpointer.best_step() == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def test_the_duration_of_every_save_is_reported(tmp_path):
+    said: list[str] = []
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.report = said.append
+        checkpointer.save(3, make_state(), metadata={})
+    assert len(said) == 1
+    assert re.fullmatch(r"Saved step 3 in \d+\.\d s\.", said[0])
+
+
+def test_a_save_that_takes_too_long_has_failed_and_nothing_waits_for_it(tmp_path, monkeypatch):
+    released = threading.Event()
+    save_steps(tmp_path, [1])
+    monkeypatch.setattr(
+        "lska_jax.training.checkpoint.write_manifest",
+        lambda *arguments, **named: released.wait(60),
+    )
+    try:
+        with Checkpointer(tmp_path, save_seconds=1.0) as checkpointer:
+            checkpointer.save(2, make_state(2), metadata={})
+            with pytest.raises(CheckpointSaveFailed) as caught:
+                checkpointer.wait()
+    finally:
+        released.set()
+    message = str(caught.value)
+    assert "not complete after 1 s; raise training.save_seconds" in message
+    assert "The last good step is 1" in message
 
 
 @pytest.mark.parametrize(
