@@ -105,7 +105,7 @@ class Checkpointer:
         keep_latest: int = 2,
         keep_best: int = 1,
         asynchronous: bool = True,
-        save_seconds: float = 600.0,
+        save_seconds: int | float = 600,
     ) -> None:
         if keep_latest < 1:
             raise ValueError(

@@ -28,7 +28,7 @@ class PendingSave:
         response: Any,
         *,
         started: float,
-        seconds: float,
+        seconds: int | float,
         report: Callable[[str], None] | None,
     ) -> None:
         self.step = step

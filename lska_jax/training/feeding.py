@@ -38,7 +38,7 @@ class Oversight:
         signals: StopSignals,
         mesh: jax.sharding.Mesh,
         *,
-        stall_seconds: float,
+        stall_seconds: int | float,
         reporter: Reporter,
     ) -> None:
         self.signals = signals

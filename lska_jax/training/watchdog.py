@@ -24,7 +24,7 @@ class Watchdog:
         report: called with one line, from a thread.
     """
 
-    def __init__(self, seconds: float, *, report: Callable[[str], None]) -> None:
+    def __init__(self, seconds: int | float, *, report: Callable[[str], None]) -> None:
         self._seconds = seconds
         self._report = report
         self._closed = threading.Event()

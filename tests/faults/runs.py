@@ -198,8 +198,8 @@ def arrays(workdir: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def best_and_kept(workdir: Path) -> list[tuple[int, float | None]]:
-    """Return the steps that are kept, with their metric."""
+def kept_steps(workdir: Path) -> list[tuple[int, float | None]]:
+    """Return the steps that are kept, with their metric, oldest first."""
     folders = (workdir / "checkpoints").iterdir()
     steps = sorted(int(folder.name) for folder in folders if folder.name.isdigit())
     manifests = [workdir / "checkpoints" / str(step) / "manifest.json" for step in steps]
@@ -207,6 +207,13 @@ def best_and_kept(workdir: Path) -> list[tuple[int, float | None]]:
         (step, json.loads(manifest.read_text())["metric"])
         for step, manifest in zip(steps, manifests, strict=True)
     ]
+
+
+def newest_and_best(workdir: Path) -> tuple[Any, Any]:
+    """Return the newest and the best step, with their metric."""
+    kept = kept_steps(workdir)
+    scored = [(metric, step) for step, metric in kept if metric is not None]
+    return kept[-1], max(scored)
 
 
 def debris(workdir: Path) -> list[str]:
@@ -226,8 +233,9 @@ def what_was_lost(workdir: Path, uninterrupted: Path) -> list[str]:
         if changed:
             lost.append(f"{len(changed)} of {len(ours)} arrays have other bits: {changed[:3]}")
     lost += different_records(records(workdir), records(uninterrupted))
-    if best_and_kept(workdir) != best_and_kept(uninterrupted):
-        lost.append(f"kept {best_and_kept(workdir)} instead of {best_and_kept(uninterrupted)}")
+    ours_kept, theirs_kept = newest_and_best(workdir), newest_and_best(uninterrupted)
+    if ours_kept != theirs_kept:
+        lost.append(f"newest and best step are {ours_kept} instead of {theirs_kept}")
     if debris(workdir):
         lost.append(f"debris {debris(workdir)}")
     return lost

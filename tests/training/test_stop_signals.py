@@ -17,13 +17,13 @@ ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 60
 
 BEGIN = """
-import os, signal, sys, time
+import hashlib, os, signal, sys, time
 from lska_jax.training.stop_signals import StopRequested, StopSignals, hold_signals
 def say(text):
     print(text, flush=True)
 """
-# The main thread stays in C for as long as it takes, as in a compile.
-BUSY_IN_C = "say('busy'); sum(range(10**12))"
+# The main thread stays in C, without Python's lock, for as long as it takes: as in a compile.
+BUSY_IN_C = "say('busy'); hashlib.pbkdf2_hmac('sha256', b'word', b'salt', 2**31 - 1)"
 BODIES = {
     "starting": f"signals = StopSignals(); signals.listen(); {BUSY_IN_C}",
     "restarted": (
@@ -53,7 +53,22 @@ BODIES = {
 }
 
 
-def start(name):
+@pytest.fixture
+def started():
+    """Return what starts a process; none is left behind."""
+    processes = []
+
+    def start(name):
+        processes.append(_start(name))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def _start(name):
     process = subprocess.Popen(
         [sys.executable, "-c", BEGIN + BODIES[name]],
         cwd=ROOT,
@@ -66,8 +81,8 @@ def start(name):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_a_run_with_nothing_to_save_ends_it_at_once_though_it_computes(number):
-    process = start("starting")
+def test_a_signal_to_a_run_with_nothing_to_save_ends_it_at_once_though_it_computes(started, number):
+    process = started("starting")
     process.send_signal(number)
     _, errors = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == RESUME_EXIT_CODE
@@ -75,15 +90,15 @@ def test_a_signal_to_a_run_with_nothing_to_save_ends_it_at_once_though_it_comput
     assert errors.count("\n") == 1
 
 
-def test_a_signal_before_a_restart_through_exec_is_answered_after_it():
-    process = start("restarted")
+def test_a_signal_before_a_restart_through_exec_is_answered_after_it(started):
+    process = started("restarted")
     _, errors = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == RESUME_EXIT_CODE
     assert "SIGTERM while starting" in errors
 
 
-def test_two_signals_of_one_moment_are_one_request_and_a_later_one_ends_at_once():
-    process = start("hangs")
+def test_two_signals_of_one_moment_are_one_request_and_a_later_one_ends_at_once(started):
+    process = started("hangs")
     process.send_signal(signal.SIGTERM)
     assert "A second signal ends at once" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
@@ -95,15 +110,15 @@ def test_two_signals_of_one_moment_are_one_request_and_a_later_one_ends_at_once(
     assert errors.startswith("SIGINT again: ended at once")
 
 
-def test_a_wait_of_the_main_thread_is_interrupted():
-    process = start("waits")
+def test_a_wait_of_the_main_thread_is_interrupted(started):
+    process = started("waits")
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=TIMEOUT_SECONDS)
     assert (process.returncode, output) == (0, "SIGINT True\n"), errors
 
 
-def test_handlers_that_a_device_runtime_put_in_the_way_are_replaced():
-    process = start("overruled")
+def test_handlers_that_a_device_runtime_put_in_the_way_are_replaced(started):
+    process = started("overruled")
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=TIMEOUT_SECONDS)
     assert (process.returncode, output) == (0, "SIGTERM\n"), errors
