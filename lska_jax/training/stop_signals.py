@@ -88,7 +88,7 @@ class StopSignals:
         try:
             # In this order: a signal in between is seen twice rather than not at all.
             self._is_waiting = True
-            if self.is_requested:
+            if self._is_kept and self.is_requested:
                 raise StopRequested
             yield
         finally:
