@@ -6,10 +6,10 @@ import pytest
 
 from tests.faults.injections import (
     Lab,
+    signal_to_one_of_two,
     sigterm_while_evaluating_alone,
     sigterm_while_starting,
     sigterm_while_training,
-    signal_to_one_of_two,
 )
 
 
