@@ -20,9 +20,7 @@ FORMAT_VERSION = 1
 STATE_NAME = "state"
 
 # Orbax adds these, or changes them, after the manifest was written. Neither holds any state.
-_ORBAX_FACTS = "_CHECKPOINT_METADATA"
-_CHANGED_BY_COMMIT = frozenset({MANIFEST_NAME, _ORBAX_FACTS, "commit_success.txt"})
-_COMMIT_TIME = "commit_timestamp_nsecs"
+_CHANGED_BY_COMMIT = frozenset({MANIFEST_NAME, "_CHECKPOINT_METADATA", "commit_success.txt"})
 
 
 class ManifestError(ValueError):
@@ -71,7 +69,6 @@ def write_manifest(
             }
             for path in sorted(_listed_files(folder))
         },
-        "orbax_facts": _orbax_facts(folder),
     }
     # The manifest vouches for the files; this line lets it vouch for itself.
     signed = {**content, "sha256": _sha256_of_json(content)}
@@ -130,8 +127,7 @@ def find_damage(folder: Path) -> list[str]:
     problems = missing_files(folder)
     if problems:
         return problems
-    manifest = read_manifest(folder)
-    for name, facts in manifest["files"].items():
+    for name, facts in read_manifest(folder)["files"].items():
         path = folder / name
         try:
             intact = _sha256_of_file(path) == facts["sha256"]
@@ -140,8 +136,6 @@ def find_damage(folder: Path) -> list[str]:
             continue
         if not intact:
             problems.append(f"{path} was changed after it was saved (SHA-256 differs)")
-    if _orbax_facts(folder) != manifest.get("orbax_facts", _orbax_facts(folder)):
-        problems.append(f"{folder / _ORBAX_FACTS} is missing or was changed after it was saved")
     return problems
 
 
@@ -149,15 +143,6 @@ def _listed_files(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
         if path.is_file() and path.name not in _CHANGED_BY_COMMIT:
             yield path
-
-
-def _orbax_facts(folder: Path) -> dict[str, Any] | None:
-    """Return what Orbax notes of a step, but for the time that it adds last; None if unreadable."""
-    try:
-        facts = json.loads((folder / _ORBAX_FACTS).read_text(encoding="utf-8"))
-        return {name: value for name, value in facts.items() if name != _COMMIT_TIME}
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def _sha256_of_file(path: Path) -> str:

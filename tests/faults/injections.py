@@ -319,11 +319,14 @@ def damaged(lab: Lab, times: int, damage: Callable[[Path], Path]) -> Iterator[In
 
 
 def _any_file(lab: Lab, step: Path) -> Path:
-    # Orbax's markers of a finished write say so by being there; nothing is ever read from them.
+    # Orbax adds these after the manifest was written. Neither holds any state: the step is
+    # restored whatever is in them.
     files = [
         path
         for path in sorted(step.rglob("*"))
-        if path.is_file() and path.stat().st_size and path.name != "commit_success.txt"
+        if path.is_file()
+        and path.stat().st_size
+        and path.name not in ("commit_success.txt", "_CHECKPOINT_METADATA")
     ]
     return lab.draw.choice(files)
 
