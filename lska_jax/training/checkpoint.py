@@ -39,6 +39,7 @@ from lska_jax.training.checkpoint_folders import (
     check_writable,
     finish_replacements,
     first_intact,
+    make_openable,
     make_way,
     remove_debris,
     set_aside,
@@ -96,6 +97,7 @@ class Checkpointer:
     Raises:
         ValueError: `keep_latest` or `keep_best` out of range.
         OSError: the directory cannot be made or written.
+        CheckpointDamaged: there are steps, and none can be opened.
     """
 
     def __init__(
@@ -108,9 +110,7 @@ class Checkpointer:
         save_seconds: int | float = 600,
     ) -> None:
         if keep_latest < 1:
-            raise ValueError(
-                f"keep_latest is {keep_latest}; at least 1 step must be kept to resume from"
-            )
+            raise ValueError(f"keep_latest is {keep_latest}; keep at least 1 step to resume from")
         if keep_best < 0:
             raise ValueError(f"keep_best is {keep_best}; use 0 to keep no best step")
         quiet_orbax()
@@ -120,7 +120,7 @@ class Checkpointer:
         self._directory = Path(directory).absolute()
         self._asynchronous = asynchronous
         self._save_seconds = save_seconds
-        # Called with one line for every complete save, from a thread.
+        # Told of every complete save, from a thread.
         self.report: Callable[[str], None] | None = None
         self._pending: PendingSave | None = None
         self._is_stuck = False
@@ -129,6 +129,7 @@ class Checkpointer:
         check_writable(self._directory, bytes_needed=0)
         if is_main_process():
             remove_debris(self._directory)
+            make_openable(self._directory)
         wait_for_all("lska_jax:checkpoints_cleaned")
         policies = ocp.training.preservation_policies
         self._orbax = ocp.training.Checkpointer(
@@ -162,9 +163,7 @@ class Checkpointer:
         metric: float | None = None,
         is_replacing: bool = False,
     ) -> None:
-        """Save `state` as `step`.
-
-        A step that is already saved is left as it is: in one run, a step has one state.
+        """Save `state` as `step`; one that is already saved is left: in a run it has one state.
 
         Args:
             step: global step, not negative.
@@ -177,7 +176,7 @@ class Checkpointer:
 
         Raises:
             ValueError: a negative step, a leaf that is not an array, metadata that JSON cannot
-                hold, or a metric for a step that was saved without it and is not replaced.
+                hold, or a metric for a step saved without it that is not to be replaced.
             CheckpointSaveFailed: this save, or one before it, could not be written. There are
                 no further saves after that: start the run again.
         """

@@ -6,10 +6,16 @@ import errno
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from lska_jax.training.checkpoint_manifest import find_damage, missing_files
+from lska_jax.training.checkpoint_errors import CheckpointWarning, damage_warning, none_intact
+from lska_jax.training.checkpoint_manifest import (
+    find_damage,
+    find_opening_damage,
+    missing_files,
+)
 
 # Orbax writes `<step><this>...` and renames it to `<step>` when everything is in it.
 UNFINISHED_SUFFIX = ".orbax-checkpoint-tmp"
@@ -88,6 +94,28 @@ def set_aside(folder: Path) -> None:
         target = folder.with_name(f"{folder.name}.damaged-{number}")
         number += 1
     folder.rename(target)
+
+
+def make_openable(directory: Path) -> None:
+    """Set steps aside that Orbax would fail at as it opens `directory`, with a warning.
+
+    Raises:
+        CheckpointDamaged: these are all the steps there are.
+    """
+    damaged = {}
+    for step, folder in step_folders(directory):
+        problems = find_opening_damage(folder)
+        if problems:
+            damaged[step] = "; ".join(problems)
+    report = [f"step {step}: {problems}" for step, problems in damaged.items()]
+    others = [step for step, _ in step_folders(directory) if step not in damaged]
+    if damaged and not others:
+        raise none_intact(directory, asked=[*damaged], others=[], report=report)
+    for step in damaged:
+        set_aside(directory / str(step))
+    if damaged:
+        message = damage_warning(directory, chosen=others[-1], report=report)
+        warnings.warn(message, CheckpointWarning, stacklevel=3)
 
 
 def check_writable(directory: str | Path, *, bytes_needed: int) -> None:

@@ -219,6 +219,22 @@ def test_other_damage_to_the_newest_step_is_found_too(tmp_path, damage):
     assert_same_bits(restored, make_state(1))
 
 
+@pytest.mark.parametrize("name", ["metrics/metrics", "_CHECKPOINT_METADATA"])
+def test_damage_that_orbax_cannot_open_a_folder_with_is_found_before(tmp_path, name):
+    save_steps(tmp_path, [1, 2], metrics={1: 0.5, 2: 0.6})
+    (tmp_path / "2" / name).write_text("[")
+    if name == "_CHECKPOINT_METADATA":
+        (tmp_path / "2" / name).write_text("[]")
+    with pytest.warns(CheckpointWarning, match=Path(name).name):
+        checkpointer = Checkpointer(tmp_path)
+    with checkpointer:
+        restored, _ = checkpointer.restore(abstract(make_state()))
+    assert_same_bits(restored, make_state(1))
+    (tmp_path / "1" / name).write_text("[]")
+    with pytest.raises(CheckpointDamaged, match="start afresh"):
+        Checkpointer(tmp_path)
+
+
 def test_a_damaged_step_asked_for_by_number_is_refused(tmp_path):
     save_steps(tmp_path, [1, 2])
     victim = flip_a_bit(tmp_path / "2")

@@ -115,7 +115,9 @@ def test_a_record_in_the_making_goes_on_after_a_restart(tmp_path):
     whole, parts = (
         [
             (line["step"], line["train/loss"], line["train/learning_rate"])
-            for line in map(json.loads, (tmp_path / name / "metrics.jsonl").open())
+            for line in map(
+                json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+            )
         ]
         for name in ("whole", "parts")
     )
@@ -130,7 +132,7 @@ def test_an_evaluation_that_comes_again_has_its_line_once(tmp_path):
         reporter.train(2, {"loss": 1.0})
         reporter.evaluation(2, {"eval/top1": 0.6})
     make_reporter(tmp_path, start_step=2, is_evaluation_due=True).close()
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], "eval/top1" in line) for line in lines] == [
         (1, False),
         (1, True),
