@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from lska_jax.training.checkpoint import Checkpointer
 from lska_jax.training.stop_signals import RESUME_EXIT_CODE
 from tests.faults.runs import (
@@ -24,6 +26,7 @@ from tests.faults.runs import (
     debris,
     ended_anyway,
     kept_steps,
+    records,
     saved_step,
     what_was_lost,
 )
@@ -31,6 +34,8 @@ from tests.faults.runs import (
 # Long enough for many interruptions of one run, short enough to run to its end each time.
 EPOCHS = 8
 TWO_WORKERS = ("--config.data.num_workers=2",)
+# Sums over the batch are added in another order on other devices.
+ROUNDING = 1e-6
 WATCHED_WORKER = ("--config.data.num_workers=1", "--config.training.stall_seconds=5")
 
 
@@ -263,6 +268,33 @@ def signal_to_one_of_two(lab: Lab, times: int, *, is_compared: bool = True) -> I
     yield Injection(None, what_was_lost(workdir, lab.uninterrupted_two()))
 
 
+def other_topology(lab: Lab, times: int) -> Iterator[Injection]:
+    """SIGTERM on 4 devices, or on 2 processes x 2 devices; the run goes on on one device."""
+    for number in range(times):
+        workdir = lab.new_workdir()
+        processes = (
+            lab.runs.start_two(workdir) if number % 2 else [lab.runs.start(workdir, devices=4)]
+        )
+        with ended_anyway(*processes):
+            processes[0].until_says("Saved step 8 ")
+            started = time.monotonic()
+            processes[0].send(signal.SIGTERM)
+            ended = [process.end() for process in processes]
+            seconds = time.monotonic() - started
+        expect(all(one.code == RESUME_EXIT_CODE for one in ended), ended)
+        lab.runs.finish(workdir)
+        ours, theirs = arrays(workdir), arrays(lab.uninterrupted())
+        lost = [
+            f"{path} differs by {np.max(np.abs(ours[path] - array))}"
+            for path, array in theirs.items()
+            if not np.allclose(ours[path], array, rtol=0, atol=ROUNDING)
+        ]
+        lines = [len(records(folder)) for folder in (workdir, lab.uninterrupted())]
+        if lines[0] != lines[1]:
+            lost.append(f"{lines[0]} metrics lines instead of {lines[1]}")
+        yield Injection(seconds, lost)
+
+
 def second_signal(lab: Lab, times: int) -> Iterator[Injection]:
     """A second SIGTERM to a process that hangs because the other one is stopped."""
     for _ in range(times):
@@ -484,6 +516,7 @@ FAULTS = {
     "SIGTERM during start-up and compilation": sigterm_while_starting,
     "SIGTERM during --eval_only": sigterm_while_evaluating_alone,
     "signal to one of 2 processes x 2 devices": signal_to_one_of_two,
+    "SIGTERM, then another number of devices": other_topology,
     "second SIGTERM to a process that hangs": second_signal,
     "kill -9 while training": kill_while_training,
     "kill -9 during an asynchronous save": kill_during_save,
