@@ -2,7 +2,16 @@
 
 Running the same command again resumes at the latest checkpoint of the workdir. Any value of the
 config can be replaced: ``--config.optimizer.learning_rate=1e-3``.
+
+SIGTERM and SIGINT (Ctrl-C) finish the step in hand, save and leave with exit code 75: the same
+command goes on. A second one, a second later, leaves at once.
 """
+
+from lska_jax.training import stop_signals
+
+if __name__ == "__main__":
+    # Before anything else: a preempted machine does not wait for imports.
+    stop_signals.hold_signals()
 
 import sys
 from pathlib import Path
@@ -45,6 +54,8 @@ _COMPILATION_CACHE = flags.DEFINE_string(
     "Folder that keeps compiled programs, or off. Default: ~/.cache/lska_jax/xla.",
 )
 
+_signals = stop_signals.StopSignals()
+
 
 def main(argv: list[str]) -> None:
     """Run what the flags say; mistakes in config or data end in one readable message."""
@@ -80,6 +91,9 @@ def _work(config: ConfigDict) -> None:
     from lska_jax.compilation_cache import use_compilation_cache
 
     use_compilation_cache(_COMPILATION_CACHE.value)
+    if jax.process_count() > 1:
+        # One that leaves now would leave the others waiting.
+        _signals.keep_requests()
     config_check.check_against_devices(config, device_count=jax.device_count())
     workdir = Path(_WORKDIR.value or f"runs/{command_line.config_name(sys.argv)}")
     if _DRY_RUN.value:
@@ -91,16 +105,26 @@ def _work(config: ConfigDict) -> None:
 
 
 def _train_or_evaluate(config: ConfigDict, workdir: Path) -> None:
+    import jax
+
     from lska_jax.data.loader import ExampleError
     from lska_jax.training.checkpoint import CheckpointDamaged, CheckpointSaveFailed
     from lska_jax.training.evaluate_only import evaluate_checkpoint
-    from lska_jax.training.loop import TrainingStopped, train
+    from lska_jax.training.feeding import TrainingStopped
+    from lska_jax.training.loop import Interrupted, train
 
     try:
         if _EVAL_ONLY.value:
-            evaluate_checkpoint(config, workdir=workdir, checkpoint=_CHECKPOINT.value or workdir)
+            evaluate_checkpoint(
+                config,
+                workdir=workdir,
+                checkpoint=_CHECKPOINT.value or workdir,
+                signals=_signals,
+            )
         else:
-            train(config, workdir=workdir)
+            train(config, workdir=workdir, signals=_signals)
+    except Interrupted as interruption:
+        stop_signals.leave_to_resume(str(interruption), is_alone=jax.process_count() == 1)
     except (TrainingStopped, CheckpointDamaged, CheckpointSaveFailed, ExampleError) as error:
         sys.exit(f"Stopped: {error}")
 
@@ -130,4 +154,5 @@ def _check_data(config: ConfigDict) -> None:
 
 if __name__ == "__main__":
     restart_with_huge_pages()
+    _signals.listen()
     app.run(main, flags_parser=command_line.parse_flags)

@@ -87,6 +87,8 @@ def base_config() -> ConfigDict:
     training.log_every_steps = 50
     training.writers = ("jsonl", "tensorboard")
     training.max_bad_steps = 20  # non-finite steps in a row after which the run stops
+    training.save_seconds = 600  # a checkpoint that takes longer has failed
+    training.stall_seconds = 300  # without a batch or a step, after which it is reported; 0: never
     training.finetune_from = ""  # run, checkpoint or model folder to start the parameters from
     return config
 

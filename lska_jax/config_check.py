@@ -255,10 +255,10 @@ def _check_training(config: ConfigDict, problems: list[str]) -> None:
     training = config.training
     for name in (
         *("batch_size", "eval_batch_size", "gradient_accumulation", "fsdp"),
-        *("eval_every_epochs", "keep_latest", "log_every_steps", "max_bad_steps"),
+        *("eval_every_epochs", "keep_latest", "log_every_steps", "max_bad_steps", "save_seconds"),
     ):
         _check_range(problems, f"training.{name}", training[name], low=1)
-    for name in ("checkpoint_every_steps", "keep_best"):
+    for name in ("checkpoint_every_steps", "keep_best", "stall_seconds"):
         _check_range(problems, f"training.{name}", training[name], low=0)
     # Keys and Grain's shuffle take 32-bit seeds.
     _check_range(problems, "training.seed", training.seed, low=0, below=2**32)

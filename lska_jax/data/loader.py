@@ -21,6 +21,7 @@ import grain
 import numpy as np
 
 from lska_jax.data.decode import BrokenImage
+from lska_jax.data.reading_now import ReadingNow
 from lska_jax.data.sources import Source
 from lska_jax.data.workers import prefetch_in_workers, usable_cores
 
@@ -88,6 +89,7 @@ def train_batches(
     start_step: int = 0,
     stop_step: int | None = None,
     num_workers: int = 0,
+    reading: ReadingNow | None = None,
 ) -> Generator[HostBatch, None, None]:
     """Yield this process's rows of global batches ``start_step``, ``start_step + 1``, ...
 
@@ -104,6 +106,7 @@ def train_batches(
       stop_step: step to stop before; None never stops.
       num_workers: worker processes; 0 reads with threads of this process. A program that uses
         workers starts from a file with an ``if __name__ == "__main__":`` guard.
+      reading: where readers note the example in hand; None notes nothing.
 
     Raises:
       ValueError: an argument is out of its range, or there is too little shared memory.
@@ -116,7 +119,7 @@ def train_batches(
         .seed(seed)
         .shuffle()
         .repeat()
-        .random_map(_ReadAugmented(source, transform))
+        .random_map(_ReadAugmented(source, transform, reading))
     )
     _check_batch_size(global_batch_size)
     if start_step < 0:
@@ -138,6 +141,7 @@ def eval_batches(
     global_batch_size: int,
     rows: Sequence[int] | np.ndarray | None = None,
     num_workers: int = 0,
+    reading: ReadingNow | None = None,
 ) -> Generator[HostBatch, None, None]:
     """Yield this process's rows of the batches that visit every example exactly once.
 
@@ -147,7 +151,7 @@ def eval_batches(
     _check_batch_size(global_batch_size)
     num_batches = -(-len(source) // global_batch_size)
     examples = grain.MapDataset.range(num_batches * global_batch_size).map(
-        _ReadOrPad(source, transform)
+        _ReadOrPad(source, transform, reading)
     )
     return _batches(
         examples,
@@ -262,25 +266,33 @@ def _concatenate(parts: Sequence[HostBatch]) -> HostBatch:
 class _ReadAugmented(grain.transforms.RandomMap):
     source: Source
     transform: Callable[[Any, np.random.Generator], np.ndarray]
+    reading: ReadingNow | None
 
     def random_map(self, element: int, rng: np.random.Generator) -> _Example:
-        return _read(self.source, element, self.transform, rng)
+        return _read(self.source, element, self.transform, self.reading, rng)
 
 
 @dataclasses.dataclass(frozen=True)
 class _ReadOrPad(grain.transforms.Map):
     source: Source
     transform: Callable[[Any], np.ndarray]
+    reading: ReadingNow | None
 
     def map(self, element: int) -> _Example:
         if element < len(self.source):
-            return _read(self.source, element, self.transform)
+            return _read(self.source, element, self.transform, self.reading)
         return _masked_example(self.transform, _PADDING_INDEX)
 
 
 def _read(
-    source: Source, index: int, transform: Callable[..., np.ndarray], *rng: np.random.Generator
+    source: Source,
+    index: int,
+    transform: Callable[..., np.ndarray],
+    reading: ReadingNow | None,
+    *rng: np.random.Generator,
 ) -> _Example:
+    if reading is not None:
+        reading.begin(index)
     try:
         record = source[index]
         return _Example(transform(record.image, *rng), record.label, True, index)
@@ -292,6 +304,9 @@ def _read(
         # cannot be pickled would leave the reader waiting forever.
         failure.add_note(f"Caused by:\n{traceback.format_exc()}")
         raise failure from None
+    finally:
+        if reading is not None:
+            reading.end()
 
 
 def _path(source: Source, index: int) -> str:

@@ -17,6 +17,8 @@ import threading
 import grain
 from absl import flags
 
+from lska_jax.data.reading_now import number_this_reader
+
 _SHARED_MEMORY = "/dev/shm"
 
 
@@ -56,9 +58,12 @@ def prefetch_in_workers(
 
 
 def _start_worker(worker: int, num_workers: int) -> None:
-    del worker, num_workers
-    # Ctrl-C reaches the whole process group; the parent stops its workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    del num_workers
+    number_this_reader(worker)
+    # Ctrl-C and many a supervisor reach the whole process group; the parent stops its workers
+    # itself.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 

@@ -17,8 +17,9 @@ same calls; process 0 alone hashes, verifies and cleans.
 from __future__ import annotations
 
 import math
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,11 +30,17 @@ from lska_jax.training.checkpoint_errors import (
     CheckpointMismatch,
     CheckpointSaveFailed,
     CheckpointWarning,
+    damage_warning,
     failed_save,
+    none_intact,
 )
 from lska_jax.training.checkpoint_folders import (
     UNFINISHED_SUFFIX,
     check_writable,
+    finish_replacements,
+    first_intact,
+    make_openable,
+    make_way,
     remove_debris,
     set_aside,
     step_folders,
@@ -42,13 +49,18 @@ from lska_jax.training.checkpoint_manifest import (
     STATE_NAME,
     ManifestError,
     canonical_metadata,
-    find_damage,
     read_manifest,
     write_manifest,
 )
-from lska_jax.training.load_tree import LoadedTree, load_tree
+from lska_jax.training.checkpoint_pending import PendingSave, SaveTooSlow
+from lska_jax.training.load_tree import LoadedTree, load_tree, with_shardings
 from lska_jax.training.orbax_quiet import quiet_orbax
-from lska_jax.training.tree_difference import describe_tree, tree_bytes, tree_difference
+from lska_jax.training.tree_difference import (
+    check_same_tree,
+    describe_tree,
+    tree_bytes,
+    tree_difference,
+)
 
 __all__ = [
     "CheckpointDamaged",
@@ -64,8 +76,6 @@ __all__ = [
 ]
 
 _METRIC_NAME = "metric"
-# Parameters come before their moments and averages, which repeat them.
-_SHOWN_DIFFERENCES = 60
 
 
 class Checkpointer:
@@ -82,10 +92,12 @@ class Checkpointer:
         asynchronous: write in the background. `save` then returns as soon as the arrays are
             copied off the devices, so the state may be donated right after; an error surfaces
             at the next `save`, `wait` or `close`.
+        save_seconds: how long a save may take; one that takes longer has failed.
 
     Raises:
         ValueError: `keep_latest` or `keep_best` out of range.
         OSError: the directory cannot be made or written.
+        CheckpointDamaged: there are steps, and none can be opened.
     """
 
     def __init__(
@@ -95,11 +107,10 @@ class Checkpointer:
         keep_latest: int = 2,
         keep_best: int = 1,
         asynchronous: bool = True,
+        save_seconds: int | float = 600,
     ) -> None:
         if keep_latest < 1:
-            raise ValueError(
-                f"keep_latest is {keep_latest}; at least 1 step must be kept to resume from"
-            )
+            raise ValueError(f"keep_latest is {keep_latest}; keep at least 1 step to resume from")
         if keep_best < 0:
             raise ValueError(f"keep_best is {keep_best}; use 0 to keep no best step")
         quiet_orbax()
@@ -108,12 +119,17 @@ class Checkpointer:
         self._ocp = ocp
         self._directory = Path(directory).absolute()
         self._asynchronous = asynchronous
-        self._pending: tuple[int, Any] | None = None
+        self._save_seconds = save_seconds
+        # Told of every complete save, from a thread.
+        self.report: Callable[[str], None] | None = None
+        self._pending: PendingSave | None = None
+        self._is_stuck = False
         self._failure: CheckpointSaveFailed | None = None
         self._verified: set[int] = set()
         check_writable(self._directory, bytes_needed=0)
         if is_main_process():
             remove_debris(self._directory)
+            make_openable(self._directory)
         wait_for_all("lska_jax:checkpoints_cleaned")
         policies = ocp.training.preservation_policies
         self._orbax = ocp.training.Checkpointer(
@@ -145,10 +161,9 @@ class Checkpointer:
         *,
         metadata: Mapping[str, Any],
         metric: float | None = None,
+        is_replacing: bool = False,
     ) -> None:
-        """Save `state` as `step`.
-
-        A step that is already saved is left as it is: in one run, a step has one state.
+        """Save `state` as `step`; one that is already saved is left: in a run it has one state.
 
         Args:
             step: global step, not negative.
@@ -157,10 +172,11 @@ class Checkpointer:
                 Numbers that are not finite come back as None.
             metric: score of this step, higher is better; None or a non-finite value where there
                 is none.
+            is_replacing: save anew what was saved without its metric; the old one stays until then.
 
         Raises:
             ValueError: a negative step, a leaf that is not an array, metadata that JSON cannot
-                hold, or a metric for a step that was saved without it.
+                hold, or a metric for a step saved without it that is not to be replaced.
             CheckpointSaveFailed: this save, or one before it, could not be written. There are
                 no further saves after that: start the run again.
         """
@@ -173,14 +189,25 @@ class Checkpointer:
             metric = None
         if step in self.all_steps():
             saved_metric = read_manifest(self._folder(step))["metric"]
-            if metric is not None and metric != saved_metric:
+            if metric in (None, saved_metric):
+                return
+            if not is_replacing:
                 raise ValueError(
                     f"step {step} is already saved in {self._directory} with metric "
                     f"{saved_metric}, and now came metric {metric}: evaluate first, then save once"
                 )
-            return
+        else:
+            is_replacing = False
         describe_tree(state)
         kept = canonical_metadata(metadata)
+        started = time.monotonic()
+        if is_replacing:
+            wait_for_all("lska_jax:replacement_known")
+            if is_main_process():
+                make_way(self._folder(step))
+            self._verified.discard(step)
+            wait_for_all("lska_jax:replacement_made_way")
+            self._orbax.reload()
 
         def commit() -> None:
             # Orbax calls this on process 0 when every file is in the temporary folder and only
@@ -190,6 +217,7 @@ class Checkpointer:
 
         context = self._ocp.Context()
         context.async_options.post_finalization_callback = commit
+        context.async_options.timeout_secs = math.ceil(self._save_seconds)
         try:
             with context:
                 response = self._orbax.save_async(
@@ -201,7 +229,9 @@ class Checkpointer:
                 )
         except Exception as error:
             raise self._save_failed(step, error) from error
-        self._pending = (step, response)
+        self._pending = PendingSave(
+            step, response, started=started, seconds=self._save_seconds, report=self.report
+        )
         if not self._asynchronous:
             self.wait()
 
@@ -232,15 +262,9 @@ class Checkpointer:
             )
         step = self._choose_intact(steps[::-1] if step is None else [step])
         saved = self._ocp.metadata(self._folder(step), checkpointable_name=STATE_NAME).metadata
-        differences = tree_difference(saved, abstract_state, limit=0)
-        if differences:
-            raise CheckpointMismatch(
-                f"{self._folder(step)} is a checkpoint of another model or setting; "
-                f"nothing was loaded. {len(differences)} differences:\n  "
-                + "\n  ".join(tree_difference(saved, abstract_state, limit=_SHOWN_DIFFERENCES))
-            )
+        check_same_tree(saved, abstract_state, where=str(self._folder(step)))
         state = self._orbax.load(
-            step, _with_shardings(abstract_state), checkpointable_name=STATE_NAME
+            step, with_shardings(abstract_state), checkpointable_name=STATE_NAME
         )
         return state, self.metadata(step)
 
@@ -296,11 +320,15 @@ class Checkpointer:
         """
         if self._pending is None:
             return
-        (step, response), self._pending = self._pending, None
+        pending, self._pending = self._pending, None
         try:
-            response.result()
+            pending.wait()
         except Exception as error:
-            raise self._save_failed(step, error) from error
+            # Orbax's close would wait on for a save that nobody else waits for.
+            self._is_stuck = isinstance(error, SaveTooSlow)
+            raise self._save_failed(pending.step, error) from error
+        if is_main_process():
+            finish_replacements(self._directory)
 
     def close(self) -> None:
         """Finish the save in progress and release Orbax's threads.
@@ -312,7 +340,8 @@ class Checkpointer:
             self.wait()
         finally:
             try:
-                self._orbax.close()
+                if not self._is_stuck:
+                    self._orbax.close()
             except Exception:
                 # Orbax raises a failed save's error again; it was reported already.
                 if self._failure is None:
@@ -340,39 +369,23 @@ class Checkpointer:
 
     def _choose_intact(self, candidates: list[int]) -> int:
         """Return the first intact step of `candidates`; all processes get the same answer."""
-        chosen = -1
-        report: list[str] = []
+        chosen, report = -1, list[str]()
         if is_main_process():
-            for step in candidates:
-                damage = [] if step in self._verified else find_damage(self._folder(step))
-                if not damage:
-                    self._verified.add(step)
-                    chosen = step
-                    break
-                report.append(f"step {step}: " + "; ".join(damage))
+            chosen, report = first_intact(self._directory, candidates, skip=self._verified)
             if chosen >= 0:
+                self._verified.add(chosen)
                 for step in candidates[: len(report)]:
                     set_aside(self._folder(step))
         chosen = value_of_main(chosen)
         if chosen < 0:
             others = [step for step in self.all_steps() if step not in candidates]
-            raise CheckpointDamaged(
-                f"no intact checkpoint among the steps asked for ({candidates}) in "
-                f"{self._directory}: {' | '.join(report) or 'see the message of process 0'}. "
-                + (
-                    f"Other steps there: {others}."
-                    if others
-                    else "Restore the folder from a copy, or move it away to start afresh."
-                )
-            )
+            raise none_intact(self._directory, asked=candidates, others=others, report=report)
         # Orbax remembers the steps it saw. Another process may have listed them after process 0
         # renamed some, so none of them can tell by itself whether that list is out of date.
         self._orbax.reload()
         if report:
             warnings.warn(
-                f"DAMAGED CHECKPOINT, an older one is used. {' | '.join(report)}. Going on from "
-                f"step {chosen}; the damaged folders were renamed to *.damaged in "
-                f"{self._directory}.",
+                damage_warning(self._directory, chosen=chosen, report=report),
                 CheckpointWarning,
                 stacklevel=3,
             )
@@ -383,16 +396,3 @@ class Checkpointer:
             self._directory, step=step, error=error, last_good=self.latest_step()
         )
         return self._failure
-
-
-def _with_shardings(abstract_state: Any) -> Any:
-    """Give leaves without a sharding the first local device, instead of the saved topology."""
-    import jax
-
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-    def place(leaf: Any) -> Any:
-        sharding = getattr(leaf, "sharding", None) or here
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    return jax.tree.map(place, abstract_state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -45,4 +46,40 @@ def failed_save(
     )
     return CheckpointSaveFailed(
         f"saving step {step} to {directory} failed ({reason}); {free}. {advice}"
+    )
+
+
+def none_intact(
+    directory: Path, *, asked: Sequence[int], others: Sequence[int], report: Sequence[str]
+) -> CheckpointDamaged:
+    """Return the error for steps that are all damaged.
+
+    Args:
+        directory: the folder of the run's checkpoints.
+        asked: the steps that were looked at.
+        others: the steps besides them.
+        report: what is wrong, a line a step; empty where another process knows.
+    """
+    return CheckpointDamaged(
+        f"no intact checkpoint among the steps asked for ({list(asked)}) in {directory}: "
+        f"{' | '.join(report) or 'see the message of process 0'}. "
+        + (
+            f"Other steps there: {list(others)}."
+            if others
+            else "Restore the folder from a copy, or move it away to start afresh."
+        )
+    )
+
+
+def damage_warning(directory: Path, *, chosen: int, report: Sequence[str]) -> str:
+    """Return the warning for damaged steps that an older one stands in for.
+
+    Args:
+        directory: the folder of the run's checkpoints.
+        chosen: the step that is used.
+        report: what is wrong with the newer ones, a line a step.
+    """
+    return (
+        f"DAMAGED CHECKPOINT, an older one is used. {' | '.join(report)}. Going on from step "
+        f"{chosen}; the damaged folders were renamed to *.damaged in {directory}."
     )

@@ -20,7 +20,9 @@ FORMAT_VERSION = 1
 STATE_NAME = "state"
 
 # Orbax adds these, or changes them, after the manifest was written. Neither holds any state.
-_CHANGED_BY_COMMIT = frozenset({MANIFEST_NAME, "_CHECKPOINT_METADATA", "commit_success.txt"})
+_ORBAX_NOTE = "_CHECKPOINT_METADATA"
+_CHANGED_BY_COMMIT = frozenset({MANIFEST_NAME, _ORBAX_NOTE, "commit_success.txt"})
+_METRIC_FOLDER = "metrics/"
 
 
 class ManifestError(ValueError):
@@ -127,7 +129,33 @@ def find_damage(folder: Path) -> list[str]:
     problems = missing_files(folder)
     if problems:
         return problems
-    for name, facts in read_manifest(folder)["files"].items():
+    return _changed_files(folder, read_manifest(folder)["files"])
+
+
+def find_opening_damage(folder: Path) -> list[str]:
+    """Return the damage of `folder` that Orbax fails at as it opens the folder of all steps.
+
+    It then reads the metric and its own note of every step, whichever is wanted. A manifest that
+    cannot be read is left to `find_damage`.
+    """
+    try:
+        files = read_manifest(folder)["files"]
+    except ManifestError:
+        return []
+    metric = {name: facts for name, facts in files.items() if name.startswith(_METRIC_FOLDER)}
+    problems = _changed_files(folder, metric)
+    note = folder / _ORBAX_NOTE
+    try:
+        is_note = isinstance(json.loads(note.read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        # Orbax does without it.
+        is_note = True
+    return problems if is_note else [*problems, f"{note} is no JSON object"]
+
+
+def _changed_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    problems = []
+    for name, facts in files.items():
         path = folder / name
         try:
             intact = _sha256_of_file(path) == facts["sha256"]

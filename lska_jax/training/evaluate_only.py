@@ -8,12 +8,19 @@ from ml_collections import ConfigDict
 from lska_jax.parallel import is_main_process, place, state_sharding
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint import load_tree
+from lska_jax.training.evaluator import Evaluator
+from lska_jax.training.feeding import Oversight
 from lska_jax.training.finetune import check_same_arrays, evaluation_arrays
-from lska_jax.training.loop import Evaluator, make_reporter
+from lska_jax.training.loop import Interrupted, make_reporter
+from lska_jax.training.stop_signals import StopRequested, StopSignals
 
 
 def evaluate_checkpoint(
-    config: ConfigDict, *, workdir: str | Path, checkpoint: str | Path
+    config: ConfigDict,
+    *,
+    workdir: str | Path,
+    checkpoint: str | Path,
+    signals: StopSignals | None = None,
 ) -> dict[str, float]:
     """Evaluate the best step of a checkpoint on the config's evaluation split.
 
@@ -21,6 +28,7 @@ def evaluate_checkpoint(
       config: checked by ``lska_jax.config_check.check_config``; its model must be the checkpoint's.
       workdir: where ``evaluation.json`` and the log are written.
       checkpoint: a run's folder, its checkpoints folder or one step's folder.
+      signals: requests to stop, of a program that listens to them; None is never asked.
 
     Returns:
       "eval/top1", "eval/top5" in [0, 1] and "eval/loss".
@@ -29,6 +37,7 @@ def evaluate_checkpoint(
       FileNotFoundError: there is no checkpoint.
       CheckpointMismatch: it is of another model or class count; every difference is listed.
       ValueError: data or devices do not fit the config.
+      Interrupted: a signal asked for it; there is nothing to save.
     """
     loaded = load_tree(checkpoint, step="best")
     eval_source = building.open_checked_source(config, split=config.data.eval_split)
@@ -48,13 +57,25 @@ def evaluate_checkpoint(
         batch_stats={path: placed[path] for path in run.state.batch_stats},
         ema={},
     )
+    signals = signals or StopSignals()
     with make_reporter(run, Path(workdir), start_step=loaded.step, writers=()) as reporter:
         reporter.message(f"Evaluating {loaded.folder} on {eval_source.name}.")
-        evaluator = Evaluator(run, eval_source, reporter)
+        oversight = Oversight(
+            signals, run.mesh, stall_seconds=config.training.stall_seconds, reporter=reporter
+        )
+        evaluator = Evaluator(run, eval_source, reporter, oversight)
         evaluator.compile()
-        evaluation = evaluator.evaluate(state, step=loaded.step)
+        signals.keep_requests()
+        with oversight.watchdog:
+            try:
+                evaluation = evaluator.evaluate(state, step=loaded.step)
+            except StopRequested:
+                name = signals.name or "a signal to another process"
+                raise Interrupted(f"Interrupted by {name}: no evaluation was written.") from None
     if is_main_process():
         record = {"checkpoint": str(loaded.folder), "step": loaded.step, **evaluation}
         path = Path(workdir) / "evaluation.json"
-        path.write_text(json.dumps(record, indent=2) + "\n")
+        temporary = path.with_suffix(".json.tmp")
+        temporary.write_text(json.dumps(record, indent=2) + "\n")
+        temporary.replace(path)
     return evaluation

@@ -132,3 +132,20 @@ def _metric_of(folder: Path) -> float | None:
         return read_manifest(folder)["metric"]
     except ManifestError:
         return None
+
+
+def with_shardings(abstract_state: Any) -> Any:
+    """Give leaves without a sharding the first local device, instead of the saved topology.
+
+    Args:
+        abstract_state: pytree of `jax.ShapeDtypeStruct`.
+    """
+    import jax
+
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def place(leaf: Any) -> Any:
+        sharding = getattr(leaf, "sharding", None) or here
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(place, abstract_state)

@@ -3,43 +3,48 @@
 import contextlib
 import json
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from lska_jax import parallel
-from lska_jax.data.loader import BrokenImages, HostBatch, eval_batches, train_batches
+from lska_jax.data.loader import train_batches
 from lska_jax.data.sources import Source
-from lska_jax.evaluation.metrics import EvalSums
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint import Checkpointer, check_writable, tree_bytes
+from lska_jax.training.evaluator import Evaluator
+from lska_jax.training.feeding import Feed, Oversight, TrainingStopped
 from lska_jax.training.finetune import load_for_finetuning
 from lska_jax.training.load_tree import CHECKPOINTS_FOLDER
 from lska_jax.training.reporting import Reporter
 from lska_jax.training.run import Run
 from lska_jax.training.start_up import StartUp
 from lska_jax.training.state import TrainState, host_state, place_state
+from lska_jax.training.stop_signals import StopRequested, StopSignals
 
 # Metrics are read this many steps late, so that reading them never leaves the device without work.
 _STEPS_IN_FLIGHT = 2
 
 
-class TrainingStopped(RuntimeError):
-    """The run cannot go on; what it has is saved, and the message says what to do."""
+class Interrupted(RuntimeError):
+    """The run was asked to stop and has saved; the same command goes on."""
 
 
-def train(config: ConfigDict, *, workdir: str | Path) -> dict[str, float]:
+def train(
+    config: ConfigDict, *, workdir: str | Path, signals: StopSignals | None = None
+) -> dict[str, float]:
     """Train to the end of the config's schedule, from where the workdir stands.
 
     Args:
       config: checked by ``lska_jax.config_check.check_config``.
       workdir: folder of the run; the same folder again resumes at its latest checkpoint.
+      signals: requests to stop, of a program that listens to them; None is never asked.
 
     Returns:
       The last evaluation: "eval/top1", "eval/top5" in [0, 1] and "eval/loss".
@@ -48,10 +53,12 @@ def train(config: ConfigDict, *, workdir: str | Path) -> dict[str, float]:
       ValueError: the data or the devices do not fit the config.
       OSError: the workdir cannot be written or is too small.
       TrainingStopped: too many non-finite steps or broken images.
+      Interrupted: a signal asked for it; every step done is saved.
     """
     start_up = StartUp()
     start_up.mark("imports")
     workdir = Path(workdir)
+    signals = signals or StopSignals()
     train_source, eval_source = building.open_sources(config)
     start_up.mark("data")
     run = building.build_run(config, num_train_examples=len(train_source))
@@ -59,25 +66,41 @@ def train(config: ConfigDict, *, workdir: str | Path) -> dict[str, float]:
         workdir / CHECKPOINTS_FOLDER,
         keep_latest=config.training.keep_latest,
         keep_best=config.training.keep_best,
+        save_seconds=config.training.save_seconds,
     ) as checkpointer:
         # One more than are kept: an old step goes when the new one is complete.
         kept = config.training.keep_latest + config.training.keep_best + 1
         missing = max(1, kept - len(checkpointer.all_steps()))
         check_writable(workdir, bytes_needed=missing * tree_bytes(run.state))
         start_step = checkpointer.latest_intact_step() or 0
+        metadata = checkpointer.metadata(start_step) if start_step else {}
         with make_reporter(
-            run, workdir, start_step=start_step, writers=config.training.writers
+            run,
+            workdir,
+            start_step=start_step,
+            is_evaluation_due=metadata.get("is_evaluation_due", False),
+            writers=config.training.writers,
         ) as reporter:
-            state, metadata = _restore_or_initialise(run, checkpointer, reporter)
+            checkpointer.report = reporter.message
+            state = _restore_or_initialise(run, checkpointer, reporter)
             _save_config(config, workdir, reporter)
-            if int(state.step) >= run.total_steps:
+            is_evaluation_due = metadata.get("is_evaluation_due", False)
+            if start_step >= run.total_steps and not is_evaluation_due:
                 reporter.message(f"The run in {workdir} is complete: {metadata['evaluation']}")
                 return metadata["evaluation"]
-            trainer = Trainer(run, train_source, eval_source, checkpointer, reporter)
+            oversight = Oversight(
+                signals,
+                run.mesh,
+                stall_seconds=config.training.stall_seconds,
+                reporter=reporter,
+            )
+            trainer = Trainer(run, train_source, eval_source, checkpointer, reporter, oversight)
             start_up.mark("model and state")
-            trainer.prepare(int(state.step), mark=start_up.mark)
+            trainer.prepare(start_step, metadata, mark=start_up.mark)
             reporter.message(f"Ready after {start_up.summary()}.")
-            return trainer.fit(state)
+            signals.keep_requests()
+            with oversight.watchdog:
+                return trainer.fit(state, is_evaluation_due=is_evaluation_due)
 
 
 class Trainer:
@@ -90,54 +113,68 @@ class Trainer:
         eval_source: Source,
         checkpointer: Checkpointer,
         reporter: Reporter,
+        oversight: Oversight,
     ):
         self._run = run
-        self._train_source = train_source
         self._checkpointer = checkpointer
         self._reporter = reporter
-        self._evaluator = Evaluator(run, eval_source, reporter)
-        self._transform = building.train_transform(run.config)
-        self._broken = BrokenImages(train_source, self._transform, report=_reporting(reporter))
+        self._oversight = oversight
+        self._evaluator = Evaluator(run, eval_source, reporter, oversight)
+        self._feed = Feed(
+            train_source,
+            building.train_transform(run.config),
+            oversight=oversight,
+            reporter=reporter,
+        )
         self._broken_in_epoch = 0
         self._bad_steps = 0
 
-    def prepare(self, first_step: int, *, mark: Callable[[str], None] = lambda part: None) -> None:
+    def prepare(
+        self,
+        first_step: int,
+        metadata: Mapping[str, Any],
+        *,
+        mark: Callable[[str], None] = lambda part: None,
+    ) -> None:
         """Start reading, then compile both steps; reading errors show before the compile.
 
         Args:
-          first_step: how many steps are done.
+          first_step: steps done.
+          metadata: what the checkpoint of that step was saved with; empty for a fresh run.
           mark: called with the name of each part when it is over.
         """
-        with self._reporter.progress("reading the first batch"):
-            self._batches = self._device_batches(first_step)
-            self._read_before = [next(self._batches)]
-        mark("first batch")
-        with self._reporter.progress("compiling the train step"):
-            self._train_step = building.compile_train_step(self._run)
-        mark("train step")
+        if "open_record" in metadata:
+            self._reporter.continue_record(metadata["open_record"])
+            self._broken_in_epoch = metadata["broken_in_epoch"]
+        if first_step < self._run.total_steps:
+            with self._reporter.progress("reading the first batch"):
+                self._batches = self._device_batches(first_step)
+                self._read_before = [next(self._batches)]
+            mark("first batch")
+            with self._reporter.progress("compiling the train step"):
+                self._train_step = building.compile_train_step(self._run)
+            mark("train step")
         self._evaluator.compile()
         mark("evaluation step")
 
-    def fit(self, state: TrainState) -> dict[str, float]:
-        """Train from the state's step to the end and return the last evaluation."""
+    def fit(self, state: TrainState, *, is_evaluation_due: bool = False) -> dict[str, float]:
+        """Train from the state's step to the end and return the last evaluation.
+
+        Args:
+          state: where to go on.
+          is_evaluation_due: whether that step was to be evaluated and its evaluation was
+            interrupted.
+
+        Raises:
+          Interrupted: a signal asked for it; every step done is saved.
+        """
         run = self._run
-        steps = range(int(state.step) + 1, run.total_steps + 1)
-        in_flight: deque[tuple[int, dict[str, jax.Array]]] = deque()
+        step = int(state.step)
         evaluation: dict[str, float] = {}
-        with contextlib.closing(self._batches):
-            for step, batch in zip(steps, self._each_batch(), strict=True):
-                state, metrics = self._train_step(state, batch)
-                in_flight.append((step, metrics))
-                while len(in_flight) > _STEPS_IN_FLIGHT:
-                    self._report(*in_flight.popleft())
-                is_evaluated = self._is_evaluated(step)
-                if is_evaluated or self._is_saved_between(step):
-                    while in_flight:
-                        self._report(*in_flight.popleft())
-                    evaluation = self._evaluator.evaluate(state, step=step) if is_evaluated else {}
-                    # Saves amid bad steps would push out the good ones.
-                    if not self._bad_steps or step == run.total_steps:
-                        self._save(step, state, evaluation)
+        if is_evaluation_due:
+            evaluation = self._evaluate_and_save(step, state, is_replacing=True)
+        if step < run.total_steps:
+            evaluation = self._train_from(step, state)
         self._checkpointer.wait()
         self._reporter.message(
             f"Finished: top-1 {evaluation['eval/top1']:.2%}; "
@@ -145,10 +182,63 @@ class Trainer:
         )
         return evaluation
 
+    def _train_from(self, start: int, state: TrainState) -> dict[str, float]:
+        in_flight: deque[tuple[int, dict[str, jax.Array]]] = deque()
+        evaluation: dict[str, float] = {}
+        step = start
+        steps = range(start + 1, self._run.total_steps + 1)
+        try:
+            for step, batch in zip(steps, self._each_batch(), strict=True):
+                state, metrics = self._train_step(state, batch)
+                in_flight.append((step, metrics))
+                while len(in_flight) > _STEPS_IN_FLIGHT:
+                    self._report(*in_flight.popleft())
+                is_stopping = self._oversight.stop.is_agreed()
+                is_evaluated = self._is_evaluated(step)
+                if is_stopping or is_evaluated or self._is_saved_between(step):
+                    while in_flight:
+                        self._report(*in_flight.popleft())
+                if is_stopping:
+                    self._save_and_leave(step, state, is_evaluation_due=is_evaluated)
+                if is_evaluated:
+                    evaluation = self._evaluate_and_save(step, state)
+                elif self._is_saved_between(step) and not self._bad_steps:
+                    # Saves amid bad steps would push out the good ones.
+                    self._save(step, state)
+        except StopRequested:
+            # A batch was waited for, and no step is in hand.
+            while in_flight:
+                self._report(*in_flight.popleft())
+            self._save_and_leave(step, state)
+        return evaluation
+
+    def _evaluate_and_save(
+        self, step: int, state: TrainState, *, is_replacing: bool = False
+    ) -> dict[str, float]:
+        try:
+            evaluation = self._evaluator.evaluate(state, step=step)
+        except StopRequested:
+            self._save_and_leave(step, state, is_evaluation_due=True)
+        if not self._bad_steps or step == self._run.total_steps:
+            self._save(step, state, evaluation, is_replacing=is_replacing)
+        return evaluation
+
+    def _save_and_leave(
+        self, step: int, state: TrainState, *, is_evaluation_due: bool = False
+    ) -> NoReturn:
+        self._save(step, state, is_evaluation_due=is_evaluation_due)
+        self._oversight.watchdog.note(f"waiting for the save of step {step}")
+        self._checkpointer.wait()
+        raise Interrupted(
+            f"Interrupted by {self._oversight.signals.name or 'a signal to another process'} "
+            f"after step {step}, which is saved."
+        )
+
     def _each_batch(self) -> Generator[dict[str, jax.Array], None, None]:
-        # Popped, not kept: a batch held for the whole run would cost the devices its memory.
-        yield self._read_before.pop()
-        yield from self._batches
+        with contextlib.closing(self._batches):
+            # Popped, not kept: a batch held for the whole run would cost the devices its memory.
+            yield self._read_before.pop()
+            yield from self._batches
 
     def _is_evaluated(self, step: int) -> bool:
         epoch, step_of_epoch = divmod(step, self._run.steps_per_epoch)
@@ -164,16 +254,17 @@ class Trainer:
         size = config.training.batch_size
         sharding = parallel.batch_sharding(self._run.mesh)
         batches = train_batches(
-            self._train_source,
-            self._transform,
+            self._feed.source,
+            self._feed.transform,
             global_batch_size=size,
             seed=config.training.seed,
             rows=parallel.local_rows(sharding, size),
             start_step=first_step,
             stop_step=self._run.total_steps,
             num_workers=building.num_workers(config),
+            reading=self._feed.reading,
         )
-        return _on_devices(batches, self._broken, sharding, global_batch_size=size)
+        return self._feed.batches(batches, sharding, global_batch_size=size, name="training")
 
     def _report(self, step: int, device_metrics: Mapping[str, jax.Array]) -> None:
         metrics = {name: float(value) for name, value in device_metrics.items()}
@@ -206,68 +297,46 @@ class Trainer:
         if (step - 1) % self._run.steps_per_epoch == 0:
             self._broken_in_epoch = 0
         self._broken_in_epoch += broken
-        limit = self._run.config.data.max_broken_fraction * len(self._train_source)
+        limit = self._run.config.data.max_broken_fraction * len(self._feed.source)
         if self._broken_in_epoch > limit:
-            raise TrainingStopped(
-                _too_many_broken(self._broken_in_epoch, self._train_source, self._broken)
-            )
+            raise self._feed.too_many_broken(self._broken_in_epoch)
 
-    def _save(self, step: int, state: TrainState, evaluation: Mapping[str, float]) -> None:
+    def _save(
+        self,
+        step: int,
+        state: TrainState,
+        evaluation: Mapping[str, float] = MappingProxyType({}),
+        *,
+        is_evaluation_due: bool = False,
+        is_replacing: bool = False,
+    ) -> None:
+        self._oversight.watchdog.note(f"saving step {step}")
         metadata = {
             "config": self._run.config.to_dict(),
             "evaluation": dict(evaluation),
+            "is_evaluation_due": is_evaluation_due,
             "steps_per_epoch": self._run.steps_per_epoch,
+            # What continues a run besides its state: the means and counts in the making.
+            "open_record": self._reporter.open_record(),
+            "broken_in_epoch": self._broken_in_epoch,
         }
-        self._checkpointer.save(step, state, metadata=metadata, metric=evaluation.get("eval/top1"))
-
-
-class Evaluator:
-    """Evaluates states of a run on its evaluation split, every example exactly once."""
-
-    def __init__(self, run: Run, source: Source, reporter: Reporter):
-        self._run = run
-        self._source = source
-        self._reporter = reporter
-        self._transform = building.eval_transform(run.config)
-        self._broken = BrokenImages(source, self._transform, report=_reporting(reporter))
-
-    def compile(self) -> None:
-        """Compile the evaluation step, once."""
-        with self._reporter.progress("compiling the evaluation step"):
-            self._eval_step = building.compile_eval_step(self._run)
-
-    def evaluate(self, state: TrainState, *, step: int) -> dict[str, float]:
-        """Return and report top-1, top-5 and loss of the state's averaged or own parameters."""
-        config = self._run.config
-        size = config.training.eval_batch_size
-        sharding = parallel.batch_sharding(self._run.mesh)
-        batches = eval_batches(
-            self._source,
-            self._transform,
-            global_batch_size=size,
-            rows=parallel.local_rows(sharding, size),
-            num_workers=building.num_workers(config),
+        self._checkpointer.save(
+            step,
+            state,
+            metadata=metadata,
+            metric=evaluation.get("eval/top1"),
+            is_replacing=is_replacing,
         )
-        params, stats = state.for_evaluation()
-        in_flight: deque[EvalSums] = deque()
-        total = EvalSums.zero()
-        with self._reporter.progress("evaluating", -(-len(self._source) // size)) as progress:
-            for batch in _on_devices(batches, self._broken, sharding, global_batch_size=size):
-                in_flight.append(self._eval_step(params, stats, batch))
-                if len(in_flight) > _STEPS_IN_FLIGHT:
-                    total += jax.device_get(in_flight.popleft())
-                progress.advance()
-        for sums in in_flight:
-            total += jax.device_get(sums)
-        broken = len(self._source) - int(total.examples)
-        if broken > config.data.max_broken_fraction * len(self._source):
-            raise TrainingStopped(_too_many_broken(broken, self._source, self._broken))
-        evaluation = {f"eval/{name}": value for name, value in total.means().items()}
-        self._reporter.evaluation(step, evaluation)
-        return evaluation
 
 
-def make_reporter(run: Run, workdir: Path, *, start_step: int, writers: Sequence[str]) -> Reporter:
+def make_reporter(
+    run: Run,
+    workdir: Path,
+    *,
+    start_step: int,
+    writers: Sequence[str],
+    is_evaluation_due: bool = False,
+) -> Reporter:
     """Return the reporter of a run; only the first process writes."""
     return Reporter(
         workdir,
@@ -275,6 +344,7 @@ def make_reporter(run: Run, workdir: Path, *, start_step: int, writers: Sequence
         steps_per_epoch=run.steps_per_epoch,
         global_batch_size=run.config.training.batch_size,
         start_step=start_step,
+        is_evaluation_due=is_evaluation_due,
         is_main=parallel.is_main_process(),
         log_every_steps=run.config.training.log_every_steps,
         writers=writers,
@@ -283,13 +353,11 @@ def make_reporter(run: Run, workdir: Path, *, start_step: int, writers: Sequence
     )
 
 
-def _restore_or_initialise(
-    run: Run, checkpointer: Checkpointer, reporter: Reporter
-) -> tuple[TrainState, dict[str, Any]]:
+def _restore_or_initialise(run: Run, checkpointer: Checkpointer, reporter: Reporter) -> TrainState:
     if checkpointer.latest_step() is not None:
-        state, metadata = checkpointer.restore(run.state)
+        state, _ = checkpointer.restore(run.state)
         reporter.message(f"Resuming at step {int(state.step)} of {run.total_steps}.")
-        return state, metadata
+        return state
     # On the host: an accelerator would compile every draw, and FSDP may need its memory.
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         model = building.build_model(run.config)
@@ -304,36 +372,7 @@ def _restore_or_initialise(
         f"{run.total_steps:,} steps of {run.config.training.batch_size} images on "
         f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)."
     )
-    return state, {}
-
-
-def _on_devices(
-    batches: Generator[HostBatch, None, None],
-    broken: BrokenImages,
-    sharding: jax.sharding.NamedSharding,
-    *,
-    global_batch_size: int,
-) -> Generator[dict[str, jax.Array], None, None]:
-    with contextlib.closing(batches):
-        for batch in batches:
-            broken.note(batch)
-            arrays = {name: batch[name] for name in ("image", "label", "mask")}  # type: ignore[literal-required]
-            yield parallel.to_global(arrays, sharding, global_batch_size=global_batch_size)
-
-
-def _reporting(reporter: Reporter) -> Any:
-    """Return how this process tells of a broken image: only the first one owns the log."""
-    if parallel.is_main_process():
-        return reporter.message
-    return lambda text: print(f"[process {jax.process_index()}] {text}", file=sys.stderr)
-
-
-def _too_many_broken(count: int, source: Source, broken: BrokenImages) -> str:
-    return (
-        f"{count} of {len(source)} images of {source.name} are broken, more than "
-        f"data.max_broken_fraction allows. Repair or remove them, or raise the fraction. "
-        f"Met by process {jax.process_index()}:\n{broken.listing()}"
-    )
+    return state
 
 
 def _save_config(config: ConfigDict, workdir: Path, reporter: Reporter) -> None:

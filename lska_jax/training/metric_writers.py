@@ -38,15 +38,18 @@ class JsonLines:
         start_step: where the run goes on. Lines of later steps are removed, since the run
             will write them again, and so is a torn last line; a run that starts at 0 removes
             all lines.
+        is_evaluation_due: whether the evaluation of `start_step` comes again; its line goes too.
 
     Raises:
         OSError: the file cannot be written.
     """
 
-    def __init__(self, path: str | Path, *, start_step: int = 0) -> None:
+    def __init__(
+        self, path: str | Path, *, start_step: int = 0, is_evaluation_due: bool = False
+    ) -> None:
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        _keep_lines_until(self._path, start_step)
+        _keep_lines_until(self._path, start_step, is_evaluation_due=is_evaluation_due)
         self._stream = self._path.open("a", encoding="utf-8")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -160,13 +163,14 @@ class MLflow:
         self._mlflow.end_run()
 
 
-def _keep_lines_until(path: Path, step: int) -> None:
+def _keep_lines_until(path: Path, step: int, *, is_evaluation_due: bool) -> None:
     """Rewrite `path` without the lines after `step` and without a torn one, atomically."""
     if not path.exists():
         return
     content = path.read_bytes()
     lines = content.splitlines(keepends=True) if step > 0 else []
-    kept = b"".join(line for line in lines if _keeps(line, step))
+    redone = step if is_evaluation_due else -1
+    kept = b"".join(line for line in lines if _keeps(line, step, redone=redone))
     if kept == content:
         return
     beside = path.with_name(path.name + ".new")
@@ -177,11 +181,13 @@ def _keep_lines_until(path: Path, step: int) -> None:
     os.replace(beside, path)
 
 
-def _keeps(line: bytes, step: int) -> bool:
+def _keeps(line: bytes, step: int, *, redone: int) -> bool:
     if not line.endswith(b"\n"):
         return False
     try:
-        return json.loads(line)["step"] <= step
+        record = json.loads(line)
+        is_redone = record["step"] == redone and any(name.startswith("eval/") for name in record)
+        return record["step"] <= step and not is_redone
     except (ValueError, KeyError, TypeError):
         return False
 

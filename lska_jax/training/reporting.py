@@ -68,6 +68,8 @@ class Reporter:
         steps_per_epoch: how many steps see the training set once.
         global_batch_size: images a step, over all devices.
         start_step: where the run goes on; records of later steps are removed.
+        is_evaluation_due: whether the evaluation of `start_step` comes again; its record is
+            removed too.
         is_main: whether this process writes.
         log_every_steps: how many steps make one record.
         writers: which of `WRITERS` keep the numbers.
@@ -89,6 +91,7 @@ class Reporter:
         steps_per_epoch: int,
         global_batch_size: int,
         start_step: int = 0,
+        is_evaluation_due: bool = False,
         is_main: bool = True,
         log_every_steps: int = 50,
         writers: Sequence[str] = ("jsonl", "tensorboard"),
@@ -121,13 +124,21 @@ class Reporter:
         self._window: tuple[int, float] | None = None
         self._next_plain_line = float("-inf")
         self._line = LiveLine(stream, clock=clock)
+        self._log_lock = threading.Lock()
         self._writers: dict[str, MetricWriter] = {}
         if not is_main:
             return
         workdir = Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         for name in writers:
-            self._writers[name] = _make_writer(name, workdir, start_step, run_name, config)
+            if name == "jsonl":
+                self._writers[name] = JsonLines(
+                    workdir / "metrics.jsonl",
+                    start_step=start_step,
+                    is_evaluation_due=is_evaluation_due,
+                )
+            else:
+                self._writers[name] = _make_service(name, workdir, start_step, run_name, config)
         self._log = (workdir / "log.txt").open("a", encoding="utf-8")
 
     def train(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
@@ -183,6 +194,18 @@ class Reporter:
         shown = ", ".join(_format_value(name, value) for name, value in numbers.items())
         self.message(f"evaluation after step {step:,} (epoch {self._epoch(step):.2f}): {shown}")
 
+    def open_record(self) -> dict[str, dict[str, float]]:
+        """Return what the record in the making has so far, for a checkpoint to keep."""
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def continue_record(self, record: Mapping[str, Mapping[str, float]]) -> None:
+        """Go on with the record that a checkpoint has kept, from `open_record`."""
+        # A checkpoint keeps numbers that are not finite as None.
+        self._sums = {
+            name: math.nan if value is None else value for name, value in record["sums"].items()
+        }
+        self._counts = {name: int(count) for name, count in record["counts"].items()}
+
     def message(self, text: str) -> None:
         """Write a line to the terminal, above the live line, and to the log file."""
         if not self._is_main:
@@ -231,7 +254,8 @@ class Reporter:
         for writer in self._writers.values():
             writer.close()
         self._writers = {}
-        self._log.close()
+        with self._log_lock:
+            self._log.close()
         self._is_main = False
 
     def __enter__(self) -> Reporter:
@@ -289,9 +313,12 @@ class Reporter:
 
     def _keep_in_log(self, text: str) -> None:
         stamp = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
-        for line in plain_text(text).splitlines() or [""]:
-            self._log.write(f"{stamp} {line}\n")
-        self._log.flush()
+        lines = plain_text(text).splitlines() or [""]
+        # The watchdog and a finished save write from their own threads.
+        with self._log_lock:
+            if not self._log.closed:
+                self._log.write("".join(f"{stamp} {line}\n" for line in lines))
+                self._log.flush()
 
 
 def format_duration(seconds: float) -> str:
@@ -316,11 +343,9 @@ def _tick(progress: Progress, finished: threading.Event) -> None:
         progress.refresh()
 
 
-def _make_writer(
+def _make_service(
     name: str, workdir: Path, start_step: int, run_name: str, config: Mapping[str, Any]
 ) -> MetricWriter:
-    if name == "jsonl":
-        return JsonLines(workdir / "metrics.jsonl", start_step=start_step)
     if name == "tensorboard":
         return TensorBoard(workdir / "tensorboard", start_step=start_step)
     if name == "wandb":

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from lska_jax.training.checkpoint_errors import CheckpointMismatch
+
+# Parameters come before their moments and averages, which repeat them.
+_SHOWN_DIFFERENCES = 60
+
 
 class Leaf(NamedTuple):
     """Shape and data type of one array in a pytree."""
@@ -97,3 +102,23 @@ def _element_name(element: Any) -> str:
         if hasattr(element, attribute):
             return str(getattr(element, attribute))
     return str(element)
+
+
+def check_same_tree(saved: Any, wanted: Any, *, where: str) -> None:
+    """Refuse to load `saved` where `wanted` has other names, shapes or data types.
+
+    Args:
+        saved: pytree of arrays or their shapes and data types, in the checkpoint.
+        wanted: the same of the model.
+        where: the checkpoint's folder, for the message.
+
+    Raises:
+        CheckpointMismatch: with one line a difference.
+    """
+    differences = tree_difference(saved, wanted, limit=0)
+    if differences:
+        raise CheckpointMismatch(
+            f"{where} is a checkpoint of another model or setting; nothing was loaded. "
+            f"{len(differences)} differences:\n  "
+            + "\n  ".join(tree_difference(saved, wanted, limit=_SHOWN_DIFFERENCES))
+        )

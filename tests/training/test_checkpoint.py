@@ -1,5 +1,8 @@
 """Checkpoints: the same bits back, the right steps kept, nothing loaded that does not fit."""
 
+import re
+import shutil
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +17,7 @@ from lska_jax.training.checkpoint import (
     CheckpointDamaged,
     Checkpointer,
     CheckpointMismatch,
+    CheckpointSaveFailed,
     CheckpointWarning,
     check_writable,
     load_tree,
@@ -215,6 +219,22 @@ def test_other_damage_to_the_newest_step_is_found_too(tmp_path, damage):
     assert_same_bits(restored, make_state(1))
 
 
+@pytest.mark.parametrize("name", ["metrics/metrics", "_CHECKPOINT_METADATA"])
+def test_damage_that_orbax_cannot_open_a_folder_with_is_found_before(tmp_path, name):
+    save_steps(tmp_path, [1, 2], metrics={1: 0.5, 2: 0.6})
+    (tmp_path / "2" / name).write_text("[")
+    if name == "_CHECKPOINT_METADATA":
+        (tmp_path / "2" / name).write_text("[]")
+    with pytest.warns(CheckpointWarning, match=Path(name).name):
+        checkpointer = Checkpointer(tmp_path)
+    with checkpointer:
+        restored, _ = checkpointer.restore(abstract(make_state()))
+    assert_same_bits(restored, make_state(1))
+    (tmp_path / "1" / name).write_text("[]")
+    with pytest.raises(CheckpointDamaged, match="start afresh"):
+        Checkpointer(tmp_path)
+
+
 def test_a_damaged_step_asked_for_by_number_is_refused(tmp_path):
     save_steps(tmp_path, [1, 2])
     victim = flip_a_bit(tmp_path / "2")
@@ -272,6 +292,72 @@ def test_a_metric_for_a_step_saved_without_one_is_refused(tmp_path):
         checkpointer.save(1, make_state(1), metadata={})
         with pytest.raises(ValueError, match="evaluate first, then save once"):
             checkpointer.save(1, make_state(1), metadata={}, metric=0.5)
+
+
+def save_anew_with_metric(directory):
+    """Save step 1 without, then with a metric, up to where the second save is to begin."""
+    checkpointer = Checkpointer(directory)
+    checkpointer.save(1, make_state(1), metadata={"due": True})
+    checkpointer.wait()
+    return checkpointer
+
+
+def test_a_step_saved_without_its_metric_can_be_saved_anew_with_it(tmp_path):
+    with save_anew_with_metric(tmp_path) as checkpointer:
+        checkpointer.save(1, make_state(1), metadata={"due": False}, metric=0.5, is_replacing=True)
+        checkpointer.wait()
+        assert checkpointer.best_step() == 1
+        restored, metadata = checkpointer.restore(abstract(make_state()))
+    assert_same_bits(restored, make_state(1))
+    assert metadata == {"due": False}
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def test_a_step_stays_where_its_replacement_was_cut_short(tmp_path):
+    save_anew_with_metric(tmp_path).close()
+    # What a kill leaves between the two: the old step renamed, the new one half written.
+    (tmp_path / "1").rename(tmp_path / "1.replaced")
+    (tmp_path / "1.orbax-checkpoint-tmp").mkdir()
+    with Checkpointer(tmp_path) as checkpointer:
+        assert checkpointer.latest_intact_step() == 1
+        assert checkpointer.metadata(1) == {"due": True}
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def test_a_replaced_step_is_removed_when_the_new_one_is_complete(tmp_path):
+    save_steps(tmp_path, [1], metrics={1: 0.5})
+    shutil.copytree(tmp_path / "1", tmp_path / "1.replaced")
+    with Checkpointer(tmp_path) as checkpointer:
+        assert checkpointer.best_step() == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def test_the_duration_of_every_save_is_reported(tmp_path):
+    said: list[str] = []
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.report = said.append
+        checkpointer.save(3, make_state(), metadata={})
+    assert len(said) == 1
+    assert re.fullmatch(r"Saved step 3 in \d+\.\d s\.", said[0])
+
+
+def test_a_save_that_takes_too_long_has_failed_and_nothing_waits_for_it(tmp_path, monkeypatch):
+    released = threading.Event()
+    save_steps(tmp_path, [1])
+    monkeypatch.setattr(
+        "lska_jax.training.checkpoint.write_manifest",
+        lambda *arguments, **named: released.wait(60),
+    )
+    try:
+        with Checkpointer(tmp_path, save_seconds=1.0) as checkpointer:
+            checkpointer.save(2, make_state(2), metadata={})
+            with pytest.raises(CheckpointSaveFailed) as caught:
+                checkpointer.wait()
+    finally:
+        released.set()
+    message = str(caught.value)
+    assert "not complete after 1 s; raise training.save_seconds" in message
+    assert "The last good step is 1" in message
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,11 @@ from PIL import Image
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint import Checkpointer, CheckpointMismatch, load_tree
 from lska_jax.training.evaluate_only import evaluate_checkpoint
+from lska_jax.training.feeding import Oversight, TrainingStopped
 from lska_jax.training.load_tree import CHECKPOINTS_FOLDER
-from lska_jax.training.loop import (
-    Trainer,
-    TrainingStopped,
-    make_reporter,
-    train,
-)
+from lska_jax.training.loop import Trainer, make_reporter, train
 from lska_jax.training.state import host_state, place_state
+from lska_jax.training.stop_signals import StopSignals
 
 ROOT = Path(__file__).parents[2]
 TEST_EXAMPLES = 355
@@ -85,9 +82,10 @@ def finished(tmp_path_factory, compiles) -> tuple[Path, dict[str, float], dict[s
         Checkpointer(workdir / CHECKPOINTS_FOLDER, keep_latest=2, keep_best=1) as checkpointer,
         make_reporter(run, workdir, start_step=0, writers=("jsonl",)) as reporter,
     ):
-        trainer = Trainer(run, *building.open_sources(config), checkpointer, reporter)
+        oversight = Oversight(StopSignals(), run.mesh, stall_seconds=0, reporter=reporter)
+        trainer = Trainer(run, *building.open_sources(config), checkpointer, reporter, oversight)
         compiles.clear()
-        trainer.prepare(0)
+        trainer.prepare(0, {})
         compiled["prepare"] = compiles.copy()
         compiles.clear()
         evaluation = trainer.fit(state)

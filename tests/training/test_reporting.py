@@ -100,6 +100,46 @@ def train(reporter, clock, steps, *, seconds_per_step=0.5, loss=1.0):
         reporter.train(step, {"loss": loss, "learning_rate": step / 1000})
 
 
+def test_a_record_in_the_making_goes_on_after_a_restart(tmp_path):
+    losses = [3.0, 1.0, float("nan"), 2.0, 4.0, 5.0]
+    with make_reporter(tmp_path / "whole", log_every_steps=3) as reporter:
+        for step, loss in enumerate(losses, start=1):
+            reporter.train(step, {"loss": loss, "learning_rate": step / 10})
+    with make_reporter(tmp_path / "parts", log_every_steps=3) as reporter:
+        for step, loss in enumerate(losses[:5], start=1):
+            reporter.train(step, {"loss": loss, "learning_rate": step / 10})
+        kept = json.loads(json.dumps(reporter.open_record()))
+    with make_reporter(tmp_path / "parts", start_step=5, log_every_steps=3) as reporter:
+        reporter.continue_record(kept)
+        reporter.train(6, {"loss": losses[5], "learning_rate": 0.6})
+    whole, parts = (
+        [
+            (line["step"], line["train/loss"], line["train/learning_rate"])
+            for line in map(
+                json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+            )
+        ]
+        for name in ("whole", "parts")
+    )
+    assert parts == whole
+    assert len(whole) == 2
+
+
+def test_an_evaluation_that_comes_again_has_its_line_once(tmp_path):
+    with make_reporter(tmp_path, log_every_steps=1) as reporter:
+        reporter.train(1, {"loss": 1.0})
+        reporter.evaluation(1, {"eval/top1": 0.5})
+        reporter.train(2, {"loss": 1.0})
+        reporter.evaluation(2, {"eval/top1": 0.6})
+    make_reporter(tmp_path, start_step=2, is_evaluation_due=True).close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], "eval/top1" in line) for line in lines] == [
+        (1, False),
+        (1, True),
+        (2, False),
+    ]
+
+
 def test_a_record_has_the_mean_loss_of_its_steps_and_the_last_learning_rate(tmp_path):
     with make_reporter(tmp_path, log_every_steps=4) as reporter:
         for step, loss in enumerate([1.0, 2.0, 3.0, 6.0, 10.0, 10.0, 10.0, 14.0], start=1):
