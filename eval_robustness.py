@@ -11,8 +11,15 @@ made from the clean images on the device; that needs no download, and works for 
     python eval_robustness.py --model runs/cifar10 --suite imagenet,imagenet_c --generate \
         --clean folder:cifar10.tar --clean_split test --out robustness
 
-Running the same command again goes on where it was stopped.
+Running the same command again goes on where it was stopped. SIGTERM and SIGINT (Ctrl-C) leave with
+exit code 75, which says so; every cell that is done is in the results file.
 """
+
+from lska_jax.training import stop_signals
+
+if __name__ == "__main__":
+    # Before anything else: a preempted machine does not wait for imports.
+    stop_signals.hold_signals()
 
 import argparse
 import sys
@@ -23,6 +30,9 @@ from lska_jax._huge_pages import restart_with_huge_pages
 
 USAGE_ERROR = 2
 _DEFAULT_OUT = "robustness"
+
+
+_signals = stop_signals.StopSignals()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,6 +59,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
+    import jax
+
     from lska_jax import parallel
     from lska_jax.compilation_cache import use_compilation_cache
     from lska_jax.data.loader import ExampleError
@@ -59,6 +71,10 @@ def _sweep(arguments: argparse.Namespace) -> int:
     from lska_jax.robustness.sweep import sweep
 
     use_compilation_cache(arguments.compilation_cache)
+    is_alone = jax.process_count() == 1
+    if not is_alone:
+        # One that leaves now would leave the others waiting.
+        _signals.keep_requests()
     options = SweepOptions(
         suite=arguments.suite,
         data_root=arguments.data_root,
@@ -76,7 +92,11 @@ def _sweep(arguments: argparse.Namespace) -> int:
     named = [_split_name(model) for model in arguments.model]
     classifiers = [load_classifier(place, name=name) for name, place in named]
     try:
-        summaries = sweep(classifiers, options, out=arguments.out)
+        _signals.keep_requests()
+        summaries = sweep(classifiers, options, out=arguments.out, signals=_signals)
+    except stop_signals.StopRequested:
+        message = "Interrupted: every cell that is done is in the results file."
+        stop_signals.leave_to_resume(message, is_alone=is_alone)
     except ExampleError as error:
         print(f"Stopped: {error}", file=sys.stderr)
         return 1
@@ -168,4 +188,5 @@ def _build_parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     restart_with_huge_pages()
+    _signals.listen()
     sys.exit(main())

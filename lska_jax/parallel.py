@@ -92,6 +92,9 @@ def start_processes(
                 "--coordinator_address, --num_processes and --process_id to each."
             ) from error
     except (RuntimeError, jax.errors.JaxRuntimeError) as error:
+        # A program that has computed already, such as a notebook, is one process.
+        if given == (None, None, None) and distributed == "auto" and "before any" in str(error):
+            return
         raise ConnectionError(
             f"This process (number {process_id}, of {num_processes}) could not join the others at "
             f"{coordinator_address}: {str(error).splitlines()[0]}"

@@ -1,8 +1,10 @@
 """``eval_robustness.py`` as a person runs it: a report, or one readable line for a mistake."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,12 @@ from small_models import small_model
 
 from eval_robustness import main
 from lska_jax.nn.model_table import Preprocessing
+from lska_jax.training.stop_signals import RESUME_EXIT_CODE
 from lska_jax.weights import ModelFacts, write_model_folder
 from lska_jax.weights.pretrained import arrays_of
 
 ROOT = Path(__file__).parents[1]
+TIMEOUT_SECONDS = 240
 NAMES = ("bird", "car", "cat", "dog")
 
 
@@ -83,6 +87,26 @@ def test_a_mistake_is_one_readable_line(model, clean, tmp_path, capsys, change, 
     assert main(arguments(model, clean, tmp_path, *change)) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("Error: ") and "Traceback" not in error
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_leaves_with_the_code_that_means_go_on(model, clean, tmp_path, name):
+    suite = "imagenet,imagenet_c"
+    command = [sys.executable, "eval_robustness.py", *arguments(model, clean, tmp_path)]
+    command[command.index("--suite") + 1] = suite
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    results = tmp_path / "results.jsonl"
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not (results.exists() and b'{"result"' in results.read_bytes()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.Signals[name])
+    _, errors = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == RESUME_EXIT_CODE
+    assert "every cell that is done is in the results file" in errors
+    assert "Traceback" not in errors
 
 
 def test_help_and_the_list_of_sets_load_no_framework():

@@ -42,6 +42,8 @@ from lska_jax.robustness.samples import SHEET_NAME, Samples
 from lska_jax.robustness.sets import CellData
 from lska_jax.robustness.summary import summarise
 from lska_jax.robustness.sweep_display import SweepDisplay
+from lska_jax.training.agreed_stop import AgreedStop
+from lska_jax.training.stop_signals import StopRequested, StopSignals
 
 RESULTS_NAME = "results.jsonl"
 SAMPLES_NAME = "samples"
@@ -85,8 +87,24 @@ def evaluate(
     return sweep(chosen, SweepOptions(**options), out=out)
 
 
-def sweep(chosen: Sequence[Classifier], options: SweepOptions, *, out: str | Path) -> list[Summary]:
-    """Measure classifiers; see ``evaluate``."""
+def sweep(
+    chosen: Sequence[Classifier],
+    options: SweepOptions,
+    *,
+    out: str | Path,
+    signals: StopSignals | None = None,
+) -> list[Summary]:
+    """Measure classifiers; see ``evaluate``.
+
+    Args:
+      chosen: the models.
+      options: what to measure.
+      out: folder of the results file.
+      signals: requests to stop, of a program that listens to them; None is never asked.
+
+    Raises:
+      StopRequested: a signal asked for it; every cell done is in the file.
+    """
     _check_names(chosen)
     plan = plan_cells(options, chosen)
     path = Path(out) / RESULTS_NAME
@@ -104,7 +122,7 @@ def sweep(chosen: Sequence[Classifier], options: SweepOptions, *, out: str | Pat
         pending = [(planned, lacking) for planned, lacking in pending if lacking]
         with SweepDisplay(len(plan), len(plan) - len(pending), is_main=is_main) as display:
             samples = Samples(path.parent / SAMPLES_NAME)
-            measuring = _Sweep(options, file, display, samples)
+            measuring = _Sweep(options, file, display, samples, signals or StopSignals())
             for planned, lacking in pending:
                 measuring.measure(planned, lacking)
                 display.end()
@@ -119,7 +137,12 @@ class _Sweep:
     """The parts that cells share: mesh, compiled models, the generator."""
 
     def __init__(
-        self, options: SweepOptions, file: ResultsFile, display: SweepDisplay, samples: Samples
+        self,
+        options: SweepOptions,
+        file: ResultsFile,
+        display: SweepDisplay,
+        samples: Samples,
+        signals: StopSignals,
     ):
         self._options = options
         self._samples = samples
@@ -127,6 +150,7 @@ class _Sweep:
         self._display = display
         self._mesh = parallel.make_mesh()
         self._sharding = parallel.batch_sharding(self._mesh)
+        self._stop = AgreedStop(signals, self._mesh)
         self._functions: dict[str, OutcomeFunction] = {}
         self._kept: tuple[tuple[str, EvalTransform], list[HostBatch]] | None = None
         self._generator = Generator(options.frost_pictures, seed=options.seed)
@@ -169,6 +193,8 @@ class _Sweep:
         rows: list[dict[str, jax.Array]] = []
         outcomes: list[list[Outcomes]] = [[] for _ in models]
         for images, facts in self._device_batches(planned, data, positions, transform):
+            if self._stop.is_agreed():
+                raise StopRequested
             if planned.corruption:
                 clean = images
                 images = self._generator(clean, *planned.corruption, positions=facts["position"])
