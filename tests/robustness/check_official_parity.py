@@ -161,7 +161,8 @@ def report(cells: dict[str, list[str]], keys: int) -> str:
         "",
         f"Official minus ours (mean over images and {keys} keys). In brackets: that in standard "
         "deviations between draws; root mean square over single images of the same. Both are near "
-        "1 for draws of one distribution.",
+        "1 for draws of one distribution, the second up to several where few keys give a poor "
+        "estimate of a single image's spread (frost: 4 keys often draw the same picture twice).",
         "",
         table(["Corruption", "Severity", *STATISTICS], stats),
         "",

@@ -182,7 +182,7 @@ def _draw_crystals(rng: np.random.Generator) -> np.ndarray:
     """Return (448, 448, 3) uint8: white needles over blue-grey haze."""
     size = _SYNTHETIC_SIZE
     light = np.zeros((size, size))
-    for _ in range(70):
+    for _ in range(55):
         start = rng.uniform(0, size, 2)
         _grow_needle(light, start, rng.uniform(0, 2 * math.pi), rng.uniform(60, 200), 3, rng)
     fine = _blurred(light, 0.8)
@@ -191,9 +191,9 @@ def _draw_crystals(rng: np.random.Generator) -> np.ndarray:
     for scale in (6.0, 16.0, 40.0):
         haze += scale * _blurred(rng.standard_normal((size, size)), scale)
     haze = (haze - haze.min()) / (haze.max() - haze.min())
-    white = np.clip(0.15 + 0.45 * haze + 0.55 * np.tanh(fine) + 0.35 * np.tanh(2 * glow), 0, 1)
-    blue = np.asarray([0.35, 0.55, 0.75])
-    colours = white[..., None] * (white[..., None] + (1 - white[..., None]) * blue * 1.6)
+    white = np.clip(0.25 + 0.4 * haze + 0.45 * np.tanh(0.4 * fine) + 0.2 * np.tanh(glow), 0, 1)
+    blue = np.asarray([0.55, 0.75, 0.95])
+    colours = white[..., None] * (white[..., None] + (1 - white[..., None]) * blue)
     return (np.clip(colours, 0, 1) * 255).astype(np.uint8)
 
 
