@@ -13,6 +13,7 @@ waits for more than a part.
 import dataclasses
 import inspect
 import itertools
+import threading
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple, TypedDict
@@ -28,6 +29,7 @@ from lska_jax.data.workers import prefetch_in_workers, usable_cores
 # Padding rows of the last evaluation batch carry this index; a broken image keeps its own.
 _PADDING_INDEX = -1
 _ROWS_PER_PART = 32
+_SECONDS_TO_CLOSE = 5.0
 READ_AHEAD_BATCHES = 4
 # Decoding and resizing photos frees Python's lock: a second thread doubles the speed. On small
 # images it gains nothing, or loses half where the threads take the lock from each other.
@@ -249,7 +251,10 @@ def _join_parts(dataset: grain.IterDataset, parts: _Parts) -> Generator[HostBatc
         for _ in parts.steps:
             yield _concatenate(list(itertools.islice(iterator, parts.per_step)))
     finally:
-        iterator.close()
+        # Grain waits for its readers; one that is stuck must not keep a run from leaving.
+        closing = threading.Thread(target=iterator.close, daemon=True)
+        closing.start()
+        closing.join(_SECONDS_TO_CLOSE)
 
 
 def _concatenate(parts: Sequence[HostBatch]) -> HostBatch:

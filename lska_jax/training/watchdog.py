@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
+_GOES_ON = "The run goes on waiting; stacks of all threads are on standard error."
+
 
 class Watchdog:
     """Watches that `note` is called often enough.
@@ -75,9 +77,7 @@ class Watchdog:
                 continue
             while self._reported_until <= seconds:
                 self._reported_until *= 2
-            self._report(
-                f"STALLED: {seconds:.0f} s of {what}. {detail()} The run goes on waiting; stacks "
-                "of all threads are on standard error."
-            )
+            known = [f"STALLED: {seconds:.0f} s of {what}.", detail(), _GOES_ON]
+            self._report(" ".join(filter(None, known)))
             if sys.__stderr__ is not None:
                 faulthandler.dump_traceback(sys.__stderr__, all_threads=True)

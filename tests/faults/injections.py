@@ -131,7 +131,7 @@ def kill_while_training(lab: Lab, times: int) -> Iterator[Injection]:
     """``kill -9`` at a random moment."""
 
     def inject(process: Process, workdir: Path) -> Injection:
-        time.sleep(lab.draw.uniform(0.3, 2.0))
+        time.sleep(lab.draw.uniform(0.1, 1.0))
         return killed(process)
 
     return in_one_run(lab, times, inject)
@@ -247,7 +247,7 @@ def signal_to_one_of_two(lab: Lab, times: int, *, is_compared: bool = True) -> I
         processes = lab.runs.start_two(workdir)
         with ended_anyway(*processes):
             processes[0].until_says("Ready after")
-            time.sleep(lab.draw.uniform(0.0, 4.0))
+            time.sleep(lab.draw.uniform(0.0, 1.5))
             started = time.monotonic()
             chosen = processes[done % 2]
             expect(chosen.process.poll() is None, "the run was through: make it longer")

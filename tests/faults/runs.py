@@ -189,7 +189,9 @@ def arrays(workdir: Path) -> dict[str, np.ndarray]:
             else None
         )
         if children is None:
-            found[path] = np.asarray(tree)
+            # The optimizer's chain has links without a state.
+            if tree is not None:
+                found[path] = np.asarray(tree)
         else:
             for name, child in children:
                 collect(child, f"{path}/{name}")

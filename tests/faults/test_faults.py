@@ -7,15 +7,13 @@ import pytest
 from tests.faults.injections import (
     Lab,
     signal_to_one_of_two,
-    sigterm_while_evaluating_alone,
-    sigterm_while_starting,
     sigterm_while_training,
 )
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory) -> Lab:
-    return Lab(Path(tmp_path_factory.mktemp("faults")), epochs=4)
+    return Lab(Path(tmp_path_factory.mktemp("faults")))
 
 
 def test_sigterm_while_training_saves_the_step_and_loses_nothing(lab):
@@ -25,14 +23,4 @@ def test_sigterm_while_training_saves_the_step_and_loses_nothing(lab):
 
 def test_sigterm_to_one_of_two_processes_stops_both_at_the_same_step(lab):
     for injection in signal_to_one_of_two(lab, 1, is_compared=False):
-        assert injection.lost == []
-
-
-def test_sigterm_while_a_checkpoint_is_evaluated_writes_nothing(lab):
-    for injection in sigterm_while_evaluating_alone(lab, 1):
-        assert injection.lost == []
-
-
-def test_sigterm_while_a_run_starts_ends_it_at_once(lab):
-    for injection in sigterm_while_starting(lab, 1):
         assert injection.lost == []
