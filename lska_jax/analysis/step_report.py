@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -64,7 +63,7 @@ def report_step(program: Program) -> StepReport:
             raise
         return StepReport(
             fits=False,
-            refusal=_short_refusal(str(error)),
+            refusal=str(error).splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: "),
             compile_seconds=time.monotonic() - started,
         )
     memory: Any = compiled.memory_analysis()
@@ -126,8 +125,3 @@ def _next_guess(fitting: list[tuple[int, int]], capacity: int, unit: int) -> int
     (low, low_size), (high, high_size) = fitting[-2:]
     slope = max((high_size - low_size) / (high - low), 1.0)
     return int(high + (capacity - high_size) / slope) // unit * unit
-
-
-def _short_refusal(message: str) -> str:
-    used = re.search(r"Used \S+ of \S+ \w+\.[^\n]*", message)
-    return used[0] if used else message.splitlines()[0]

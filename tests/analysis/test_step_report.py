@@ -1,5 +1,8 @@
 """What a step needs, read from compiled programs, and the search for the largest batch."""
 
+import importlib.util
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -8,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from lska_jax import parallel
 from lska_jax.analysis.collectives import Collective, collectives, sums_by_kind
 from lska_jax.analysis.step_report import largest_that_fits, report_step
+from lska_jax.analysis.tpu_compile import tpu_devices
 from lska_jax.training.program import Program
 
 GIB = 2**30
@@ -81,18 +85,25 @@ def test_the_search_finds_where_memory_stops_growing_in_a_line():
     assert largest_that_fits(bytes_of, start=64, capacity=16 * GIB, unit=8) == 1200
 
 
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 def test_a_program_that_does_not_fit_is_a_report_with_the_compiler_s_words():
+    mesh = parallel.make_mesh(devices=tpu_devices("v5e:1x1"))
+    # 37 GiB for each of the sine and the cosine.
+    shape = jax.ShapeDtypeStruct((200_000, 50_000), jnp.float32, sharding=parallel.replicated(mesh))
+    report = report_step(Program(jax.jit(lambda x: jnp.sin(x) @ jnp.cos(x).T), (shape,), mesh))
+    assert not report.fits
+    assert re.search(r"Ran out of memory on HBM.*exceeds available HBM \(15.75G\)", report.refusal)
+    assert report.total_bytes == 0
+
+
+def test_what_the_compiler_says_of_memory_is_kept_where_no_tpu_compiler_is():
     class TooLarge(Program):
         def compile(self):
-            raise jax.errors.JaxRuntimeError(
-                "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G "
-                "hbm. Exceeded hbm capacity by 4.75G.\n\nTotal hbm usage"
-            )
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory.\n\nMore")
 
     report = report_step(TooLarge(None, (), parallel.make_mesh()))
     assert not report.fits
-    assert report.refusal == "Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G."
-    assert report.total_bytes == 0
+    assert report.refusal == "Ran out of memory."
 
 
 def test_other_errors_of_the_compiler_are_raised():
