@@ -63,7 +63,6 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
     from lska_jax import parallel
     from lska_jax.compilation_cache import use_compilation_cache
-    from lska_jax.data.loader import ExampleError
     from lska_jax.robustness.classifier import load_classifier
     from lska_jax.robustness.plan import SweepOptions
     from lska_jax.robustness.report import terminal_table, write_report
@@ -97,9 +96,6 @@ def _sweep(arguments: argparse.Namespace) -> int:
     except stop_signals.StopRequested:
         message = "Interrupted: every cell that is done is in the results file."
         stop_signals.leave_to_resume(message, is_alone=is_alone)
-    except ExampleError as error:
-        print(f"Stopped: {error}", file=sys.stderr)
-        return 1
     if parallel.is_main_process():
         print(terminal_table(summaries))
         out = Path(arguments.out)

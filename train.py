@@ -13,6 +13,7 @@ if __name__ == "__main__":
     # Before anything else: a preempted machine does not wait for imports.
     stop_signals.hold_signals()
 
+import os
 import sys
 from pathlib import Path
 
@@ -126,7 +127,11 @@ def _train_or_evaluate(config: ConfigDict, workdir: Path) -> None:
     except Interrupted as interruption:
         stop_signals.leave_to_resume(str(interruption), is_alone=jax.process_count() == 1)
     except (TrainingStopped, CheckpointDamaged, CheckpointSaveFailed, ExampleError) as error:
-        sys.exit(f"Stopped: {error}")
+        print(f"Stopped: {error}", file=sys.stderr, flush=True)
+        if isinstance(error, CheckpointSaveFailed):
+            # Its writer may be stuck, and Python would wait for that thread.
+            os._exit(1)
+        sys.exit(1)
 
 
 def _check_data(config: ConfigDict) -> None:

@@ -38,14 +38,18 @@ def score_cell(
       cell: which; its set decides on the scores.
       outcomes: of the N counted images, on the host.
       labels: (N,) in the model's classes; of the cue conflict in ``shapes``.
-      extra: what the set says of each image besides; see ``lska_jax.robustness.sets``.
+      extra: what the set says of each image besides, see ``lska_jax.robustness.sets``; of frames
+        also "sequence_length" (N,), how many their sequence has.
       shapes: shape classes that the model can decide between.
       subsets: names of the class subsets that the outcomes hold behind that of all classes.
+
+    Raises:
+      ValueError: the images allow no score.
     """
     if cell.set == "cue_conflict":
         return _score_cue_conflict(outcomes.group, labels, extra["texture"], shapes)
     if cell.set == "imagenet_p":
-        return _score_perturbation(cell.part, outcomes, extra["sequence"], extra["frame"])
+        return _score_perturbation(cell.part, outcomes, extra)
     if cell.set == "imagenet_real":
         return _score_real(outcomes.prediction[:, 0], extra["real_labels"])
     if cell.set == "imagenet_o":
@@ -109,6 +113,8 @@ def _score_cue_conflict(
     whole = shape_bias.ShapeBias(
         *(sum(getattr(of, name) for of in counts) for name in shape_bias.ShapeBias._fields)
     )
+    if not whole.counted:
+        raise ValueError("no stimulus shows the shape of one class in the texture of another.")
     named = {"": whole, **{f"/{name}": of for name, of in zip(shapes, counts, strict=False)}}
     scores = {}
     for suffix, of in named.items():
@@ -121,18 +127,28 @@ def _score_cue_conflict(
 
 
 def _score_perturbation(
-    name: str, outcomes: Outcomes, sequence: np.ndarray, frame: np.ndarray
+    name: str, outcomes: Outcomes, extra: Mapping[str, np.ndarray]
 ) -> ScoredCell:
-    order = np.lexsort((frame, sequence))
-    videos, counts = np.unique(sequence, return_counts=True)
-    # A video with an unreadable frame would compare frames that are not neighbours.
-    is_whole = counts == counts.max()
+    sequence, length = extra["sequence"], extra["sequence_length"]
+    order = np.lexsort((extra["frame"], sequence))
+    _, counts = np.unique(sequence, return_counts=True)
+    # A video without one of its frames would compare frames that are not neighbours.
+    is_whole = counts == length[order][np.cumsum(counts) - 1]
+    if not is_whole.any():
+        raise ValueError("no sequence has all its frames: some of each cannot be read.")
     order = order[np.repeat(is_whole, counts)]
-    shape = (int(is_whole.sum()), int(counts.max()))
-    # Logits that are not finite are a class more.
-    classes = int(max(outcomes.prediction.max(), outcomes.top5.max())) + 2
-    predictions = np.where(outcomes.prediction < 0, classes - 1, outcomes.prediction)
-    top5 = np.where(outcomes.top5 < 0, classes - 1, outcomes.top5)
+    lengths = np.unique(counts[is_whole])
+    if len(lengths) > 1 or lengths[0] < 2:
+        raise ValueError(
+            f"sequences of {', '.join(map(str, lengths))} frames: all must have as many, 2 or more."
+        )
+    shape = (int(is_whole.sum()), int(lengths[0]))
+    # Logits that are not finite are classes of their own.
+    known = int(max(outcomes.prediction.max(), outcomes.top5.max())) + 1
+    unknown = known + np.arange(outcomes.top5.shape[1])
+    classes = known + len(unknown)
+    predictions = np.where(outcomes.prediction < 0, known, outcomes.prediction)
+    top5 = np.where(outcomes.top5 < 0, unknown, outcomes.top5)
     is_noise = perturbation.is_noise(name)
     flips = perturbation.flip_probabilities(
         predictions[order, 0].reshape(shape), noise=is_noise, num_classes=classes

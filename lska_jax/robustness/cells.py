@@ -78,9 +78,9 @@ class CellResult:
       num_broken: images that could not be decoded and are not counted.
       note: what makes the scores not comparable with published ones, or "".
       scores: by name, see ``lska_jax.robustness.scores``; fractions.
-      outcomes: per image in the order of the source, what scores over several cells need: "top1"
-        (N,) bool; elsewhere "confidence_imagenet_o" (N,) float32 and so on. Where images are
-        missing among them, "index" (N,) int32 says which they are.
+      outcomes: per image, in the order of file names, what scores over several cells need: "top1"
+        (N,) bool; elsewhere "confidence_imagenet_o" (N,) float32 and so on; and "images" (8,)
+        uint8, equal where cells show the same images.
       seconds: that the cell took.
     """
 

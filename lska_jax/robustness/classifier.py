@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,12 @@ def _as_classifier(
     inference = nnx.view(
         model, deterministic=True, use_running_average=True, raise_if_not_found=False
     )
-    graph, variables = nnx.split(inference)
-    return wrap(lambda arrays, images: nnx.merge(graph, arrays)(images), variables=variables)
+    # Random state is not used in inference, and would make another model of each copy.
+    parts: Any = nnx.split(inference, nnx.RngState, ...)
+    graph, random_state, variables = parts
+    return wrap(
+        lambda arrays, images: nnx.merge(graph, random_state, arrays)(images), variables=variables
+    )
 
 
 def load_classifier(
@@ -192,17 +196,29 @@ def wrap_function(
     Raises:
       ValueError: the logits are not (B, K), or K is not the number of classes.
     """
+    if class_names is not None and readable_names(class_names) == imagenet_names():
+        class_names = None
     takes_variables = variables is not None
     logits: LogitsFunction = function if takes_variables else lambda _, images: function(images)
     size = preprocessing.image_size
     images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-    traced = jax.make_jaxpr(logits)(variables, images)
-    shapes = [aval.shape for aval in traced.out_avals]
-    expected = IMAGENET_CLASSES if class_names is None else len(class_names)
-    if shapes != [(2, expected)]:
+    try:
+        traced = jax.make_jaxpr(logits)(variables, images)
+        outputs = jax.eval_shape(logits, variables, images)
+    except jax.errors.JAXTypeError as error:
         raise ValueError(
-            f"{name}: two images give outputs of shapes {shapes}; expected one array "
-            f"(2, {expected}) of logits. Pass class_names where the classes are not ImageNet's."
+            f"{name} cannot be traced by JAX: {str(error).splitlines()[0]} Measure a function of "
+            "jax.numpy, without NumPy and without branches on values."
+        ) from error
+    expected = IMAGENET_CLASSES if class_names is None else len(class_names)
+    is_logits = isinstance(outputs, jax.ShapeDtypeStruct) and (
+        outputs.shape == (2, expected) and jnp.issubdtype(outputs.dtype, jnp.floating)
+    )
+    if not is_logits:
+        found = jax.tree.map(lambda array: f"{array.dtype}{list(array.shape)}", outputs)
+        raise ValueError(
+            f"{name}: two images give {found}; expected one floating array (2, {expected}) of "
+            "logits. Pass class_names where the classes are not ImageNet's."
         )
     return Classifier(
         stamp=ModelStamp(
@@ -273,11 +289,27 @@ def _hash_program(traced: jax_core.ClosedJaxpr, variables: Any) -> str:
     # Functions inside print their address, which is another one in every process.
     program = re.sub(r"0x[0-9a-f]+", "", str(traced.jaxpr))
     digest = hashlib.sha256(program.encode())
-    for number, array in enumerate(traced.consts):
+    for number, array in enumerate(_constants(traced)):
         _add_array(digest, f"constant {number}", array)
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         _add_array(digest, jax.tree_util.keystr(path), leaf)
     return digest.hexdigest()
+
+
+def _constants(part: Any) -> Iterator[Any]:
+    """Yield the arrays that a program closes over, also inside the programs that it calls."""
+    if isinstance(part, jax_core.ClosedJaxpr):
+        yield from part.consts
+        part = part.jaxpr
+    if isinstance(part, jax_core.Jaxpr):
+        for equation in part.eqns:
+            for operand in equation.invars:
+                if isinstance(operand, jax_core.Literal):
+                    yield operand.val
+            yield from _constants(list(equation.params.values()))
+    elif isinstance(part, list | tuple):
+        for item in part:
+            yield from _constants(item)
 
 
 def _add_array(digest: Any, name: str, array: Any) -> None:

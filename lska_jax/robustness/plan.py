@@ -28,7 +28,7 @@ from lska_jax.robustness.sets import (
     find_missing,
     open_cell,
 )
-from lska_jax.weights.class_names import imagenet_wnids, readable_names
+from lska_jax.weights.class_names import imagenet_names, imagenet_wnids, readable_names
 
 # What the sets of ImageNet's classes are called for models of other classes.
 OWN_CLASSES = {"imagenet": "clean", "imagenet_c": "clean_c", "cue_conflict": "cue_conflict"}
@@ -42,7 +42,7 @@ class SweepOptions:
     """What to measure, on which images.
 
     Attributes:
-      suite: "paper", "full", "smoke", or names of sets with commas between them.
+      suite: "paper", "full", "smoke", or names of sets, with commas between them or in a list.
       data_root: folder that the sets lie in, official or prepared by TFDS; None is TFDS's default.
       provenance: "official", "tfds", or "auto": official where it is there, else TFDS.
       generate: whether ImageNet-C is made from the clean images instead of read.
@@ -58,7 +58,7 @@ class SweepOptions:
       num_workers: decoding processes; -1 chooses by the number of cores.
     """
 
-    suite: str = "paper"
+    suite: str | Sequence[str] = "paper"
     data_root: str | None = None
     provenance: str = "auto"
     generate: bool = False
@@ -77,6 +77,10 @@ class SweepOptions:
         Raises:
           ValueError: a field has a value that is not allowed.
         """
+        suite = self.suite if isinstance(self.suite, str) else ",".join(self.suite)
+        object.__setattr__(self, "suite", suite)
+        for name in ("clean", "frost_pictures"):
+            object.__setattr__(self, name, str(getattr(self, name) or ""))
         for name, allowed in (
             ("provenance", SOURCES),
             ("pixels", ("direct", "resize")),
@@ -86,13 +90,21 @@ class SweepOptions:
                     f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}."
                 )
         for name, low in (("limit", 0), ("seed", 0), ("batch_size", 1), ("num_workers", -1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} is {getattr(self, name)}; give at least {low}.")
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value < 2**32:
+                raise ValueError(f"{name} is {value!r}; give a whole number of at least {low}.")
 
     def settings(self) -> dict[str, Any]:
         """Return what changes a number, for the header of the results file."""
         names = ("provenance", "generate", "clean", "clean_split", "pixels", "limit", "seed")
-        return {name: getattr(self, name) for name in (*names, "frost_pictures")}
+        settings = {name: getattr(self, name) for name in names}
+        # Where a folder lies, however it was written.
+        kind, colon, place = self.clean.partition(":")
+        if kind == "folder" and colon:
+            settings["clean"] = f"folder:{Path(place).expanduser().resolve()}"
+        frost = self.frost_pictures
+        settings["frost_pictures"] = str(Path(frost).expanduser().resolve()) if frost else ""
+        return settings
 
 
 class PlannedCell(NamedTuple):
@@ -117,7 +129,7 @@ def plan_cells(options: SweepOptions, classifiers: Sequence[Classifier]) -> list
     Raises:
       ValueError: the models' classes differ, or do not fit the sets or the clean images.
     """
-    cells = parse_suite(options.suite)
+    cells = parse_suite(str(options.suite))
     first = classifiers[0]
     for other in classifiers[1:]:
         if other.class_names != first.class_names:
@@ -195,10 +207,17 @@ def _provenances(cells: Sequence[Cell], options: SweepOptions) -> dict[Cell, str
     if options.provenance != "auto":
         return dict.fromkeys(cells, options.provenance)
     root = _data_root(options)
-    of_set = choose_provenances(cells, data_root=root)
-    # What is missing is looked for in both places, so that its message names both.
-    missing = {hole.cell for hole in find_missing(cells, data_root=root)}
-    return {cell: "auto" if cell in missing else of_set[cell.set] for cell in cells}
+    chosen = dict.fromkeys(cells, "auto")
+    for name in dict.fromkeys(cell.set for cell in cells):
+        of_set = [cell for cell in cells if cell.set == name]
+        try:
+            provenance = choose_provenances(of_set, data_root=root)[name]
+            # What is missing is looked for in both places, so that its message names both.
+            missing = {hole.cell for hole in find_missing(of_set, data_root=root)}
+        except (ValueError, OSError):
+            continue  # an archive that cannot be read, which becomes the hole of its cells
+        chosen |= {cell: provenance for cell in of_set if cell not in missing}
+    return chosen
 
 
 def _imagenet_cells(cells: Sequence[Cell], options: SweepOptions) -> list[PlannedCell]:
@@ -209,7 +228,7 @@ def _imagenet_cells(cells: Sequence[Cell], options: SweepOptions) -> list[Planne
 
     @functools.cache
     def clean() -> CellData:
-        return _open_clean(options, imagenet_wnids()) if options.clean else read(_IMAGENET)
+        return _open_imagenet(options) if options.clean else read(_IMAGENET)
 
     if options.clean:
         clean()  # what was asked for by name is an error now, not a hole of every cell
@@ -259,6 +278,47 @@ def _data_root(options: SweepOptions) -> str | Path:
     return options.data_root or default_data_dir()
 
 
+def _open_imagenet(options: SweepOptions) -> CellData:
+    """Open clean images of some or all of ImageNet's classes, by WordNet id or by word."""
+    source = open_source(options.clean, split=options.clean_split, data_dir=options.data_root)
+    label_of = {name: label for label, name in enumerate(imagenet_names())}
+    names = readable_names(source.class_names)
+    if len(names) == len(label_of) or not all(name in label_of for name in names):
+        return _open_clean(options, imagenet_wnids())
+    relabelled = _Relabelled(source, tuple(label_of[name] for name in names))
+    return CellData(
+        source=relabelled,
+        provenance=_provenance_of(options.clean),
+        origin=source.name,
+        extra={},
+        note=f"incomplete: {len(names)} of {len(label_of)} classes",
+    )
+
+
+class _Relabelled:
+    """A source of some of ImageNet's classes, labelled as all thousand are."""
+
+    def __init__(self, source: Source, labels: tuple[int, ...]):
+        self._source = source
+        self._labels = labels
+        self.name = source.name
+        self.class_names = imagenet_wnids()
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Record:
+        record = self._source[index]
+        return Record(record.image, self._labels[record.label])
+
+    def path(self, index: int) -> str:
+        return self._source.path(index)
+
+
+def _provenance_of(spec: str) -> str:
+    return "tfds" if spec.startswith("tfds:") else "official"
+
+
 def _open_clean(options: SweepOptions, class_names: Sequence[str]) -> CellData:
     source = open_source(options.clean, split=options.clean_split, data_dir=options.data_root)
     found, wanted = readable_names(source.class_names), readable_names(class_names)
@@ -269,7 +329,7 @@ def _open_clean(options: SweepOptions, class_names: Sequence[str]) -> CellData:
             f"{', '.join(different[:5])}{', ...' if len(different) > 5 else ''}. Give the images "
             "that the model's classes belong to with --clean."
         )
-    provenance = "tfds" if options.clean.startswith("tfds:") else "official"
+    provenance = _provenance_of(options.clean)
     return CellData(source=source, provenance=provenance, origin=source.name, extra={})
 
 

@@ -67,7 +67,7 @@ class ResultsFile:
         self.path = path = Path(path)
         self._file: TextIO | None = None
         wanted = json.loads(json.dumps(dict(settings)))
-        if path.exists() and path.stat().st_size:
+        if path.exists() and not _is_unfinished_header(path):
             self.results = load_results(path)
             _check_same_settings(path, self.results.settings, wanted)
         else:
@@ -210,6 +210,14 @@ def _check_same_settings(path: Path, found: Mapping[str, Any], wanted: Mapping[s
             + "\n  ".join(different)
             + "\nAsk for the same, or choose another --out."
         )
+
+
+def _is_unfinished_header(path: Path) -> bool:
+    """Tell whether a file is empty, or a process was killed while it wrote its first line."""
+    start = json.dumps({"format": FORMAT})[:-1].encode()
+    with path.open("rb") as file:
+        content = file.read(len(start))
+        return b"\n" not in content + file.readline() and start.startswith(content)
 
 
 def _cut_unfinished_line(path: Path) -> None:

@@ -20,6 +20,7 @@ from lska_jax.robustness.reference_errors import SEVERITIES
 from lska_jax.robustness.results_file import Results, load_results
 from lska_jax.robustness.scores import MissingCells
 from lska_jax.robustness.scores.bootstrap import (
+    Interval,
     bootstrap_aupr_out,
     bootstrap_corruption_scores,
     bootstrap_mean,
@@ -29,6 +30,10 @@ from lska_jax.robustness.scores.detection import aupr_out
 from lska_jax.robustness.scores.perturbation import mean_over_perturbations
 
 _NOT_MEASURED = "not measured yet: the sweep has not come to it; run the same command again"
+_NEEDS_CLEAN = (
+    "is told from clean images of the same 200 classes, which are not measured: add imagenet to "
+    "--suite"
+)
 # Scores that divide by AlexNet's errors on ImageNet mean nothing for other classes.
 _ALEXNET_SCORES = ("mce", "ce", "relative_mce")
 
@@ -75,6 +80,8 @@ def _summarise_model(results: Results, name: str) -> Summary:
         over_cells = _OVER_CELLS.get(set_name)
         if over_cells:
             scores |= over_cells(set_name, of_set, cells)
+        if set_name == "imagenet_o" and "imagenet_o/aupr_out" not in scores:
+            holes.append(Hole(Cell(set_name), _NEEDS_CLEAN))
     return Summary(model=results.models[name], scores=scores, holes=tuple(holes))
 
 
@@ -94,6 +101,13 @@ def _scores_of_cell(cell: Cell, result: CellResult) -> dict[str, StampedScore]:
 
 def _mixture(of_set: CellsOfSet) -> str:
     """Say what cells of one set do not share and a score over them would mix, or ""."""
+    counts = {result.num_images + result.num_broken for result in of_set.values()}
+    if len(counts) > 1:
+        short = min(of_set.values(), key=lambda result: result.num_images + result.num_broken)
+        return (
+            f"no score over the whole set: {short.cell} has {min(counts):,} images, others up to "
+            f"{max(counts):,}"
+        )
     for what in ("provenance", "preprocessing"):
         found = sorted({getattr(result, what) for result in of_set.values()})
         if len(found) > 1:
@@ -112,11 +126,8 @@ def _errors_of_parts(set_name: str, of_set: CellsOfSet) -> dict[str, StampedScor
         if not all(cell in of_set for cell in cells):
             continue
         used = [of_set[cell] for cell in cells]
-        is_wrong = ~np.stack(_aligned(used, "top1"))
-        of_images = np.asarray(is_wrong.mean(axis=0))
         value = float(np.mean([_value(result, "error") for result in used]))
-        score = with_interval(value, bootstrap_mean(of_images, seed=BOOTSTRAP_SEED))
-        scores[f"{set_name}/error/{part}"] = _stamp(score, used)
+        scores[f"{set_name}/error/{part}"] = _stamp(_mean_over_cells(value, used, "top1"), used)
     return scores
 
 
@@ -128,13 +139,16 @@ def _corruption_scores(
     errors = {(cell.part, cell.severity): _value(r, "error") for cell, r in of_set.items()}
     clean_error = None if clean is None else 1 - _value(clean, "top1")
     values = corruption_scores(errors, clean_error=clean_error)
-    used = [*of_set.values(), *([] if clean is None else [clean])]
-    aligned = _aligned(used, "top1")
-    intervals = bootstrap_corruption_scores(
-        dict(zip(errors, aligned, strict=False)),
-        seed=BOOTSTRAP_SEED,
-        clean_correct=None if clean is None else aligned[-1],
-    )
+    used = list(of_set.values())
+    intervals: Mapping[str, Interval | None | MissingCells] = {}
+    # Cells are drawn together, image by image; other images than the clean ones cannot be.
+    if _are_same_images(used):
+        is_paired = clean is not None and _are_same_images([used[0], clean])
+        intervals = bootstrap_corruption_scores(
+            {part: result.outcomes["top1"] for part, result in zip(errors, used, strict=True)},
+            seed=BOOTSTRAP_SEED,
+            clean_correct=clean.outcomes["top1"] if clean is not None and is_paired else None,
+        )
     scores = {}
     for key, value in values.items():
         is_relative_to_alexnet = key.partition("/")[0].removesuffix("_15").removesuffix("_19")
@@ -144,9 +158,12 @@ def _corruption_scores(
             continue
         part = key.partition("/")[2]
         rests_on = [r for cell, r in of_set.items() if part in ("", cell.part)]
-        interval = intervals[key]
+        interval = intervals.get(key)
         assert not isinstance(interval, MissingCells)  # as the value is none
-        scores[f"{set_name}/{key}"] = _stamp(with_interval(value, interval), rests_on)
+        uses_clean = key.startswith(("relative_mce", "retention"))
+        scores[f"{set_name}/{key}"] = _stamp(
+            with_interval(value, interval), rests_on, clean=clean if uses_clean else None
+        )
     return scores
 
 
@@ -155,10 +172,8 @@ def _c_bar_scores(set_name: str, of_set: CellsOfSet, cells: CellsOfSet) -> dict[
     value = c_bar_mean_error(errors)
     if isinstance(value, MissingCells):
         return {}
-    is_wrong = ~np.stack(_aligned(list(of_set.values()), "top1"))
-    of_images = np.asarray(is_wrong.mean(axis=0))
-    score = with_interval(value, bootstrap_mean(of_images, seed=BOOTSTRAP_SEED))
-    return {f"{set_name}/mean_error": _stamp(score, list(of_set.values()))}
+    used = list(of_set.values())
+    return {f"{set_name}/mean_error": _stamp(_mean_over_cells(value, used, "top1"), used)}
 
 
 def _perturbation_scores(
@@ -170,9 +185,7 @@ def _perturbation_scores(
         value = mean_over_perturbations(values, score=key)
         if not isinstance(value, MissingCells):
             used = list(of_set.values())
-            of_videos = np.asarray(np.mean(_aligned(used, key), axis=0, dtype=np.float64))
-            score = with_interval(value, bootstrap_mean(of_videos, seed=BOOTSTRAP_SEED))
-            scores[f"{set_name}/{key}"] = _stamp(score, used)
+            scores[f"{set_name}/{key}"] = _stamp(_mean_over_cells(value, used, key), used)
     return scores
 
 
@@ -187,7 +200,7 @@ def _detection_scores(
     known = clean.outcomes["confidence_imagenet_o"]
     interval = bootstrap_aupr_out(outside, known, seed=BOOTSTRAP_SEED)
     score = with_interval(aupr_out(outside, known), interval)
-    return {f"{set_name}/aupr_out": _stamp(score, [result])}
+    return {f"{set_name}/aupr_out": _stamp(score, [result], clean=clean)}
 
 
 _OVER_CELLS: Mapping[str, Callable[[str, CellsOfSet, CellsOfSet], dict[str, StampedScore]]] = {
@@ -205,28 +218,48 @@ def _value(result: CellResult, key: str) -> float:
     return value
 
 
-def _aligned(results: Sequence[CellResult], key: str) -> list[np.ndarray]:
-    """Return one outcome of each cell for the images that all cells counted, in one order."""
-    outcomes = [result.outcomes[key] for result in results]
-    if not any("index" in result.outcomes for result in results):
-        shortest = min(len(of_cell) for of_cell in outcomes)
-        return [of_cell[:shortest] for of_cell in outcomes]
-    indices = [
-        result.outcomes.get("index", np.arange(len(of_cell)))
-        for result, of_cell in zip(results, outcomes, strict=True)
-    ]
-    common = indices[0]
-    for of_cell in indices[1:]:
-        common = np.intersect1d(common, of_cell)
-    return [o[np.isin(i, common)] for o, i in zip(outcomes, indices, strict=True)]
+def _mean_over_cells(value: float, results: Sequence[CellResult], key: str) -> Score:
+    """Return a mean over cells; its interval draws the same images in all of them."""
+    if not _are_same_images(results):
+        return Score(value)
+    outcomes = np.stack([result.outcomes[key] for result in results])
+    of_images = np.asarray(np.mean(~outcomes if key == "top1" else outcomes, axis=0, dtype=float))
+    return with_interval(value, bootstrap_mean(of_images, seed=BOOTSTRAP_SEED))
 
 
-def _stamp(score: Score, results: Sequence[CellResult]) -> StampedScore:
-    """Put a score beside what is true of the cells, of one set, that it rests on."""
+def _are_same_images(results: Sequence[CellResult]) -> bool:
+    """Tell whether cells counted the same images, so that they can be drawn together."""
+    first = results[0].outcomes["images"]
+    return all(np.array_equal(first, result.outcomes["images"]) for result in results[1:])
+
+
+def _stamp(
+    score: Score, results: Sequence[CellResult], *, clean: CellResult | None = None
+) -> StampedScore:
+    """Put a score beside what is true of the cells, of one set, that it rests on.
+
+    Args:
+      score: the number.
+      results: of the cells.
+      clean: the control that the score compares them with, if it does.
+    """
     notes = [note for result in results for note in result.note.split("; ") if note]
-    broken = sum(result.num_broken for result in results)
-    if broken:
-        notes.append(f"unreadable images: {broken}")
+    broken = {result.cell.part: result.num_broken for result in results}
+    if any(broken.values()):
+        # The same clean images are corrupted again and again: count them once.
+        is_generated = results[0].provenance == "generated"
+        total = max(broken.values()) if is_generated else sum(r.num_broken for r in results)
+        notes.append(f"unreadable images: {total}")
+    if clean is not None:
+        differs = (clean.provenance, clean.preprocessing) != (
+            results[0].provenance,
+            results[0].preprocessing,
+        )
+        if differs:
+            notes.append(f"clean control: {clean.provenance}, {clean.preprocessing}")
+        notes += [f"clean control: {note}" for note in clean.note.split("; ") if note]
+        if score.low is None and score.value is not None:
+            notes.append("no interval: the clean images are not the same")
     return StampedScore(
         score=score,
         provenance=results[0].provenance,

@@ -6,6 +6,8 @@ on where it was.
 """
 
 import contextlib
+import hashlib
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +18,13 @@ import numpy as np
 
 from lska_jax import parallel
 from lska_jax.data.augment import EvalTransform
-from lska_jax.data.loader import BrokenImages, HostBatch, default_num_workers, eval_batches
+from lska_jax.data.loader import (
+    BrokenImages,
+    ExampleError,
+    HostBatch,
+    default_num_workers,
+    eval_batches,
+)
 from lska_jax.nn.model_table import Preprocessing
 from lska_jax.robustness.cell_scores import score_cell
 from lska_jax.robustness.cells import Cell, CellResult, Hole, Summary
@@ -49,6 +57,8 @@ RESULTS_NAME = "results.jsonl"
 SAMPLES_NAME = "samples"
 SUBSETS = ("imagenet_a", "imagenet_r", "imagenet_o")
 _BATCHES_IN_FLIGHT = 2
+# The last part of what ``Source.path`` returns: of a file, an archive's member, a TFDS example.
+_FILE_NAME = re.compile(r"[^/!#()\s]+")
 # Of decoded images that are corrupted again and again: 27,000 of 224 px.
 _MAX_KEPT_BYTES = 4 * 2**30
 
@@ -108,6 +118,8 @@ def sweep(
     _check_names(chosen)
     plan = plan_cells(options, chosen)
     path = Path(out) / RESULTS_NAME
+    # Before anything is written: a mistake in it must not claim the folder.
+    generator = Generator(options.frost_pictures, seed=options.seed)
     is_main = parallel.is_main_process()
     with ResultsFile(path, options.settings(), is_writer=is_main) as file:
         _check_models(file, chosen)
@@ -122,7 +134,7 @@ def sweep(
         pending = [(planned, lacking) for planned, lacking in pending if lacking]
         with SweepDisplay(len(plan), len(plan) - len(pending), is_main=is_main) as display:
             samples = Samples(path.parent / SAMPLES_NAME)
-            measuring = _Sweep(options, file, display, samples, signals or StopSignals())
+            measuring = _Sweep(options, file, display, samples, generator, signals or StopSignals())
             for planned, lacking in pending:
                 measuring.measure(planned, lacking)
                 display.end()
@@ -142,6 +154,7 @@ class _Sweep:
         file: ResultsFile,
         display: SweepDisplay,
         samples: Samples,
+        generator: Generator,
         signals: StopSignals,
     ):
         self._options = options
@@ -153,7 +166,7 @@ class _Sweep:
         self._stop = AgreedStop(signals, self._mesh)
         self._functions: dict[str, OutcomeFunction] = {}
         self._kept: tuple[tuple[str, EvalTransform], list[HostBatch]] | None = None
-        self._generator = Generator(options.frost_pictures, seed=options.seed)
+        self._generator = generator
         devices = jax.device_count()
         # Every device gets as many rows.
         self._batch_size = -(-options.batch_size // devices) * devices
@@ -177,7 +190,15 @@ class _Sweep:
             transform = cell_transform(planned, classifier, self._options)
             by_transform.setdefault(transform, []).append(classifier)
         for transform, sharing in by_transform.items():
-            self._measure_sharing(planned, data, positions, transform, sharing)
+            for classifier in sharing:
+                self._function(classifier)
+            try:
+                self._measure_sharing(planned, data, positions, transform, sharing)
+            except (ValueError, OSError, ExampleError) as problem:
+                # Of several processes the others would wait for this one.
+                if jax.process_count() > 1:
+                    raise
+                self._record_hole(planned.cell, " ".join(str(problem).split()))
 
     def _measure_sharing(
         self,
@@ -208,14 +229,14 @@ class _Sweep:
             self._display.advance(len(rows) * self._batch_size / len(data.source))
         seen = _join(rows)
         if not seen.labels.size:
-            self._record_hole(planned.cell, f"none of the images of {data.origin} can be read")
-            return
-        extra = {name: array[seen.indices] for name, array in data.extra.items()}
+            raise ValueError(f"none of the images of {data.origin} can be read")
+        order, names = _order_by_name(data, seen.indices)
+        extra = {name: array[seen.indices][order] for name, array in _facts_of(data).items()}
         for classifier, of_model in zip(models, outcomes, strict=True):
             scored = score_cell(
                 planned.cell,
-                collect(of_model, seen.is_counted),
-                seen.labels,
+                Outcomes(*(part[order] for part in collect(of_model, seen.is_counted))),
+                seen.labels[order],
                 extra=extra,
                 shapes=groups_of(classifier).names,
                 subsets=_subset_names(classifier),
@@ -230,7 +251,7 @@ class _Sweep:
                 num_broken=seen.num_broken,
                 note="; ".join(self._notes(planned, data)),
                 scores=scored.scores,
-                outcomes=scored.outcomes | _which_images(seen, scored.outcomes),
+                outcomes=scored.outcomes | ({"images": names} if scored.outcomes else {}),
                 seconds=(time.monotonic() - started) / len(models),
             )
             self._file.add_result(result)
@@ -330,9 +351,23 @@ def _join(rows: Sequence[dict[str, jax.Array]]) -> _Seen:
     return _Seen(mask, index[mask], label[mask], int(np.sum(~mask & (index >= 0))))
 
 
-def _which_images(seen: _Seen, outcomes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return which images the outcomes are of, where some are missing among them."""
-    return {"index": seen.indices.astype(np.int32)} if seen.num_broken and outcomes else {}
+def _order_by_name(data: CellData, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the order of the images by file name, and eight bytes that tell which they are.
+
+    The same images are stored in several orders: by class, or by number in the official archive.
+    """
+    names = [_FILE_NAME.findall(data.source.path(int(index)))[-1] for index in indices]
+    order = np.argsort(np.array(names), kind="stable")
+    digest = hashlib.sha256("\n".join(sorted(names)).encode()).digest()
+    return order, np.frombuffer(digest[:8], np.uint8)
+
+
+def _facts_of(data: CellData) -> dict[str, np.ndarray]:
+    """Return what the set says of each image, and of frames how many their sequence has."""
+    facts = dict(data.extra)
+    if "sequence" in facts:
+        facts["sequence_length"] = np.bincount(facts["sequence"])[facts["sequence"]]
+    return facts
 
 
 def _check_labels(batch: HostBatch, data: CellData) -> None:
@@ -357,8 +392,8 @@ def _check_names(classifiers: Sequence[Classifier]) -> None:
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
         raise ValueError(
-            f"Two models are called {', '.join(double)}; name them apart, as in "
-            f"--model first={double[0]} --model second={double[0]}."
+            f"Two models are called {', '.join(double)}; name them apart: "
+            'evaluate({"first": ..., "second": ...}), or --model first=... --model second=....'
         )
 
 

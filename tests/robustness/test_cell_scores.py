@@ -124,6 +124,7 @@ def test_flips_are_counted_between_neighbours_in_the_order_of_frames():
         [0] * 6,
         sequence=[0, 0, 0, 1, 1, 1],
         frame=[2, 0, 1, 2, 0, 1],
+        sequence_length=[3] * 6,
     )
     assert cell.scores["flip_probability"].value == 0.75
     assert cell.outcomes["flip_probability"].tolist() == [0.5, 1.0]
@@ -136,6 +137,7 @@ def test_noise_flips_are_counted_against_the_first_frame():
         [0] * 3,
         sequence=[0, 0, 0],
         frame=[0, 1, 2],
+        sequence_length=[3] * 3,
     )
     assert cell.scores["flip_probability"].value == 0.5
 
@@ -147,8 +149,45 @@ def test_a_video_with_an_unreadable_frame_is_left_out():
         [0] * 5,
         sequence=[0, 0, 0, 1, 1],
         frame=[0, 1, 2, 0, 2],
+        sequence_length=[3] * 5,
     )
     assert cell.scores["flip_probability"].value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("frames", "length", "message"),
+    [([0, 2], 3, "no sequence has all its frames"), ([0], 1, "sequences of 1 frames")],
+)
+def test_sequences_that_cannot_flip_are_refused(frames, length, message):
+    count = len(frames)
+    with pytest.raises(ValueError, match=message):
+        scored(
+            Cell("imagenet_p", "tilt"),
+            outcomes([1] * count),
+            [0] * count,
+            sequence=[0] * count,
+            frame=frames,
+            sequence_length=[length] * count,
+        )
+
+
+def test_frames_without_finite_logits_count_as_an_answer_of_their_own():
+    said = outcomes([7, -1, 7], top5=[[7, 1, 2, 3, 4], [-1] * 5, [7, 1, 2, 3, 4]])
+    cell = scored(
+        Cell("imagenet_p", "tilt"),
+        said,
+        [0] * 3,
+        sequence=[0] * 3,
+        frame=[0, 1, 2],
+        sequence_length=[3] * 3,
+    )
+    assert cell.scores["flip_probability"].value == 1
+    assert cell.scores["top5_distance"].value == 15
+
+
+def test_stimuli_without_a_conflict_are_refused():
+    with pytest.raises(ValueError, match="no stimulus shows"):
+        scored(Cell("cue_conflict"), outcomes([0]), [1], shapes=SHAPES, texture=[1])
 
 
 def test_an_infinite_likelihood_is_no_number():

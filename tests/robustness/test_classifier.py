@@ -9,10 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from small_models import CLASSES, small_model, small_state_dict
 
 from lska_jax.nn.model_table import Preprocessing
-from lska_jax.robustness.classifier import hash_arrays, load_classifier, wrap_function
+from lska_jax.robustness.classifier import (
+    as_classifiers,
+    hash_arrays,
+    load_classifier,
+    wrap_function,
+)
 from lska_jax.training.checkpoint import Checkpointer
 from lska_jax.training.optimizer import make_optimizer
 from lska_jax.training.publish import publish
@@ -163,11 +169,63 @@ print(wrap_function(f, name="f", preprocessing=Preprocessing(image_size=8),
         (pooled, NAMES[:5]),
         (lambda images: images, NAMES),
         (lambda images: (pooled(images), pooled(images)), NAMES),
+        (lambda images: (pooled(images),), NAMES),
+        (lambda images: pooled(images).astype(jnp.int32), NAMES),
     ],
 )
 def test_functions_without_logits_of_the_classes_are_refused(function, names):
-    with pytest.raises(ValueError, match="two images give outputs of shapes"):
+    with pytest.raises(ValueError, match="two images give"):
         wrap_function(function, name="f", preprocessing=PREPARED, class_names=names)
+
+
+def test_weights_closed_over_inside_a_jitted_function_decide_on_the_hash():
+    def model(factor):
+        weights = jnp.asarray(WEIGHTS, jnp.float32) * factor
+        inner = jax.jit(lambda x: jax.checkpoint(lambda y: y @ weights)(x))
+        return lambda images: inner(jnp.mean(images, axis=(1, 2)))
+
+    hashes = {
+        wrap_function(
+            model(factor), name="f", preprocessing=PREPARED, class_names=NAMES
+        ).stamp.sha256
+        for factor in (1, 1, 2)
+    }
+    assert len(hashes) == 2
+
+
+def test_a_function_of_numpy_is_refused():
+    with pytest.raises(ValueError, match="f cannot be traced by JAX"):
+        wrap_function(
+            lambda images: np.asarray(images), name="f", preprocessing=PREPARED, class_names=NAMES
+        )
+
+
+def test_imagenets_own_names_are_imagenet():
+    def logits(images):
+        return jnp.tile(jnp.mean(images, axis=(1, 2, 3))[:, None], (1, 1000))
+
+    for names in (imagenet_names(), imagenet_wnids(), None):
+        wrapped = wrap_function(logits, name="f", preprocessing=PREPARED, class_names=names)
+        assert wrapped.is_imagenet
+
+
+def test_modules_with_dropout_are_models_whatever_their_random_state():
+    class Small(nnx.Module):
+        def __init__(self, seed):
+            rngs = nnx.Rngs(0, dropout=seed)
+            self.dropout = nnx.Dropout(0.5, rngs=rngs)
+            self.linear = nnx.Linear(3, CLASSES, rngs=rngs)
+
+        def __call__(self, images):
+            return self.linear(self.dropout(jnp.mean(images, axis=(1, 2))))
+
+    first, second = as_classifiers(
+        {"a": Small(1), "b": Small(2)}, preprocessing=PREPARED, class_names=NAMES
+    )
+    assert first.stamp.sha256 == second.stamp.sha256
+    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    expected = Small(1).linear(jnp.mean(images, axis=(1, 2)))
+    np.testing.assert_array_equal(first.logits(first.variables, images), expected)
 
 
 def test_arrays_hash_by_name_shape_type_and_value():

@@ -82,6 +82,15 @@ def test_what_a_killed_process_left_of_a_line_is_cut_off(tmp_path, cut):
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("cut", [0, 1, 20, 60])
+def test_a_header_that_a_killed_process_left_unfinished_is_begun_anew(tmp_path, cut):
+    whole = written(tmp_path / "whole", results=[result()]).read_bytes()
+    path = tmp_path / "r"
+    path.write_bytes(whole[:cut])
+    written(path, results=[result()])
+    assert path.read_bytes() == whole
+
+
 def test_other_settings_are_refused_by_name(tmp_path):
     path = written(tmp_path / "r")
     with pytest.raises(ValueError, match=r"other settings:\n  limit: the file has 0, asked for 5"):

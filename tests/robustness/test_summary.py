@@ -11,6 +11,7 @@ from lska_jax.robustness.summary import summarise
 
 STAMP = ModelStamp(name="m", sha256="0" * 64, preprocessing="crop 224")
 IMAGES = 20
+IMAGE_SET, OTHER_SET = np.arange(8, dtype=np.uint8), np.ones(8, np.uint8)
 C_CELLS = set_cells("imagenet_c")
 
 
@@ -25,7 +26,7 @@ def result(cell: Cell, right: int, **changes) -> CellResult:
         "preprocessing": "crop 224",
         "num_images": IMAGES,
         "scores": {"error": Score(1 - right / IMAGES), "top1": Score(right / IMAGES)},
-        "outcomes": {"top1": top1},
+        "outcomes": {"top1": top1, "images": IMAGE_SET},
     }
     return CellResult(**{**values, **changes})
 
@@ -128,7 +129,7 @@ def test_c_bar_is_a_plain_mean_error():
 
 def test_imagenet_o_is_told_from_clean_images():
     def confident(cell, values):
-        outcomes = {"confidence_imagenet_o": np.array(values, np.float32)}
+        outcomes = {"confidence_imagenet_o": np.array(values, np.float32), "images": IMAGE_SET}
         return result(cell, 10, scores={}, outcomes=outcomes)
 
     out = confident(Cell("imagenet_o"), [0.1, 0.8])
@@ -136,7 +137,8 @@ def test_imagenet_o_is_told_from_clean_images():
     # In order of anomaly: O (precision 1), known, O (precision 2/3), known.
     found = summary([known, out])
     assert value(found, "imagenet_o/aupr_out") == pytest.approx((1 + 2 / 3) / 2)
-    assert summary([out]).scores == {}
+    alone = summary([out])
+    assert alone.scores == {} and "add imagenet to --suite" in alone.holes[0].reason
 
 
 def test_the_controls_stand_beside_their_subset():
@@ -151,7 +153,11 @@ def test_a_perturbations_mean_is_over_the_ten():
             cell,
             5,
             scores={"flip_probability": Score(float(values.mean())), "top5_distance": Score(1.0)},
-            outcomes={"flip_probability": values, "top5_distance": np.ones(2, np.float32)},
+            outcomes={
+                "flip_probability": values,
+                "top5_distance": np.ones(2, np.float32),
+                "images": IMAGE_SET,
+            },
         )
 
     cells = set_cells("imagenet_p")
@@ -161,16 +167,40 @@ def test_a_perturbations_mean_is_over_the_ten():
     assert "imagenet_p/flip_probability" not in summary([of(c, 0.4) for c in cells[1:]]).scores
 
 
-def test_unreadable_images_are_told_and_the_rest_is_compared_image_by_image():
-    index = np.delete(np.arange(IMAGES), 0)
-    broken = result(C_CELLS[0], 5)
+def test_unreadable_images_are_told_and_their_cells_are_not_drawn_together():
+    top1 = np.arange(IMAGES - 1) < 5
     broken = result(
         C_CELLS[0],
         5,
         num_broken=1,
         num_images=IMAGES - 1,
-        outcomes={"top1": broken.outcomes["top1"][index], "index": index.astype(np.int32)},
+        outcomes={"top1": top1, "images": OTHER_SET},
     )
     found = summary([broken, *(result(cell, 5) for cell in C_CELLS[1:])])
-    assert found.scores["imagenet_c/mce_15"].note == "unreadable images: 1"
+    mce = found.scores["imagenet_c/mce_15"]
+    assert mce.note == "unreadable images: 1"
+    assert mce.score.value is not None and mce.score.low is None
     assert found.scores["imagenet_c/ce/snow"].note == ""
+
+
+def test_a_broken_clean_image_is_counted_once_for_all_that_is_generated_from_it():
+    made = {"provenance": "generated", "num_broken": 1}
+    found = summary([result(cell, 5, **made) for cell in C_CELLS])
+    assert found.scores["imagenet_c/mce_15"].note == "unreadable images: 1"
+
+
+def test_cells_of_other_sizes_have_no_mean():
+    short = result(C_CELLS[0], 5, num_images=IMAGES - 2)
+    found = summary([short, *(result(cell, 5) for cell in C_CELLS[1:])])
+    assert not any("mce" in key or "mean_error" in key for key in found.scores)
+    assert f"{C_CELLS[0]} has 18 images, others up to 20" in found.holes[0].reason
+
+
+def test_clean_images_that_are_others_give_no_interval_to_what_is_divided_by_them():
+    other = {"top1": np.arange(IMAGES) < 16, "images": OTHER_SET}
+    clean = result(Cell("imagenet"), 16, outcomes=other, preprocessing="short side 248")
+    found = summary([clean, *(result(cell, 5) for cell in C_CELLS)])
+    retention = found.scores["imagenet_c/retention_15"]
+    assert retention.score.value == pytest.approx(5 / 16) and retention.score.low is None
+    assert "clean control: official, short side 248" in retention.note
+    assert found.scores["imagenet_c/mce_15"].score.low is not None
