@@ -76,7 +76,7 @@ def test_several_models_get_the_names_they_are_given(model, clean, tmp_path):
         (("--suite", "imagenet_z"), "There is no suite or image set 'imagenet_z'"),
         (("--clean", "folder:/nowhere"), "/nowhere does not exist"),
         (("--clean_split", "train"), "train"),
-        (("--limit", "-3"), "limit is -3; give at least 0"),
+        (("--limit", "-3"), "limit is -3; give a whole number of at least 0"),
         (("--frost_pictures", "/nowhere"), "/nowhere"),
         (("--suite", "paper"), "can only be measured for ImageNet's 1,000"),
         (("--num_processes", "2"), "--coordinator_address"),

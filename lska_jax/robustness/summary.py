@@ -244,11 +244,11 @@ def _stamp(
       clean: the control that the score compares them with, if it does.
     """
     notes = [note for result in results for note in result.note.split("; ") if note]
-    broken = {result.cell.part: result.num_broken for result in results}
-    if any(broken.values()):
+    broken = [result.num_broken for result in results]
+    if any(broken):
         # The same clean images are corrupted again and again: count them once.
         is_generated = results[0].provenance == "generated"
-        total = max(broken.values()) if is_generated else sum(r.num_broken for r in results)
+        total = max(broken) if is_generated else sum(broken)
         notes.append(f"unreadable images: {total}")
     if clean is not None:
         differs = (clean.provenance, clean.preprocessing) != (

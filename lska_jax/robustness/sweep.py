@@ -6,12 +6,10 @@ on where it was.
 """
 
 import contextlib
-import hashlib
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -47,6 +45,7 @@ from lska_jax.robustness.plan import (
 )
 from lska_jax.robustness.results_file import ResultsFile
 from lska_jax.robustness.samples import SHEET_NAME, Samples
+from lska_jax.robustness.seen_images import check_labels, facts_of, join_rows, order_by_name
 from lska_jax.robustness.sets import CellData
 from lska_jax.robustness.summary import summarise
 from lska_jax.robustness.sweep_display import SweepDisplay
@@ -57,8 +56,6 @@ RESULTS_NAME = "results.jsonl"
 SAMPLES_NAME = "samples"
 SUBSETS = ("imagenet_a", "imagenet_r", "imagenet_o")
 _BATCHES_IN_FLIGHT = 2
-# The last part of what ``Source.path`` returns: of a file, an archive's member, a TFDS example.
-_FILE_NAME = re.compile(r"[^/!#()\s]+")
 # Of decoded images that are corrupted again and again: 27,000 of 224 px.
 _MAX_KEPT_BYTES = 4 * 2**30
 
@@ -89,7 +86,7 @@ def evaluate(
     Raises:
       ValueError: options, models and sets do not fit each other, or the results file is of other
         models or options.
-      FileNotFoundError: there is no such model.
+      FileNotFoundError: there is no such model, or no folder of frost pictures.
       TypeError: an option that ``SweepOptions`` does not have, or something that is no model.
       ExampleError: an image can neither be read nor be declared broken.
     """
@@ -227,11 +224,11 @@ class _Sweep:
             if len(rows) > _BATCHES_IN_FLIGHT:
                 jax.block_until_ready(outcomes[-1][-1 - _BATCHES_IN_FLIGHT])
             self._display.advance(len(rows) * self._batch_size / len(data.source))
-        seen = _join(rows)
+        seen = join_rows(rows)
         if not seen.labels.size:
             raise ValueError(f"none of the images of {data.origin} can be read")
-        order, names = _order_by_name(data, seen.indices)
-        extra = {name: array[seen.indices][order] for name, array in _facts_of(data).items()}
+        order, names = order_by_name(data, seen.indices)
+        extra = {name: array[seen.indices][order] for name, array in facts_of(data).items()}
         for classifier, of_model in zip(models, outcomes, strict=True):
             scored = score_cell(
                 planned.cell,
@@ -287,7 +284,7 @@ class _Sweep:
     ) -> Iterator[tuple[jax.Array, dict[str, jax.Array]]]:
         """Yield images (B, S, S, 3) uint8, and label, mask, index and position of each row."""
         for batch in self._host_batches(data, transform, is_reused=planned.corruption is not None):
-            _check_labels(batch, data)
+            check_labels(batch, data)
             arrays = {
                 "image": batch["image"],
                 "label": batch["label"],
@@ -325,60 +322,6 @@ class _Sweep:
                 yield batch
         if is_kept:
             self._kept = (images, kept)
-
-
-class _Seen(NamedTuple):
-    """Which images a pass over a cell counted.
-
-    Attributes:
-      is_counted: (rows,) bool over the rows of all batches; False for padding and broken images.
-      indices: (N,) of the counted images in the source.
-      labels: (N,) of the counted images.
-      num_broken: images that could not be decoded.
-    """
-
-    is_counted: np.ndarray
-    indices: np.ndarray
-    labels: np.ndarray
-    num_broken: int
-
-
-def _join(rows: Sequence[dict[str, jax.Array]]) -> _Seen:
-    host = jax.device_get(list(rows))
-    label, mask, index = (
-        np.concatenate([batch[name] for batch in host]) for name in ("label", "mask", "index")
-    )
-    return _Seen(mask, index[mask], label[mask], int(np.sum(~mask & (index >= 0))))
-
-
-def _order_by_name(data: CellData, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the order of the images by file name, and eight bytes that tell which they are.
-
-    The same images are stored in several orders: by class, or by number in the official archive.
-    """
-    names = [_FILE_NAME.findall(data.source.path(int(index)))[-1] for index in indices]
-    order = np.argsort(np.array(names), kind="stable")
-    digest = hashlib.sha256("\n".join(sorted(names)).encode()).digest()
-    return order, np.frombuffer(digest[:8], np.uint8)
-
-
-def _facts_of(data: CellData) -> dict[str, np.ndarray]:
-    """Return what the set says of each image, and of frames how many their sequence has."""
-    facts = dict(data.extra)
-    if "sequence" in facts:
-        facts["sequence_length"] = np.bincount(facts["sequence"])[facts["sequence"]]
-    return facts
-
-
-def _check_labels(batch: HostBatch, data: CellData) -> None:
-    labels, count = batch["label"], len(data.source.class_names)
-    wrong = batch["mask"] & ((labels < 0) | (labels >= count))
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise ValueError(
-            f"{data.source.path(int(batch['index'][row]))} has label {labels[row]}, outside the "
-            f"{count} classes of the set; repair the data, or leave the set out."
-        )
 
 
 def _subset_names(classifier: Classifier) -> tuple[str, ...]:

@@ -200,6 +200,63 @@ def test_a_folder_that_is_no_class_is_a_hole_and_the_sweep_goes_on(tmp_path):
     assert "imagenet_a/top1" in summary.scores
 
 
+def test_an_archive_that_cannot_be_read_is_a_hole_and_the_sweep_goes_on(tmp_path):
+    write_pictures(tmp_path / "sketch", {WNIDS[0]: [0]})
+    for name in ("imagenet-a.tar", "ILSVRC2012_img_val.tar"):
+        (tmp_path / name).write_bytes(b"<html>not found</html>" * 100)
+    (summary,) = run({"known": reader(1000)}, tmp_path, suite="imagenet_a,imagenet,imagenet_sketch")
+    assert {str(hole.cell) for hole in summary.holes} == {"imagenet_a", "imagenet"}
+    assert values(summary)["imagenet_sketch/top1"] == 1
+
+
+def test_a_failed_start_does_not_claim_the_folder(tmp_path):
+    options = {**own_options(tmp_path), "suite": "imagenet"}
+    with pytest.raises(FileNotFoundError, match="/nowhere"):
+        run({"own": reader(4)}, tmp_path, frost_pictures="/nowhere", **options)
+    assert run({"own": reader(4)}, tmp_path, **options)[0].scores
+
+
+def test_a_folder_is_the_same_however_it_is_written(tmp_path, monkeypatch):
+    options = {**own_options(tmp_path), "suite": ["imagenet"]}
+    run({"own": reader(4)}, tmp_path, **options)
+    monkeypatch.chdir(tmp_path)
+    run({"own": reader(4)}, tmp_path, **{**options, "clean": "folder:own"})
+
+
+def test_clean_images_may_be_of_some_of_imagenets_classes(tmp_path):
+    write_pictures(tmp_path / "some" / "test", {WNIDS[5]: [5, 6], WNIDS[700]: [700]})
+    (summary,) = run(
+        {"known": reader(1000)},
+        tmp_path,
+        suite="imagenet",
+        clean=f"folder:{tmp_path / 'some'}",
+        clean_split="test",
+    )
+    stamped = summary.scores["imagenet/top1"]
+    assert stamped.score.value == pytest.approx(2 / 3)
+    assert "incomplete: 2 of 1000 classes" in stamped.note
+
+
+def test_the_same_images_in_another_order_are_drawn_together(tmp_path):
+    # Loose validation images are ordered by number, class folders by class.
+    truth = [int(WNIDS.index(wnid)) for wnid in ("n01751748", "n09193705", "n02105855")]
+    answers = [truth[0], 1, truth[2]]
+    folder = tmp_path / "imagenet-c" / "fog"
+    (tmp_path / "val").mkdir()
+    for number, (label, answer) in enumerate(zip(truth, answers, strict=True), start=1):
+        name = f"ILSVRC2012_val_{number:08}.JPEG"
+        (tmp_path / "val" / name).write_bytes(picture(answer))
+        for severity in range(1, 6):
+            place = folder / str(severity) / WNIDS[label]
+            place.mkdir(parents=True, exist_ok=True)
+            (place / name).write_bytes(picture(answer))
+    run({"known": reader(1000)}, tmp_path, suite="imagenet,imagenet_c/fog")
+    results = load_results(tmp_path / "out" / "results.jsonl")
+    images = {tuple(result.outcomes["images"]) for result in results.cells.values()}
+    right = {tuple(result.outcomes["top1"]) for result in results.cells.values()}
+    assert len(images) == 1 and right == {(True, False, True)}
+
+
 def test_an_empty_severity_folder_is_a_hole(tmp_path):
     (tmp_path / "imagenet-c" / "fog" / "3").mkdir(parents=True)
     (summary,) = run({"known": reader(1000)}, tmp_path, suite="imagenet_c/fog/3")
@@ -212,6 +269,7 @@ BAD_CALLS = [
     ({"pixels": "zoom"}, "pixels is 'zoom'; allowed: direct, resize"),
     ({"provenance": "web"}, "provenance is 'web'"),
     ({"limit": -1}, "limit is -1"),
+    ({"seed": 2**64}, "seed is 18446744073709551616"),
     ({"batch_size": 0}, "batch_size is 0"),
     ({"suite": "imagenet_a"}, "can only be measured for ImageNet's 1,000"),
     ({"suite": "imagenet", "clean": ""}, "name its clean images"),
