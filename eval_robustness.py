@@ -143,7 +143,7 @@ def _build_parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="[NAME=]PLACE",
-        help="model folder, Hub id, run folder or checkpoint; may be given several times",
+        help="model folder, Hub id, run or checkpoint file; may be given several times",
     )
     add("--list", action=_ListSets, nargs=0, help="print suites and sets, and where to get them")
     add("--suite", default="paper", help="paper, full, smoke, or sets with commas (default: paper)")

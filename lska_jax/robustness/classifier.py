@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from lska_jax.training.load_tree import find_step_folder
 from lska_jax.training.publish import read_run
 from lska_jax.weights.class_names import IMAGENET_CLASSES, imagenet_names, readable_names
 from lska_jax.weights.hub import find_model_folder
+from lska_jax.weights.import_torch import import_checkpoint
 from lska_jax.weights.model_folder import ModelFacts, read_model_folder
 from lska_jax.weights.pretrained import build_from_arrays
 
@@ -124,7 +126,7 @@ def _as_classifier(
 def load_classifier(
     place: str | Path, *, name: str | None = None, report: Callable[[str], None] = print
 ) -> Classifier:
-    """Load a model folder, a Hub id, or the best checkpoint of a training run.
+    """Load a model folder, a Hub id, the best checkpoint of a run, or a file of the reference's.
 
     BatchNorm is folded: the same logits with fewer operations.
 
@@ -135,10 +137,14 @@ def load_classifier(
 
     Raises:
       FileNotFoundError: there is neither.
-      ValueError: a PyTorch file, a damaged folder, a model without a classifier, or one that does
-        not take RGB images.
+      ValueError: a damaged folder or file, a file that does not tell its model, a model without a
+        classifier, or one that does not take RGB images.
+      ImportError: a PyTorch file, and PyTorch is not installed.
     """
-    name = name or re.sub(r"@.*$", "", str(place)).rstrip("/").rsplit("/", 1)[-1]
+    last_part = re.sub(r"@.*$", "", str(place)).rstrip("/").rsplit("/", 1)[-1]
+    if Path(place).is_file():
+        last_part = last_part.partition(".")[0] or last_part
+    name = name or last_part
     facts, arrays = _read(place, report)
     config = facts.config
     if not config.num_classes:
@@ -262,15 +268,27 @@ def _read(
 ) -> tuple[ModelFacts, dict[str, np.ndarray]]:
     path = Path(place).expanduser()
     if path.is_file():
-        raise ValueError(
-            f"{place} is a file. A PyTorch or safetensors checkpoint becomes a model folder with "
-            f"python -m lska_jax.weights.import_torch {place} --out DIR; give DIR here."
-        )
+        return _read_checkpoint(path, report)
     if path.is_dir() and _is_run(path):
         run = read_run(path, report=report)
         return run.facts, run.arrays
     located = find_model_folder(place)
     return read_model_folder(located.folder, root=located.root)
+
+
+def _read_checkpoint(
+    path: Path, report: Callable[[str], None]
+) -> tuple[ModelFacts, dict[str, np.ndarray]]:
+    """Import a PyTorch or safetensors file into a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            import_checkpoint(path, Path(folder) / "model", report=report)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} If more has to be said of the file, say it once: python -m "
+                f"lska_jax.weights.import_torch {path} --out DIR, and give DIR here."
+            ) from error
+        return read_model_folder(Path(folder) / "model")
 
 
 def _is_run(path: Path) -> bool:

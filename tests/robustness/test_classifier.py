@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from small_models import CLASSES, small_model, small_state_dict
+from small_models import CLASSES, small_model, small_state_dict, write_safetensors
 
 from lska_jax.nn.model_table import Preprocessing
 from lska_jax.robustness.classifier import (
@@ -26,6 +26,7 @@ from lska_jax.training.run import build_model
 from lska_jax.training.state import host_state
 from lska_jax.weights import ModelFacts, load_state_dict, write_model_folder
 from lska_jax.weights.class_names import imagenet_names, imagenet_wnids
+from lska_jax.weights.import_torch import import_checkpoint
 from lska_jax.weights.pretrained import arrays_of
 
 ROOT = Path(__file__).parents[2]
@@ -97,10 +98,18 @@ def test_models_that_cannot_be_measured_are_refused(tmp_path, config, prepared, 
         load_classifier(folder)
 
 
-def test_a_pytorch_file_names_the_command_that_imports_it(tmp_path):
-    (tmp_path / "van.pth").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"import_torch .*van\.pth --out DIR"):
-        load_classifier(tmp_path / "van.pth")
+def test_a_checkpoint_file_is_imported_as_the_command_does(tmp_path):
+    file = write_safetensors(tmp_path / "van.safetensors", small_state_dict())
+    import_checkpoint(file, tmp_path / "folder", report=lambda line: None)
+    from_file = load_classifier(file, report=lambda line: None)
+    assert from_file.stamp.sha256 == load_classifier(tmp_path / "folder").stamp.sha256
+    assert from_file.stamp.name == "van"
+
+
+def test_a_file_that_does_not_tell_its_model_names_the_command(tmp_path):
+    file = write_safetensors(tmp_path / "van.safetensors", {"x": np.zeros(3, np.float32)})
+    with pytest.raises(ValueError, match=r"import_torch .*van\.safetensors --out DIR"):
+        load_classifier(file)
 
 
 def test_a_place_without_a_model_is_said(tmp_path):
