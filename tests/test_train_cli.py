@@ -109,6 +109,13 @@ def test_a_mistake_ends_in_one_message_before_anything_heavy_is_imported(mistake
         assert part in message
 
 
+def test_help_imports_nothing_heavy(empty):
+    finished = run_train("--help", cwd=empty, python=("-X", "importtime"))
+    imported = set(re.findall(r"^import time:.*\|\s*(\w+)", finished.stderr, re.MULTILINE))
+    assert "lska_jax" in imported and imported.isdisjoint(HEAVY)
+    assert "--workdir" in finished.stdout
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
