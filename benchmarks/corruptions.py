@@ -24,7 +24,7 @@ NAME = "corruptions"
 OURS, GENERATOR = "JAX", "generator"
 GLASS = "glass_blur"
 
-_EXPECTED = "20 to 30 minutes on two cores, most of them for the generator and for compiling"
+_EXPECTED = "three minutes on two quiet cores, most of them for compiling and for the generator"
 
 
 class Setting(NamedTuple):

@@ -245,19 +245,17 @@ def _stamp(
     """
     notes = [note for result in results for note in result.note.split("; ") if note]
     broken = [result.num_broken for result in results]
+    is_generated = results[0].provenance == "generated"
     if any(broken):
         # The same clean images are corrupted again and again: count them once.
-        is_generated = results[0].provenance == "generated"
         total = max(broken) if is_generated else sum(broken)
         notes.append(f"unreadable images: {total}")
     if clean is not None:
-        differs = (clean.provenance, clean.preprocessing) != (
-            results[0].provenance,
-            results[0].preprocessing,
-        )
-        if differs:
+        # What is generated from the clean images is of another provenance by its nature.
+        is_foreign = clean.provenance != results[0].provenance and not is_generated
+        if is_foreign or clean.preprocessing != results[0].preprocessing:
             notes.append(f"clean control: {clean.provenance}, {clean.preprocessing}")
-        notes += [f"clean control: {note}" for note in clean.note.split("; ") if note]
+        notes += [f"clean control: {n}" for n in clean.note.split("; ") if n and n not in notes]
         if score.low is None and score.value is not None:
             notes.append("no interval: the clean images are not the same")
     return StampedScore(
