@@ -13,6 +13,7 @@ waits for more than a part.
 import dataclasses
 import inspect
 import itertools
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Generator, Sequence
@@ -251,10 +252,18 @@ def _join_parts(dataset: grain.IterDataset, parts: _Parts) -> Generator[HostBatc
         for _ in parts.steps:
             yield _concatenate(list(itertools.islice(iterator, parts.per_step)))
     finally:
-        # Grain waits for its readers; one that is stuck must not keep a run from leaving.
-        closing = threading.Thread(target=iterator.close, daemon=True)
-        closing.start()
-        closing.join(_SECONDS_TO_CLOSE)
+        _close(iterator)
+
+
+def _close(iterator: grain.DatasetIterator) -> None:
+    if sys.is_finalizing():
+        # The interpreter goes down and has dropped the batches: it starts no thread any more.
+        iterator.close()
+        return
+    # Grain waits for its readers; one that is stuck must not keep a run from leaving.
+    closing = threading.Thread(target=iterator.close, daemon=True)
+    closing.start()
+    closing.join(_SECONDS_TO_CLOSE)
 
 
 def _concatenate(parts: Sequence[HostBatch]) -> HostBatch:
