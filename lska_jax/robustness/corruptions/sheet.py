@@ -1,5 +1,6 @@
 """A labelled sheet of all corruptions at all severities, drawn with Pillow."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -11,7 +12,7 @@ from lska_jax.robustness.corruptions.corrupting import corrupt
 from lska_jax.robustness.corruptions.frost_pictures import FrostPictures
 from lska_jax.robustness.corruptions.table import ALL_CORRUPTIONS, SEVERITIES
 
-_LABEL_HEIGHT = 18
+_LABEL_SIZE, _LABEL_HEIGHT = 12, 18
 _GAP = 4
 _BACKGROUND, _INK = "white", "black"
 
@@ -60,10 +61,12 @@ def draw_sheet(
     height, width, _ = next(iter(next(iter(rows.values())).values())).shape
     scale = tile_size / max(height, width)
     tile = max(round(width * scale), 1), max(round(height * scale), 1)
-    step = tile[0] + _GAP, tile[1] + _LABEL_HEIGHT + _GAP
+    font = ImageFont.load_default(_LABEL_SIZE)
+    longest = max(font.getlength(label) for tiles in rows.values() for label in tiles)
+    step = max(tile[0], math.ceil(longest)) + _GAP, tile[1] + _LABEL_HEIGHT + _GAP
     columns = max(len(tiles) for tiles in rows.values())
     sheet = Image.new("RGB", (step[0] * columns + _GAP, step[1] * len(rows) + _GAP), _BACKGROUND)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    draw = ImageDraw.Draw(sheet)
     for row, tiles in enumerate(rows.values()):
         for column, (label, pixels) in enumerate(tiles.items()):
             left, top = _GAP + column * step[0], _GAP + row * step[1]
