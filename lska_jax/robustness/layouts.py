@@ -179,7 +179,7 @@ def _imagenet_layout() -> Layout:
 
 
 def _layout_of_parts(cell: Cell) -> Layout:
-    roots, groups = _ROOTS[cell.set], _groups(cell)
+    roots, groups = _ROOTS[cell.set], archive_groups(cell)
     inner = f"{cell.part}/{cell.severity}" if cell.severity else cell.part
     folders = [f"{root}/{inner}" for root in roots]
     folders += [f"{root}/{group}/{inner}" for root in roots for group in groups]
@@ -192,7 +192,8 @@ def _layout_of_parts(cell: Cell) -> Layout:
     return Layout(tuple(folders), tuple((tar, inner) for tar in tars), tried, wraps=False)
 
 
-def _groups(cell: Cell) -> tuple[str, ...]:
+def archive_groups(cell: Cell) -> tuple[str, ...]:
+    """Return the official archives, such as "noise", that may hold a cell; none elsewhere."""
     if cell.set == "imagenet_c":
         return (_GROUP_OF[cell.part],)
     if cell.set == "imagenet_p":

@@ -19,7 +19,7 @@ import numpy as np
 from lska_jax.data.sources import Source
 from lska_jax.robustness.catalogue import set_facts
 from lska_jax.robustness.cells import Cell, Hole
-from lska_jax.robustness.layouts import MissingSet, Search, find_place
+from lska_jax.robustness.layouts import MissingSet, Search, archive_groups, find_place
 from lska_jax.robustness.official_sets import class_test, open_official, suffixes_of
 from lska_jax.robustness.prepared_sets import (
     find_prepared_dir,
@@ -184,20 +184,21 @@ def _state_incompleteness(cell: Cell, data: CellData) -> CellData:
 
 
 def _missing_message(cell: Cell, root: Path, search: Search | None, provenance: str) -> str:
+    # The same words for all cells of a set: a set that is missing is one hole to a reader.
     facts = set_facts(cell.set)
-    parts = [f"{cell} is missing"]
+    parts = [f"{facts.title} is missing"]
     if search is not None and search.empty:
         parts[0] = f"{cell} is empty: no class folder with images in {', '.join(search.empty)}"
     elif search is not None:
         looked = (
             f"looked in {root} for" if root.is_dir() else f"{root} is no folder; expected in it:"
         )
-        parts.append(f"{looked} {search.tried}")
+        parts.append(f"{looked} {_without_cell(search.tried, cell)}")
     if search is not None and search.packed:
         parts.append(f"unpack {', '.join(search.packed)} first")
     if provenance != "official" and facts.tfds:
         dirs = ", ".join(map(str, tfds_dirs(root)))
-        parts.append(f"no TFDS set {tfds_name(cell)} is prepared in {dirs}")
+        parts.append(f"no TFDS set {facts.tfds} is prepared in {dirs}")
     parts.append(
         f"get {facts.title} ({facts.size}, {facts.num_images:,} images a cell) from {facts.where} "
         f"and lay it out as {facts.layout}"
@@ -205,3 +206,12 @@ def _missing_message(cell: Cell, root: Path, search: Search | None, provenance: 
     if cell.set == "imagenet_c":
         parts.append("or have it generated from the clean images")
     return "; ".join(parts)
+
+
+def _without_cell(paths: str, cell: Cell) -> str:
+    """Return paths with words in place of a cell's own part, severity and archive."""
+    if cell.part:
+        paths = paths.replace(cell.part, "PART").replace(f"PART/{cell.severity}", "PART/SEVERITY")
+    for group in archive_groups(cell):
+        paths = paths.replace(f"{group}/", "GROUP/").replace(f"{group}.tar", "GROUP.tar")
+    return ", ".join(dict.fromkeys(paths.split(", ")))

@@ -37,6 +37,7 @@ class SweepDisplay:
         self._started = clock()
         self._finished_here = 0
         self._cell = ""
+        self._reasons: set[str] = set()
         if done:
             self.message(f"{done} of {total} cells are measured already; going on.")
 
@@ -68,8 +69,10 @@ class SweepDisplay:
         )
 
     def hole(self, cell: Cell, reason: str) -> None:
-        """Write that a cell has no images."""
-        self.message(f"{cell} | missing: {reason}")
+        """Write that a cell has no images; once, however many cells have the same reason."""
+        if reason not in self._reasons:
+            self._reasons.add(reason)
+            self.message(f"{cell} | missing: {reason}")
 
     def end(self) -> None:
         """Count the present cell as done."""

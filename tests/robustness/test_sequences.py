@@ -129,7 +129,7 @@ def test_loose_archives_are_those_of_imagenet_c(tmp_path):
     from lska_jax.robustness.sets import MissingSet
 
     write_tar(tmp_path / "weather.tar", {f"snow/{WNIDS[4]}/a.mp4": b"-"})
-    with pytest.raises(MissingSet, match="imagenet_p/snow is missing"):
+    with pytest.raises(MissingSet, match="ImageNet-P is missing"):
         open_cell(SNOW, data_root=tmp_path)
 
 

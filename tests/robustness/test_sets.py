@@ -280,7 +280,7 @@ def test_missing_cells_are_holes_and_the_others_are_not(tmp_path):
     cells = (FOG, FOG._replace(severity=4), Cell("imagenet_sketch"), Cell("imagenet_r"))
     holes = find_missing(cells, data_root=tmp_path)
     assert [hole.cell for hole in holes] == [cells[1], cells[3]]
-    assert "imagenet_c/fog/4 is missing" in holes[0].reason
+    assert "ImageNet-C is missing" in holes[0].reason
 
 
 @both_kinds
