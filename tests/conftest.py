@@ -1,6 +1,7 @@
 """Settings of every test; they have to be made before jax or lska_jax is imported."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from jaxtyping import install_import_hook
@@ -24,3 +25,24 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "filterwarnings", "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning"
     )
+
+
+@pytest.fixture(scope="module")
+def compiled_programs(tmp_path_factory) -> Iterator[None]:
+    """Keep compiled programs for a file whose runs compile the same ones."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()

@@ -2,10 +2,8 @@
 
 import itertools
 import runpy
-from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import pytest
 from ml_collections import ConfigDict
 
@@ -19,24 +17,7 @@ ROOT = Path(__file__).parents[2]
 STEPS = 2 * (1442 // 240)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_programs(tmp_path_factory) -> Iterator[None]:
-    """Keep compiled programs for this file: its runs compile the same ones."""
-    from jax.experimental.compilation_cache import compilation_cache
-
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+pytestmark = pytest.mark.usefixtures("compiled_programs")
 
 
 def tiny_config() -> ConfigDict:

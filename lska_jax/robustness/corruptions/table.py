@@ -22,8 +22,6 @@ from lska_jax.robustness.corruptions import (
     weather,
 )
 
-SEVERITIES = (1, 2, 3, 4, 5)
-
 
 class Corruption(NamedTuple):
     """One corruption at one severity.
@@ -133,7 +131,3 @@ _TABLE: dict[str, Callable[[int], Corruption]] = {
     "spatter": _with(spatter.spatter, spatter.draw_spatter, ("setting",), spatter.SPATTER_SETTINGS),
     "saturate": _with(digital.saturate, None, ("factor", "summand"), digital.SATURATION_CHANGES),
 }
-
-ALL_CORRUPTIONS = tuple(_TABLE)
-CORRUPTIONS = ALL_CORRUPTIONS[:15]
-EXTRA_CORRUPTIONS = ALL_CORRUPTIONS[15:]
