@@ -138,7 +138,8 @@ class BatchNorm(nnx.BatchNorm):
             return out.astype(self.output_dtype)
         statistics = moments(x)
         for running, new in zip((self.mean, self.var), statistics, strict=True):
-            running[...] = self.momentum * running[...] + (1.0 - self.momentum) * new
+            # Not running[...] = : that searches the whole trace for where the array comes from.
+            running.set_value(self.momentum * running[...] + (1.0 - self.momentum) * new)
         return normalise(x, scale, bias, statistics, self.epsilon).astype(self.output_dtype)
 
 

@@ -55,10 +55,13 @@ def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient
             for tap in group
         ]
         sums += sum_over_pixels(products)
-    result = jnp.zeros(kernel.shape, jnp.float32)
-    tap_rows = jnp.array([tap.row for tap in taps])
-    tap_columns = jnp.array([tap.column for tap in taps])
-    return result.at[tap_rows, tap_columns, 0].set(jnp.stack(sums)).astype(kernel.dtype)
+    # Live taps are a rectangle in the middle of the kernel; the gradient of the others is zero.
+    dead_rows, dead_columns = taps[0].row, taps[0].column
+    live = jnp.stack(sums).reshape(
+        kernel.shape[0] - 2 * dead_rows, kernel.shape[1] - 2 * dead_columns, 1, -1
+    )
+    edges = ((dead_rows, dead_rows), (dead_columns, dead_columns), (0, 0), (0, 0))
+    return jnp.pad(live, edges).astype(kernel.dtype)
 
 
 def _pad(images: Array, padding: tuple[tuple[int, int], ...]) -> Array:
