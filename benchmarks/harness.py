@@ -6,6 +6,7 @@ one run says more than the seconds do.
 """
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,10 @@ import jax
 # Thread pools spin for a moment after their last task; a contender must not run beside the
 # spinning threads of the one before.
 PAUSE_SECONDS = 0.01
+# A shorter call is repeated until one sample lasts this long: after the pause the first call has
+# to wake the threads, which takes longer than a small operation does.
+SAMPLE_SECONDS = 0.01
+MOST_CALLS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +30,14 @@ class Timing:
     Attributes:
       seconds: median over the repetitions.
       quartiles: first and third, in seconds.
-      repetitions: how often it ran, warm-up excluded.
+      repetitions: samples, warm-up excluded.
+      calls: in a row that one sample is the mean of.
     """
 
     seconds: float
     quartiles: tuple[float, float]
     repetitions: int
+    calls: int = 1
 
 
 def measure_alternately(
@@ -63,23 +70,25 @@ def measure_alternately(
         raise ValueError("There is nothing to measure: no contenders were given.")
     fewer = fewer or {}
 
-    def run(name: str) -> float:
+    def run(name: str, calls: int = 1) -> float:
         show(name)
         pause(PAUSE_SECONDS)
-        return (time_once or seconds_of)(contenders[name])
+        timer = time_once or seconds_of
+        return sum(timer(contenders[name]) for _ in range(calls)) / calls
 
-    counts = {}
+    counts, calls = {}, {}
     for name in contenders:
         seconds = run(name)
         if name not in fewer:
             seconds = run(name)  # the first may have compiled
-        fitting = max_repetitions if seconds <= 0 else int(seconds_each / seconds)
+        calls[name] = max(1, math.ceil(SAMPLE_SECONDS / max(seconds, SAMPLE_SECONDS / MOST_CALLS)))
+        fitting = int(seconds_each / max(seconds * calls[name], SAMPLE_SECONDS))
         count = min(max(fitting, min_repetitions), max_repetitions)
         counts[name] = min(count, fewer.get(name, count))
     measured: dict[str, list[float]] = {name: [] for name in contenders}
     for name in alternate(counts):
-        measured[name].append(run(name))
-    return {name: _timing(seconds) for name, seconds in measured.items()}
+        measured[name].append(run(name, calls[name]))
+    return {name: _timing(seconds, calls[name]) for name, seconds in measured.items()}
 
 
 def seconds_of(call: Callable[[], Any]) -> float:
@@ -105,9 +114,9 @@ def alternate(counts: Mapping[str, int]) -> Iterator[str]:
                 yield name
 
 
-def _timing(seconds: list[float]) -> Timing:
+def _timing(seconds: list[float], calls: int) -> Timing:
     if len(seconds) == 1:
         low = high = seconds[0]
     else:
         low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
-    return Timing(statistics.median(seconds), (low, high), len(seconds))
+    return Timing(statistics.median(seconds), (low, high), len(seconds), calls)
