@@ -5,6 +5,7 @@ over the map. The gradient of the weights is as many inner products of the map w
 """
 
 import functools
+import math
 import operator
 from typing import NamedTuple
 
@@ -14,9 +15,9 @@ from jaxtyping import Array
 
 from lska_jax.ops.reduction import rows_a_sum, sum_over_pixels
 
-# Of the weight gradient: taps that one loop over the map serves. With more, the loop has more
-# arrays under way than the caches and registers of a core hold.
-_TAPS_A_LOOP = 9
+# Of the weight gradient: taps that one loop over the map serves at most. With more, the loop has
+# more arrays under way than the caches and registers of a core hold. Rows of a 2-D kernel share.
+_TAPS_A_LOOP_1D, _TAPS_A_LOOP_2D = 7, 9
 
 
 class _Tap(NamedTuple):
@@ -47,9 +48,11 @@ def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient
     gradient = jnp.pad(output_gradient, ((0, 0), (0, extra), (0, 0), (0, 0)))
     padding[1] = (padding[1][0], padding[1][1] + extra)
     padded = _pad(images, tuple(padding))
+    most = _TAPS_A_LOOP_1D if 1 in kernel.shape[:2] else _TAPS_A_LOOP_2D
+    loops = math.ceil(len(taps) / most)
     sums: list[Array] = []
-    for first in range(0, len(taps), _TAPS_A_LOOP):
-        group = taps[first : first + _TAPS_A_LOOP]
+    for number in range(loops):
+        group = taps[number * len(taps) // loops : (number + 1) * len(taps) // loops]
         products = [
             _window(padded, tap, height + extra, width) * gradient.astype(jnp.float32)
             for tap in group
