@@ -10,7 +10,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import cost_against_k, cost_tables, huge_pages, model, ops, tpu_tables
+from benchmarks import (
+    cost_against_k,
+    cost_tables,
+    first_step,
+    huge_pages,
+    model,
+    ops,
+    tpu_tables,
+)
 from benchmarks.results import DEFAULT_FOLDER, NOT_YET_RUN, VARIABLE, WAIT_POLICY, read_result
 
 DOCUMENT = Path("docs/performance.md")
@@ -56,6 +64,7 @@ _MEASURED = (
     cost_against_k.NAME,
     cost_against_k.TPU_NAME,
     huge_pages.NAME,
+    first_step.NAME,
 )
 _NAMES = (*_MEASURED, tpu_tables.NAME)
 
@@ -71,7 +80,7 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
         if (folder / f"{name}.png").exists():
             picture = f"\n\n![{name}]({folder.name}/{name}.png)"
             found[name][f"{name} conditions"] += picture
-        for module in (ops, model, huge_pages):
+        for module in (ops, model, huge_pages, first_step):
             if name == module.NAME:
                 found[name] |= module.tables(result)
     if cost_against_k.NAME in found:

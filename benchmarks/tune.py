@@ -27,6 +27,7 @@ from lska_jax._huge_pages import restart_with_huge_pages
 from lska_jax.ops.depthwise import formulation_module
 from lska_jax.ops.formulations import NAMES, TABLE_PATH, Formulations, Site
 from lska_jax.ops.kernel_spec import kernel_spec
+from lska_jax.ops.pallas import single
 from lska_jax.ops.platform import target_platform
 
 BATCH = 8
@@ -169,9 +170,11 @@ def _update(path: Path, platform: str, part: dict[str, Any]) -> None:
 
 
 def _is_left_out(name: str, site: Site) -> bool:
-    if name == "pallas":
-        return target_platform() != "tpu"  # it would be interpreted
     height, width = site.kernel_size
+    if name == "pallas":
+        maps = (BATCH, *site.map_size, site.channels)
+        fits = single.fits(maps, (height, width, 1, site.channels), "float32")
+        return target_platform() == "cpu" or not fits  # on CPU it would be interpreted
     return name == "shift" and height * width > MAX_SHIFTS
 
 

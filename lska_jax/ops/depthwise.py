@@ -10,7 +10,8 @@ Formulations, equal up to float32 rounding in value and gradient:
 - ``xla``: ``lax.conv_general_dilated`` with ``feature_group_count``, the reference.
 - ``shift``: the sum of shifted slices, each times its tap.
 - ``toeplitz``: a banded matrix for each channel.
-- ``pallas``: a TPU kernel that holds the map in on-chip memory; elsewhere it is interpreted.
+- ``pallas``: a TPU kernel that holds the map in on-chip memory, or a GPU kernel that reads it from
+  the caches; elsewhere that of TPU is interpreted.
 
 With odd kernels and symmetric padding the gradient of the images is the same operation with the
 flipped kernel, so every formulation serves it; that of the kernel has a form of its own in each.
@@ -28,7 +29,7 @@ from jaxtyping import Array, Float
 from lska_jax.ops import shift, toeplitz, xla
 from lska_jax.ops.formulations import NAMES, Formulations, Site, choose, parse
 from lska_jax.ops.pallas import single
-from lska_jax.ops.platform import takes_pallas, target_platform
+from lska_jax.ops.platform import can_split_kernels, target_platform
 
 _MODULES: dict[str, ModuleType] = {
     "xla": xla,
@@ -61,7 +62,8 @@ def depthwise_conv(
 
     Raises:
       ValueError: an even kernel, channels that differ, a dilation below 1, an unknown
-        implementation, or "pallas" for a map too large for a TPU core's memory.
+        implementation, or "pallas" for a map too large for a TPU core's memory or for a kernel of
+        more taps than it takes.
     """
     _check(images, kernel, dilation)
     kernel = kernel.astype(images.dtype)
@@ -100,7 +102,7 @@ def choose_for(
     site = Site((kernel_shape[0], kernel_shape[1]), dilation, (height, width), channels)
     chosen = choose(site, platform=target_platform())
     if "pallas" in chosen and not (
-        takes_pallas("auto") and single.fits(images_shape, kernel_shape, dtype)
+        can_split_kernels() and single.fits(images_shape, kernel_shape, dtype)
     ):
         return parse("xla")
     return chosen

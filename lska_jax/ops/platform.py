@@ -17,15 +17,22 @@ def target_platform() -> str:
 
 
 def takes_pallas(implementation: str | Sequence[str]) -> bool:
-    """Tell whether operations that exist as one TPU kernel are to be run as that.
+    """Tell whether operations that exist as one fused TPU kernel are to be run as that.
 
-    By name always. With "auto" on TPU, unless there are several devices and no mesh in context: a
-    kernel is opaque to the compiler's partitioner, and ``jax.set_mesh`` tells it how to split.
+    By name, but on GPU, which has a kernel for single convolutions only. With "auto" on TPU.
 
     Args:
       implementation: as in ``depthwise_conv``.
     """
     if implementation == "auto":
-        has_mesh = not jax.sharding.get_abstract_mesh().empty
-        return target_platform() == "tpu" and (has_mesh or jax.device_count() == 1)
-    return implementation == "pallas"
+        return target_platform() == "tpu" and can_split_kernels()
+    return implementation == "pallas" and target_platform() != "gpu"
+
+
+def can_split_kernels() -> bool:
+    """Tell whether a kernel in the program under trace runs on every device on its own images.
+
+    A kernel is opaque to the compiler's partitioner: with several devices ``jax.set_mesh`` has to
+    say how to split.
+    """
+    return not jax.sharding.get_abstract_mesh().empty or jax.device_count() == 1

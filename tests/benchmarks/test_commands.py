@@ -12,12 +12,16 @@ from benchmarks import (
     corruptions,
     cost_against_k,
     cost_cells,
+    first_step,
     huge_pages,
     model,
+    networks,
     operations,
     ops,
     results,
 )
+from lska_jax import create_model
+from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
@@ -37,6 +41,7 @@ def folder(tmp_path, monkeypatch):
     except ImportError:
         monkeypatch.setattr("benchmarks.ops.draw", lambda *arguments: None)
         monkeypatch.setattr("benchmarks.model.draw", lambda *arguments: None)
+        monkeypatch.setattr("benchmarks.first_step.draw", lambda *arguments: None)
         monkeypatch.setattr("benchmarks.cost_tables.draw", lambda *arguments: None)
     return tmp_path
 
@@ -64,7 +69,8 @@ def test_huge_pages_are_compared_in_processes_of_their_own(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "module", ["ops", "model", "cost_against_k", "huge_pages", "tables", "corruptions"]
+    "module",
+    ["ops", "model", "cost_against_k", "huge_pages", "first_step", "tables", "corruptions"],
 )
 def test_benchmarks_can_be_imported_without_torch_and_matplotlib(module):
     code = (
@@ -72,6 +78,28 @@ def test_benchmarks_can_be_imported_without_torch_and_matplotlib(module):
         f"import benchmarks.{module}"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_first_step_is_timed_by_phases_in_both_forms(folder, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    first_step.main(["--quick", "--out", str(folder)])
+    rows = json.loads((folder / "first_step.json").read_text())["rows"]
+    assert [row["form"] for row in rows] == list(first_step.FORMS)
+    for row in rows:
+        assert set(row["seconds"]) == {*first_step.PHASES, first_step.LATER}
+        assert all(seconds > 0 for seconds in row["seconds"].values())
+
+
+def test_scanned_blocks_compute_the_same_loss():
+    model_ = create_model("van_lska_tiny", **{**model.QUICK_ARCHITECTURE, "depths": (2, 2)})
+    images, labels = networks.random_batch(2, 32, 1000)
+    plain = (ModelFunctions(model_), parameters(model_), batch_stats(model_))
+    losses = [
+        networks.loss_and_gradients(functions)(params, stats, images, labels)[0]
+        for functions, params, stats in (plain, first_step.scanned_blocks(model_))
+    ]
+    # Float32 rounding through four blocks.
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
 
 
 def test_full_runs_have_the_cases_that_are_claimed():

@@ -44,6 +44,14 @@ def test_fast_contenders_run_as_often_as_their_seconds_allow():
     assert (timings["a"].repetitions, timings["b"].repetitions) == (16, 5)
 
 
+def test_a_short_call_is_repeated_until_a_sample_is_long_enough_and_gives_the_mean():
+    warm_up, samples = [0.004, 0.004], [0.001, 0.002, 0.003] * 5
+    timings, order = measure({"a": [*warm_up, *samples]}, seconds_each=0.0, min_repetitions=5)
+    assert timings["a"].calls == 3  # at least 10 ms
+    assert timings["a"].seconds == pytest.approx(0.002)
+    assert len(order) == 2 + 3 * 5
+
+
 def test_repetitions_are_bounded():
     timings, _ = measure({"a": [0.0]}, max_repetitions=7)
     assert timings["a"].repetitions == 7

@@ -1,4 +1,4 @@
-"""Fused TPU kernels, written in Pallas. Compiled for TPU v5e and never run on one."""
+"""Kernels written in Pallas: fused ones for TPU, one for GPU. Compiled, never run on either."""
 
 from typing import TYPE_CHECKING
 

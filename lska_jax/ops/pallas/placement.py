@@ -18,15 +18,22 @@ from jax.sharding import AxisType, PartitionSpec
 from lska_jax.ops.pallas.kernels import Interpret, varying_axes
 
 
-def by_platform(kernel: Callable[..., Any], interpret: Interpret | None, *arrays: jax.Array) -> Any:
-    """Run ``kernel(interpret, *arrays)``; None compiles it for TPU and interprets it elsewhere.
+def by_platform(
+    kernel: Callable[..., Any],
+    interpret: Interpret | None,
+    *arrays: jax.Array,
+    platform: str = "tpu",
+) -> Any:
+    """Run ``kernel(interpret, *arrays)``; None compiles it for one platform, else interprets it.
 
     What counts is the platform that the program is compiled for, not the one that traces it.
     """
     if interpret is not None:
         return kernel(interpret, *arrays)
     return jax.lax.platform_dependent(
-        *arrays, tpu=functools.partial(kernel, False), default=functools.partial(kernel, True)
+        *arrays,
+        default=functools.partial(kernel, True),
+        **{platform: functools.partial(kernel, False)},
     )
 
 

@@ -1,4 +1,7 @@
-"""One depth-wise convolution as a chain of length one, as ``depthwise_conv`` calls it."""
+"""One depth-wise convolution as ``depthwise_conv`` calls it.
+
+On GPU that is a kernel of its own, otherwise the TPU's chain of length one.
+"""
 
 from collections.abc import Sequence
 
@@ -6,12 +9,15 @@ import jax
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from lska_jax.ops.pallas import blocks
+from lska_jax.ops.pallas import blocks, gpu
 from lska_jax.ops.pallas.chain import depthwise_chain
+from lska_jax.ops.platform import target_platform
 
 
 def convolve(images: Array, kernel: Array, dilation: int) -> Array:
     """Convolve; arguments and result are those of ``depthwise_conv``."""
+    if target_platform() == "gpu":
+        return gpu.depthwise_conv_on_gpu(images, kernel, dilation=dilation)
     return depthwise_chain(images, [kernel], None, dilations=(dilation,))
 
 
@@ -22,6 +28,8 @@ def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient
 
 
 def fits(images_shape: Sequence[int], kernel_shape: Sequence[int], dtype: DTypeLike) -> bool:
-    """Tell whether the TPU kernel takes such images and kernels."""
+    """Tell whether the platform's kernel takes such images and kernels."""
     taps = kernel_shape[0] * kernel_shape[1]
+    if target_platform() == "gpu":
+        return taps <= gpu.MOST_TAPS
     return blocks.fits(images_shape, dtype, steps=1, taps=taps)
