@@ -14,7 +14,7 @@ import optax
 
 from benchmarks.operations import TORCH_FORMATS
 from lska_jax.data.workers import usable_cores
-from lska_jax.nn.functional import FlatArrays, ModelFunctions, batch_stats, parameters
+from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
 from lska_jax.nn.van import VAN
 
 Call = Callable[[], Any]
@@ -27,11 +27,15 @@ def random_batch(batch_size: int, image_size: int, num_classes: int) -> tuple[An
     return images, rng.integers(0, num_classes, batch_size).astype(np.int32)
 
 
-def loss_and_gradients(functions: ModelFunctions) -> Callable[..., Any]:
-    """Return (params, stats, images, labels) -> loss, gradients, updated statistics."""
+def loss_and_gradients(functions: Any) -> Callable[..., Any]:
+    """Return (params, stats, images, labels) -> loss, gradients, updated statistics.
 
-    def step(params: FlatArrays, stats: FlatArrays, images: jax.Array, labels: jax.Array) -> Any:
-        def loss(params: FlatArrays) -> tuple[jax.Array, FlatArrays]:
+    Args:
+      functions: ``ModelFunctions``, or another that has their ``train``, over any trees of arrays.
+    """
+
+    def step(params: Any, stats: Any, images: jax.Array, labels: jax.Array) -> Any:
+        def loss(params: Any) -> tuple[jax.Array, Any]:
             logits, updated = functions.train(params, stats, images, key=jax.random.key(0))
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return jnp.mean(losses), updated

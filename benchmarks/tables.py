@@ -14,6 +14,7 @@ from benchmarks import (
     cost_against_k,
     cost_tables,
     first_step,
+    goals,
     huge_pages,
     model,
     ops,
@@ -66,7 +67,7 @@ _MEASURED = (
     huge_pages.NAME,
     first_step.NAME,
 )
-_NAMES = (*_MEASURED, tpu_tables.NAME)
+_NAMES = (*_MEASURED, tpu_tables.NAME, goals.NAME)
 
 
 def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
@@ -87,7 +88,9 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
         rows = cost_tables.read(folder, is_quick=False)
         found[cost_against_k.NAME] |= cost_tables.tables(*rows)
     compiled = tpu_tables.tables(folder)
-    return {**found, tpu_tables.NAME: compiled} if compiled else found
+    if compiled:
+        found[tpu_tables.NAME] = compiled
+    return {**found, goals.NAME: goals.tables(folder)}
 
 
 def _conditions(conditions: dict) -> str:

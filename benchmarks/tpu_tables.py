@@ -11,16 +11,25 @@ NAME = "tpu_bytes"
 _NOTHING = {"all_memories": 0.0, "hbm": 0.0}
 
 
+def read(folder: Path) -> dict[str, Any] | None:
+    """Return what was compiled, or None if nothing was.
+
+    Args:
+      folder: where ``tpu_bytes.json`` lies.
+    """
+    path = folder / f"{NAME}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def tables(folder: Path) -> dict[str, str]:
     """Return {name of the table: Markdown}, nothing if nothing was compiled.
 
     Args:
       folder: where ``tpu_bytes.json`` lies.
     """
-    path = folder / f"{NAME}.json"
-    if not path.exists():
+    report = read(folder)
+    if report is None:
         return {}
-    report = json.loads(path.read_text())
     facts = report["conditions"]
     conditions = (
         f"Compiled for {facts['topology']}, never run: {facts['batch_per_chip']} images a chip, "
