@@ -14,12 +14,14 @@ import numpy as np
 from jax import lax
 
 from lska_jax.data.workers import usable_cores
-from lska_jax.ops import depthwise_conv
+from lska_jax.ops import depthwise_conv, lska, pointwise_conv
 from lska_jax.ops.kernel_spec import kernel_spec
 
 # Formulations that run on an accelerator only; elsewhere they are interpreted, which is no speed.
 ACCELERATOR_ONLY = ("pallas",)
 ALL_LAX = "xla"
+# What the package itself runs.
+PACKAGE = "package"
 TORCH_FORMATS = ("torch contiguous", "torch channels_last")
 
 Call = Callable[[], Any]
@@ -74,16 +76,33 @@ def random_arrays(
 
 
 def jax_chain(
-    steps: list[Step], *, implementation: str, pointwise: str = "matrix", gated: bool = False
+    steps: list[Step], *, implementation: str, pointwise: str = PACKAGE, gated: bool = False
 ) -> Callable[..., jax.Array]:
     """Return the steps in JAX: (images, params) -> output.
 
     Args:
       steps: the convolutions.
       implementation: of the depth-wise ones, see ``lska_jax.ops.depthwise_conv``.
-      pointwise: key of ``POINTWISE``, for those that mix channels.
+      pointwise: key of ``POINTWISE``, for those that mix channels. With the package's own a gated
+        chain is ``lska_jax.ops.lska``.
       gated: as in ``random_arrays``.
     """
+
+    def run_package(images: jax.Array, params: Any) -> jax.Array:
+        kernels, biases = zip(*params[:-1], strict=True)
+        kernel, bias = params[-1]
+        dilations = [step.dilation for step in steps]
+        return lska(
+            images,
+            kernels,
+            biases,
+            (kernel[0, 0], bias),
+            dilations=dilations,
+            implementation=implementation,
+        )
+
+    if gated and pointwise == PACKAGE:
+        return run_package
 
     def run(images: jax.Array, params: Any) -> jax.Array:
         out = images
@@ -111,14 +130,14 @@ def _four_axes(x: jax.Array, w: jax.Array) -> jax.Array:
     return lax.dot_general(x, w[0, 0], (((3,), (0,)), ((), ())))
 
 
-def _matrix(x: jax.Array, w: jax.Array) -> jax.Array:
-    return (x.reshape(-1, x.shape[-1]) @ w[0, 0]).reshape(*x.shape[:-1], -1)
+def _package(x: jax.Array, w: jax.Array) -> jax.Array:
+    return pointwise_conv(x, w[0, 0])
 
 
 POINTWISE: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     ALL_LAX: _convolution,
     "four axes": _four_axes,
-    "matrix": _matrix,
+    PACKAGE: _package,
 }
 
 
@@ -203,24 +222,39 @@ def torch_call(
 
 
 def check_agreement(contenders: Mapping[str, Call], *, mode: str) -> None:
-    """Raise if contenders compute different outputs: a faster other function is no gain.
+    """Raise if contenders compute different results: a faster other function is no gain.
+
+    Args:
+      contenders: name -> a call from ``jax_call`` or ``torch_call``.
+      mode: as there; the gradients are compared too.
 
     Raises:
-      ValueError: an output differs from the first contender's by more than float32 rounding.
+      ValueError: a result differs from the first contender's by more than float32 rounding.
     """
-    expected = None
+    expected: list[np.ndarray] = []
     for name, call in contenders.items():
-        out = call() if mode == "forward" else call()[0]
-        array = (
-            np.asarray(out)
-            if isinstance(out, jax.Array)
-            else out.detach().permute(0, 2, 3, 1).numpy()
-        )
-        if expected is None:
-            expected = array
-        error = np.abs(array - expected).max() / np.abs(expected).max()
-        # Float32 rounding of sums of at most a few hundred terms, through up to five convolutions.
-        if not error < 1e-4:
-            raise ValueError(
-                f"{name} differs from {next(iter(contenders))} by {error:.1e} of the largest value."
-            )
+        result = call()
+        maps, parameters = [result], []
+        if mode != "forward":
+            images_gradient, *parameters = jax.tree.leaves(result[1])
+            maps = [result[0], images_gradient]
+        arrays = [_as_numpy(array, order=(0, 2, 3, 1)) for array in maps]
+        arrays += [_as_numpy(array, order=(2, 3, 1, 0)) for array in parameters]
+        expected = expected or arrays
+        for array, other in zip(arrays, expected, strict=True):
+            error = np.abs(array - other).max() / np.abs(other).max()
+            # Float32 rounding: sums of a few hundred terms, of 25,000 for the parameters', through
+            # up to five convolutions.
+            if not error < 1e-4:
+                raise ValueError(
+                    f"{name} differs from {next(iter(contenders))} by {error:.1e} of the largest "
+                    "value."
+                )
+
+
+def _as_numpy(array: Any, *, order: tuple[int, ...]) -> np.ndarray:
+    """Return JAX's array as it is, PyTorch's with its four axes in another order."""
+    if isinstance(array, jax.Array):
+        return np.asarray(array)
+    array = array.detach()
+    return array.permute(order).numpy() if array.ndim == len(order) else array.numpy()

@@ -124,9 +124,9 @@ def _contenders(case: Case, *, mode: str, use_torch: bool) -> dict[str, Any]:
     else:
         steps = [operations.Step((3, 3))] if case.group == FFN else operations.cascade(case.k)
         is_cpu = jax.default_backend() == "cpu"
-        names = (operations.ALL_LAX, "auto") if gated else ops.implementations()
+        names = (operations.ALL_LAX, "auto") if gated else (*ops.implementations(), "auto")
         forms = {
-            name: (name, operations.ALL_LAX if name == operations.ALL_LAX and gated else "matrix")
+            name: (name, operations.ALL_LAX if name == operations.ALL_LAX else operations.PACKAGE)
             for name in names
             if not (is_cpu and name in operations.ACCELERATOR_ONLY)
         }

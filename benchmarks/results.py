@@ -73,8 +73,7 @@ def start(expected: str, *, is_quick: bool) -> dict[str, Any]:
       is_quick: whether this is a smoke run.
     """
     # PyTorch's OpenMP threads otherwise spin between two operations. Where anything else wants the
-    # cores, it then takes several times as long. Read when
-    # libgomp is loaded, so before torch is imported.
+    # cores, it then takes several times as long. libgomp reads this when torch is imported.
     os.environ.setdefault(WAIT_POLICY, "PASSIVE")
     conditions = describe_conditions()
     print("\n".join(f"{name:<14} {value}" for name, value in conditions.items()))
@@ -95,7 +94,7 @@ def describe_conditions() -> dict[str, Any]:
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python -m", *_module_command()]),
-        "commit": _commit(),
+        "commit": commit(),
         "backend": f"{jax.default_backend()}, {jax.devices()[0].device_kind}",
         "processor": _processor(),
         "cores": usable_cores(),
@@ -172,7 +171,9 @@ def _module_command() -> list[str]:
     return [f"{path.parent.name}.{path.stem}", *sys.argv[1:]]
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Return the checkout's commit, and whether files differ from it."""
+
     def git(*arguments: str) -> str:
         done = subprocess.run(
             ["git", *arguments],

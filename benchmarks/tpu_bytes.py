@@ -27,7 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.results import DEFAULT_FOLDER
+from benchmarks.results import DEFAULT_FOLDER, commit
 from lska_jax.analysis import hlo
 from lska_jax.analysis.tpu_compile import compile_for_tpu, compiled_cost
 from lska_jax.config import imagenet_config
@@ -73,19 +73,22 @@ def main() -> None:
     arguments = parser.parse_args()
     path = arguments.out / "tpu_bytes.json"
     report = json.loads(path.read_text()) if path.exists() else {}
-    report["conditions"] = {
-        "topology": TOPOLOGY,
-        "batch_per_chip": BATCH,
-        "dtype": "bfloat16",
-        "k": 23,
-        "jax": jax.__version__,
-        "libtpu": _libtpu_version(),
-        "run_on_hardware": "never: compiled only",
-    }
+    report.setdefault("conditions", {}).update(
+        {
+            "topology": TOPOLOGY,
+            "batch_per_chip": BATCH,
+            "dtype": "bfloat16",
+            "k": 23,
+            "jax": jax.__version__,
+            "libtpu": _libtpu_version(),
+            "run_on_hardware": "never: compiled only",
+        }
+    )
     print(json.dumps(report["conditions"]))
     if arguments.only != "step":
         for model in arguments.models.split(","):
             report.setdefault("cascade", {})[model] = _cascades(model)
+            report["conditions"]["cascade_commit"] = commit()
     if arguments.only != "cascade":
         _name_parts()
         depths = tuple(int(depth) for depth in arguments.depths.split(",") if depth)
@@ -164,7 +167,7 @@ def _step(formulation: str, depths: tuple[int, ...]) -> dict[str, Any]:
     )
     batch = runs.abstract_batch(run, BATCH)
     compiled = compile_for_tpu(step, run.state, batch, topology=TOPOLOGY, donate_argnums=0)
-    figures: dict[str, Any] = _figures(compiled)
+    figures: dict[str, Any] = {"commit": commit(), **_figures(compiled)}
     executed = hlo.operations(compiled.as_text())
     figures["parts_gb"] = {
         part: {"all_memories": round(accessed / 1e9, 3), "hbm": round(hbm / 1e9, 3)}

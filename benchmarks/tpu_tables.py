@@ -31,9 +31,12 @@ def tables(folder: Path) -> dict[str, str]:
     if report is None:
         return {}
     facts = report["conditions"]
+    steps = ", ".join(f"{step['commit']} ({name})" for name, step in report["step"].items())
     conditions = (
         f"Compiled for {facts['topology']}, never run: {facts['batch_per_chip']} images a chip, "
-        f"{facts['dtype']}, k = {facts['k']}, jax {facts['jax']}, libtpu {facts['libtpu']}."
+        f"{facts['dtype']}, k = {facts['k']}, jax {facts['jax']}, libtpu {facts['libtpu']}; the "
+        f"cascades at commit {facts['cascade_commit']}, the steps at "
+        f"{steps}."
         f"\n\n![{NAME}]({folder.name}/{NAME}.png)"
     )
     return {
@@ -88,4 +91,14 @@ def _parts(steps: Mapping[str, Any]) -> str:
     for part in sorted(parts, key=largest, reverse=True):
         found = [steps[name]["parts_gb"].get(part, _NOTHING) for name in names]
         rows.append([part, *(f"{f['all_memories']:.2f} / {f['hbm']:.2f}" for f in found)])
+    sums = [
+        {memory: sum(f[memory] for f in steps[name]["parts_gb"].values()) for memory in _NOTHING}
+        for name in names
+    ]
+    rest = [
+        f"{steps[name]['bytes_accessed_mb'] / 1e3 - total['all_memories']:.2f} / "
+        f"{steps[name]['hbm_mb'] / 1e3 - total['hbm']:.2f}"
+        for name, total in zip(names, sums, strict=True)
+    ]
+    rows.append(["what XLA counts beyond these: whole arrays for their slices", *rest])
     return markdown_table(["Part: GB in all memories / in HBM", *names], rows)

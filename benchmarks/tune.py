@@ -104,14 +104,17 @@ def fastest(seconds: dict[str, float]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser("python -m benchmarks.tune", description=__doc__)
-    parser.add_argument("--out", type=Path, default=TABLE_PATH, help="the table to update")
+    parser.add_argument("--out", type=Path, help="the table to update (default: the package's own)")
     parser.add_argument(
-        "--only", type=int, help="measure this many sites only, to see that it runs"
+        "--only", type=int, help="measure this many sites only, to see that it runs; needs --out"
     )
     parser.add_argument("--compiled", type=Path, help="take the TPU's rows from this file")
     options = parser.parse_args(arguments)
+    if options.only and not options.out:
+        parser.error("--only would leave the package's table with few rows: name another by --out")
+    out = options.out or TABLE_PATH
     if options.compiled:
-        _update(options.out, "tpu", compiled_part(json.loads(options.compiled.read_text())))
+        _update(out, "tpu", compiled_part(json.loads(options.compiled.read_text())))
         return
     conditions = describe_conditions()
     print("\n".join(f"{name:<14} {value}" for name, value in conditions.items()))
@@ -125,7 +128,7 @@ def main(arguments: list[str] | None = None) -> None:
         progress.end()
         rows.append({**site._asdict(), "formulations": formulations, "milliseconds": milliseconds})
     progress.close()
-    _update(options.out, target_platform(), {"source": _source(conditions), "rows": rows})
+    _update(out, target_platform(), {"source": _source(conditions), "rows": rows})
 
 
 def compiled_part(counted: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
+from lska_jax._huge_pages import restart_with_huge_pages
 from lska_jax.data.augment import EvalTransform
 from lska_jax.data.decode import BrokenImage
 from lska_jax.data.folder import is_image_name
@@ -271,4 +272,5 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     sys.exit(main())

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lska_jax._huge_pages import HUGE_PAGES, VARIABLE
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -64,3 +66,7 @@ def test_the_snippet_of_the_readme_runs():
         [sys.executable, "-c", snippet[1]], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_names_the_allocator_settings_that_programs_restart_with():
+    assert f"`{VARIABLE}={HUGE_PAGES}`" in (ROOT / "README.md").read_text()

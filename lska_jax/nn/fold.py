@@ -17,18 +17,16 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from lska_jax.nn.layers import BatchNorm, LayerNorm, PatchEmbedding
-from lska_jax.nn.van import VAN, Block, Stage
-from lska_jax.ops import gelu
+from lska_jax.nn.van import VAN, Block, Stage, attend
 
 
 class FoldedBlock(nnx.Module):
     """A block without norms and scales: x' = shortcut x + P'(G(gelu(E' x))), then x' + F'(x')."""
 
-    def __init__(self, block: Block, *, dtype: DTypeLike):
+    def __init__(self, block: Block):
         scale, shift = _affine(block.norm_1)
         layer_scale = _array(block.scale_1.scale)
         attention = block.attention
@@ -42,24 +40,21 @@ class FoldedBlock(nnx.Module):
         self.ffn.dropout = nnx.data(None)
         _fold_into_input(self.ffn.expand, *_affine(block.norm_2))
         _fold_into_output(self.ffn.project, _array(block.scale_2.scale), np.zeros(()))
-        self.dtype = dtype
 
     def __call__(
         self, x: Float[Array, "batch height width channels"], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "batch height width channels"]:
         """Map (B, H, W, C) to the same shape; ``rngs`` is taken for the sake of the interface."""
-        branch = self.proj_out(self.gate(gelu(self.proj_in(x))))
-        # Float32: rounded to bfloat16 the factor would lose the part that differs from 1.
-        x = (x * self.shortcut[...] + branch).astype(self.dtype)
+        x = attend(x, self.proj_in, self.gate, self.proj_out, shortcut=self.shortcut[...])
         return x + self.ffn(x)
 
 
 class FoldedStage(nnx.Module):
     """A convolution, folded blocks, LayerNorm."""
 
-    def __init__(self, stage: Stage, *, dtype: DTypeLike):
+    def __init__(self, stage: Stage):
         self.projection = _folded_projection(stage.patch_embedding)
-        self.blocks = nnx.List(FoldedBlock(block, dtype=dtype) for block in stage.blocks)
+        self.blocks = nnx.List(FoldedBlock(block) for block in stage.blocks)
         self.norm: LayerNorm = stage.norm
 
     def __call__(
@@ -82,7 +77,7 @@ class FoldedVAN(VAN):
         # Not VAN's own __init__, which would draw new parameters.
         self.config = model.config
         self.preprocessing = model.preprocessing
-        stages: list[Any] = [FoldedStage(s, dtype=model.config.dtype) for s in model.stages]
+        stages: list[Any] = [FoldedStage(s) for s in model.stages]
         self.stages = nnx.List(stages)
         self.classifier = nnx.data(model.classifier)
 

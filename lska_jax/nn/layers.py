@@ -44,6 +44,7 @@ class Pointwise(nnx.Linear):
     """
 
     bias: nnx.Param[Array]
+    dtype: DTypeLike
 
     def __init__(
         self,
@@ -279,7 +280,7 @@ class ConvFFN(nnx.Module):
     def _is_fused(self, x: Array) -> bool:
         hidden = self.expand.out_features
         return (
-            takes_pallas(self.depthwise.implementation)
+            takes_pallas(self.depthwise.implementation, batch=x.shape[0])
             and self.dropout is None
             and ffn_fits(x.shape, self.dtype, hidden=hidden)
         )

@@ -5,6 +5,7 @@ Reads config -> block -> stage -> model. Images and maps are NHWC.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -90,6 +91,8 @@ class VANConfig:
         for name, minimum in (("num_classes", 0), ("in_channels", 1), ("stem_stride", 1)):
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name} must be at least {minimum}, got {getattr(self, name)}.")
+        if jnp.dtype(self.dtype) not in (jnp.float32, jnp.bfloat16):
+            raise ValueError(f"dtype must be float32 or bfloat16, got {jnp.dtype(self.dtype)}.")
         if not self.layer_norm_epsilon > 0:
             raise ValueError(f"layer_norm_epsilon must be above 0, got {self.layer_norm_epsilon}.")
         for name in ("drop_rate", "drop_path_rate"):
@@ -112,7 +115,6 @@ class Attention(nnx.Module):
             **dilation,
         )
         self.proj_out = Pointwise(channels, channels, dtype=config.dtype, rngs=rngs)
-        self.dtype = config.dtype
 
     def __call__(
         self,
@@ -124,22 +126,50 @@ class Attention(nnx.Module):
 
         The shortcut is of the normalised.
         """
-        steps, dtype = list(self.gate.depthwise), self.dtype
-        is_fused = takes_pallas(self.gate.implementation)
-        taps = max(step.kernel.shape[0] * step.kernel.shape[1] for step in steps)
-        if is_fused and attention_fits(x.shape, dtype, steps=len(steps), taps=taps):
-            return fused_attention(
-                x.astype(dtype),
-                (self.proj_in.kernel[...], self.proj_in.bias[...]),
-                [step.kernel[...] for step in steps],
-                [step.bias[...] for step in steps],
-                (self.gate.pointwise.kernel[...], self.gate.pointwise.bias[...]),
-                (self.proj_out.kernel[...], self.proj_out.bias[...]),
-                dilations=[step.dilation for step in steps],
-                scale=None if scale is None else scale.scale[...],
-            )
-        out = x + self.proj_out(self.gate(gelu(self.proj_in(x))))
-        return out if scale is None else scale(out)
+        return attend(x, self.proj_in, self.gate, self.proj_out, scale=scale)
+
+
+def attend(
+    x: Float[Array, "batch height width channels"],
+    proj_in: Pointwise,
+    gate: Any,
+    proj_out: Pointwise,
+    *,
+    scale: LayerScale | None = None,
+    shortcut: Float[Array, " channels"] | None = None,
+) -> Float[Array, "batch height width channels"]:
+    """Return scale (shortcut x + proj_out(gate(gelu(proj_in(x))))), as one TPU kernel if it fits.
+
+    Args:
+      x: (B, H, W, C).
+      proj_in: the first 1x1.
+      gate: one of ``ATTENTIONS``.
+      proj_out: the last 1x1.
+      scale: layer scale; None is none.
+      shortcut: factor (C,) float32 of x, as a folded BatchNorm leaves it; None is one.
+
+    Returns:
+      (B, H, W, C) in the compute dtype.
+    """
+    steps, dtype = list(gate.depthwise), proj_in.dtype
+    is_fused = takes_pallas(gate.implementation, batch=x.shape[0])
+    taps = max(step.kernel.shape[0] * step.kernel.shape[1] for step in steps)
+    if is_fused and attention_fits(x.shape, dtype, steps=len(steps), taps=taps):
+        return fused_attention(
+            x.astype(dtype),
+            (proj_in.kernel[...], proj_in.bias[...]),
+            [step.kernel[...] for step in steps],
+            [step.bias[...] for step in steps],
+            (gate.pointwise.kernel[...], gate.pointwise.bias[...]),
+            (proj_out.kernel[...], proj_out.bias[...]),
+            dilations=[step.dilation for step in steps],
+            scale=None if scale is None else scale.scale[...],
+            shortcut=shortcut,
+        )
+    branch = proj_out(gate(gelu(proj_in(x))))
+    # The product is float32: in bfloat16 the factor would lose the part that differs from 1.
+    out = x + branch if shortcut is None else (x * shortcut + branch).astype(dtype)
+    return out if scale is None else scale(out)
 
 
 class Block(nnx.Module):

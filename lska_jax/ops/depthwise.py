@@ -29,7 +29,7 @@ from jaxtyping import Array, Float
 from lska_jax.ops import shift, toeplitz, xla
 from lska_jax.ops.formulations import NAMES, Formulations, Site, choose, parse
 from lska_jax.ops.pallas import single
-from lska_jax.ops.platform import can_split_kernels, target_platform
+from lska_jax.ops.platform import can_place_kernels, target_platform
 
 _MODULES: dict[str, ModuleType] = {
     "xla": xla,
@@ -55,18 +55,18 @@ def depthwise_conv(
       dilation: distance between taps in pixels, along both axes.
       implementation: "auto" (by platform, size of the map along the kernel, kernel and channels,
         see ``formulations``), one of ``implementations()``, or three of them: for the forward pass,
-        the gradient of the images and that of the kernel.
+        the gradient of the images and that of the kernel. All but "xla" have gradients of their
+        own: reverse mode, to any order but for "pallas", and no forward mode.
 
     Returns:
       (B, H, W, C) in the dtype of ``images``.
 
     Raises:
-      ValueError: an even kernel, channels that differ, a dilation below 1, an unknown
-        implementation, or "pallas" for a map too large for a TPU core's memory or for a kernel of
-        more taps than it takes.
+      ValueError: another dtype, an even kernel, channels that differ, a dilation below 1, an
+        unknown implementation, or "pallas" for a map too large for a TPU core's memory or for a
+        kernel of more taps than it takes.
     """
     _check(images, kernel, dilation)
-    kernel = kernel.astype(images.dtype)
     if implementation == "auto":
         formulations = choose_for(images.shape, kernel.shape, dilation, images.dtype)
     else:
@@ -102,7 +102,7 @@ def choose_for(
     site = Site((kernel_shape[0], kernel_shape[1]), dilation, (height, width), channels)
     chosen = choose(site, platform=target_platform())
     if "pallas" in chosen and not (
-        can_split_kernels() and single.fits(images_shape, kernel_shape, dtype)
+        can_place_kernels(batch) and single.fits(images_shape, kernel_shape, dtype)
     ):
         return parse("xla")
     return chosen
@@ -110,7 +110,8 @@ def choose_for(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolve(images: Array, kernel: Array, dilation: int, formulations: Formulations) -> Array:
-    return _MODULES[formulations.forward].convolve(images, kernel, dilation)
+    # Rounded here, so that the gradient of a float32 kernel stays float32.
+    return _MODULES[formulations.forward].convolve(images, kernel.astype(images.dtype), dilation)
 
 
 def _convolve_forward(
@@ -172,6 +173,8 @@ _weight_gradient.defvjp(_weight_gradient_forward, _weight_gradient_backward)
 
 
 def _check(images: Array, kernel: Array, dilation: int) -> None:
+    if images.dtype not in (jnp.float32, jnp.bfloat16):
+        raise ValueError(f"images must be float32 or bfloat16, got {images.dtype}; cast them.")
     kernel_height, kernel_width, depth, channels = kernel.shape
     if kernel_height % 2 == 0 or kernel_width % 2 == 0:
         raise ValueError(

@@ -21,7 +21,7 @@ from lska_jax.ops.platform import takes_pallas
 from lska_jax.ops.pointwise import pointwise_conv
 
 _Chain = tuple[tuple[Array, ...], tuple[Array, ...]]
-_Static = tuple[tuple[int, ...], str]
+_Static = tuple[tuple[int, ...], str | tuple[str, ...]]
 
 
 def lska(
@@ -31,7 +31,7 @@ def lska(
     pointwise: tuple[Float[Array, "channels channels"], Float[Array, " channels"]],
     *,
     dilations: Sequence[int],
-    implementation: str = "auto",
+    implementation: str | Sequence[str] = "auto",
 ) -> Float[Array, "batch height width channels"]:
     """Gate a map by its own response to a large kernel.
 
@@ -56,8 +56,9 @@ def lska(
             "kernels, biases and dilations must be as many, at least one; got "
             f"{len(kernels)}, {len(biases)} and {len(dilations)}."
         )
+    names = implementation if isinstance(implementation, str) else tuple(implementation)
     chain = (tuple(kernels), tuple(biases))
-    return _gate((tuple(dilations), implementation), images, chain, pointwise)
+    return _gate((tuple(dilations), names), images, chain, pointwise)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -93,7 +94,7 @@ def _convolve(static: _Static, images: Array, chain: _Chain) -> Array:
     dilations, implementation = static
     kernels, biases = chain
     taps = max(kernel.shape[0] * kernel.shape[1] for kernel in kernels)
-    if takes_pallas(implementation) and fits(
+    if takes_pallas(implementation, batch=images.shape[0]) and fits(
         images.shape, images.dtype, steps=len(kernels), taps=taps
     ):
         return depthwise_chain(images, kernels, biases, dilations=dilations)

@@ -1,8 +1,12 @@
 """Which kind of device the program under trace is for, and whether fused TPU kernels suit it."""
 
+import math
 from collections.abc import Sequence
 
 import jax
+from jax.sharding import AxisType
+
+LEAST_IMAGES_ON_TPU = 8
 
 
 def target_platform() -> str:
@@ -16,23 +20,31 @@ def target_platform() -> str:
     return "gpu" if platform in ("cuda", "rocm") else platform
 
 
-def takes_pallas(implementation: str | Sequence[str]) -> bool:
+def takes_pallas(implementation: str | Sequence[str], *, batch: int) -> bool:
     """Tell whether operations that exist as one fused TPU kernel are to be run as that.
 
     By name, but on GPU, which has a kernel for single convolutions only. With "auto" on TPU.
 
     Args:
       implementation: as in ``depthwise_conv``.
+      batch: images.
     """
     if implementation == "auto":
-        return target_platform() == "tpu" and can_split_kernels()
+        return target_platform() == "tpu" and can_place_kernels(batch)
     return implementation == "pallas" and target_platform() != "gpu"
 
 
-def can_split_kernels() -> bool:
-    """Tell whether a kernel in the program under trace runs on every device on its own images.
+def can_place_kernels(batch: int) -> bool:
+    """Tell whether a kernel in the program under trace suits images of such a batch.
 
-    A kernel is opaque to the compiler's partitioner: with several devices ``jax.set_mesh`` has to
-    say how to split.
+    It is opaque to the compiler's partitioner: with several devices ``jax.set_mesh`` has to say how
+    to split, and every device needs as many images. On TPU the batch lies in the sublanes: fewer
+    images than those would be padded.
     """
-    return not jax.sharding.get_abstract_mesh().empty or jax.device_count() == 1
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty and jax.device_count() > 1:
+        return False
+    types = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    devices = math.prod(mesh.shape[name] for name, kind in types if kind != AxisType.Manual)
+    least = LEAST_IMAGES_ON_TPU if target_platform() == "tpu" else 1
+    return batch % devices == 0 and batch // devices >= least

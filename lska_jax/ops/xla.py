@@ -12,7 +12,7 @@ def convolve(images: Array, kernel: Array, dilation: int) -> Array:
     pad_columns = dilation * (kernel_width - 1) // 2
     return lax.conv_general_dilated(
         images,
-        kernel,
+        kernel.astype(images.dtype),
         window_strides=(1, 1),
         padding=((pad_rows, pad_rows), (pad_columns, pad_columns)),
         rhs_dilation=(dilation, dilation),

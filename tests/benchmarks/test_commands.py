@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -92,7 +93,7 @@ def test_the_first_step_is_timed_by_phases_in_both_forms(folder, monkeypatch):
 
 def test_scanned_blocks_compute_the_same_loss():
     model_ = create_model("van_lska_tiny", **{**model.QUICK_ARCHITECTURE, "depths": (2, 2)})
-    images, labels = networks.random_batch(2, 32, 1000)
+    images, labels = (jnp.asarray(array) for array in networks.random_batch(2, 32, 1000))
     plain = (ModelFunctions(model_), parameters(model_), batch_stats(model_))
     losses = [
         networks.loss_and_gradients(functions)(params, stats, images, labels)[0]

@@ -41,6 +41,17 @@ def test_maps_and_logits_are_those_of_evaluation(attention):
     np.testing.assert_allclose(folded.head(folded_maps[-1]), folded_logits, rtol=1e-5, atol=1e-6)
 
 
+def test_the_fused_attention_takes_the_folded_shortcut():
+    x = images(2, 33, 40, 3)
+    fused = fold_batch_norm(trained(implementation="pallas"))
+    jaxpr = str(jax.make_jaxpr(fused)(x))
+    assert "attention_forward" in jaxpr
+    expected = maps_and_logits(fold_batch_norm(trained()), x)[1]
+    # Float32 rounding through two blocks, of sums in another order.
+    error = np.abs(maps_and_logits(fused, x)[1] - expected).max()
+    assert error < 1e-5 * np.abs(expected).max()
+
+
 def test_bfloat16_is_as_near_to_float32_as_without_folding():
     x = images(2, 64, 64, 3)
     exact = maps_and_logits(trained(), x)[1]

@@ -196,6 +196,24 @@ def test_bfloat16_gradients_keep_the_dtype_of_what_they_belong_to(implementation
         assert error < 2**-6 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("implementation", ["shift", "toeplitz", "pallas"])
+def test_the_gradient_of_a_float32_kernel_is_not_rounded_to_bfloat16(implementation):
+    images, kernel, _ = draw(CASES["square"])
+    images = jnp.asarray(images, jnp.bfloat16)
+
+    def loss(kernel):
+        return jnp.sum(depthwise_conv(images, kernel, implementation=implementation))
+
+    gradient = jax.jit(jax.grad(loss))(kernel)
+    rounded = gradient.astype(jnp.bfloat16).astype(jnp.float32)
+    assert np.any(gradient != rounded)
+
+
+def test_images_of_another_dtype_are_refused():
+    with pytest.raises(ValueError, match="must be float32 or bfloat16, got float16"):
+        depthwise_conv(jnp.zeros((1, 5, 5, 3), jnp.float16), jnp.zeros((3, 3, 1, 3)))
+
+
 @every_implementation
 def test_a_float32_kernel_is_cast_to_the_dtype_of_the_images(implementation):
     images, kernel, _ = draw(CASES["square"])

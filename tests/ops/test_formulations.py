@@ -72,19 +72,26 @@ def test_the_mesh_in_context_says_what_the_program_is_for():
     )
     with jax.sharding.use_abstract_mesh(tpu):
         assert platform.target_platform() == "tpu"
-        assert platform.takes_pallas("auto")
+        assert platform.takes_pallas("auto", batch=32)
+        # Twelve images do not divide over the mesh as whole blocks of eight a device, nor do 33.
+        assert not platform.takes_pallas("auto", batch=12)
+        assert not platform.takes_pallas("auto", batch=33)
+        assert choose_for((33, 28, 28, 64), (1, 5, 1, 64), 1, jnp.bfloat16) == parse("xla")
 
 
 @pytest.mark.parametrize(
-    ("backend", "devices", "takes"), [("tpu", 1, True), ("tpu", 4, False), ("gpu", 1, False)]
+    ("backend", "devices", "batch", "takes"),
+    [("tpu", 1, 8, True), ("tpu", 1, 1, False), ("tpu", 4, 32, False), ("gpu", 1, 8, False)],
 )
-def test_auto_takes_a_kernel_only_where_it_can_be_placed(monkeypatch, backend, devices, takes):
+def test_auto_takes_a_kernel_only_where_it_can_be_placed(
+    monkeypatch, backend, devices, batch, takes
+):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax, "device_count", lambda: devices)
-    assert platform.takes_pallas("auto") == takes
+    assert platform.takes_pallas("auto", batch=batch) == takes
     # The fused ones are the TPU's; on GPU each convolution has a kernel of its own.
-    assert platform.takes_pallas("pallas") == (backend != "gpu")
-    assert not platform.takes_pallas("xla")
+    assert platform.takes_pallas("pallas", batch=batch) == (backend != "gpu")
+    assert not platform.takes_pallas("xla", batch=batch)
 
 
 def test_a_kernel_that_cannot_be_placed_or_held_gives_way_to_the_reference(monkeypatch):

@@ -59,6 +59,13 @@ def test_value_and_gradients_equal_the_steps_one_by_one(steps, implementation):
         assert np.abs(one - other).max() < 2e-5 * np.abs(other).max()
 
 
+def test_three_names_may_be_given_as_a_list():
+    arrays, dilations = draw(LSKA_STEPS), [d for _, d in LSKA_STEPS]
+    out = lska(*arrays, dilations=dilations, implementation=["toeplitz", "shift", "xla"])
+    expected = step_by_step(*arrays, dilations)
+    assert np.abs(out - expected).max() < 2e-5 * np.abs(expected).max()
+
+
 def test_bfloat16_comes_back_as_bfloat16_and_close():
     images, kernels, biases, pointwise = draw(LSKA_STEPS)
     arrays = (images.astype(jnp.bfloat16), kernels, biases, pointwise)

@@ -142,6 +142,23 @@ def test_the_attention_mixes_more_channels_than_lanes():
     )
 
 
+def test_a_factor_of_the_shortcut_stands_beside_the_layer_scale():
+    kernels, dilations = ((1, 3), (3, 1)), (1, 2)
+    images, *arguments, scale = attention_arguments(kernels, batch_size=2, channels=3)
+    shortcut = jnp.asarray([0.5, -1.0, 3.0])
+
+    def plain(images, shortcut):
+        rest = plain_attention(dilations, images, *arguments, scale)
+        return rest + scale * (shortcut - 1) * images
+
+    def ours(images, shortcut):
+        run = functools.partial(fused_attention, dilations=dilations, scale=scale)
+        return run(images, *arguments, shortcut=shortcut)
+
+    expected = value_and_gradients(plain, images, shortcut)
+    assert_close(value_and_gradients(ours, images, shortcut), expected)
+
+
 def test_no_layer_scale_is_a_scale_of_one():
     *arguments, scale = ffn_arguments(2)
     ones = jnp.ones_like(scale)

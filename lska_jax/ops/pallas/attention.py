@@ -40,6 +40,7 @@ from lska_jax.ops.pallas.kernels import (
     load_rows,
     pull_back,
     result_type,
+    size_in_bytes,
     store_rows,
 )
 from lska_jax.ops.pallas.placement import by_platform, on_own_images
@@ -70,6 +71,7 @@ def fused_attention(
     *,
     dilations: Sequence[int],
     scale: Float[Array, " channels"] | None = None,
+    shortcut: Float[Array, " channels"] | None = None,
     interpret: Interpret | None = None,
 ) -> Float[Array, "batch height width channels"]:
     """Apply 1x1, GELU, the large-kernel gate, 1x1 and the shortcut, reading the map once.
@@ -88,6 +90,8 @@ def fused_attention(
       dilations: of the chain, one a kernel.
       scale: layer scale (C,) of the whole; it multiplies the last 1x1 and the shortcut, so that it
         and its gradient cost no pass over the map. None is one.
+      shortcut: factor (C,) of the shortcut beside the layer scale, as a folded BatchNorm leaves it;
+        None is one. Both stay float32: bfloat16 would lose what makes them differ from 1.
       interpret: as in ``depthwise_chain``.
 
     Returns:
@@ -106,7 +110,8 @@ def fused_attention(
             f"{VMEM_BYTES >> 20}. Run the parts one by one."
         )
     factor = jnp.ones(shape[-1:]) if scale is None else scale.astype(jnp.float32)
-    rows = [proj_in[1][None], gate[1][None], (factor * proj_out[1])[None], factor[None]]
+    of_shortcut = factor if shortcut is None else factor * shortcut
+    rows = [proj_in[1][None], gate[1][None], (factor * proj_out[1])[None], of_shortcut[None]]
     rows += [bias[None] for bias in biases]
     rows += [kernel.reshape(-1, shape[-1]) for kernel in kernels]
     packed = jnp.concatenate([row.astype(jnp.float32) for row in rows])
@@ -151,7 +156,8 @@ _attention.defvjp(_attention_forward, _attention_backward)
 
 
 def _rounded(images: Array, matrices: Array, rows: Array) -> tuple[Array, Array]:
-    return matrices.astype(images.dtype), rows.astype(images.dtype).astype(jnp.float32)
+    rounded = rows.astype(images.dtype).astype(jnp.float32)
+    return matrices.astype(images.dtype), rounded.at[_SHORTCUT].set(rows[_SHORTCUT])
 
 
 def _run_forward(
@@ -170,7 +176,7 @@ def _run_forward(
         out_shape=result_type(arguments[0].shape, images.dtype, *arguments),
         scratch_shapes=[buffer(images.dtype), *[buffer(jnp.float32)] * 2],
         compiler_params=_compiler_params(images, len(steps)),
-        cost_estimate=_cost(images, steps, maps=2, products=3),
+        cost_estimate=_cost(images, steps, maps=2, products=3, once=(matrices, rows)),
         interpret=interpret,
         name="attention_forward",
     )(*arguments)
@@ -190,19 +196,16 @@ def _run_backward(
     steps = live_taps(images.shape, *static[:2])
     maps, whole, buffer = _specs(images)
     arguments = (images.transpose(MAPS_FIRST), gradient.transpose(MAPS_FIRST), matrices, rows)
+    sums_types = [result_type(a.shape, jnp.float32, *arguments) for a in (matrices, rows)]
     out, *sums = pl.pallas_call(
         functools.partial(_backward_kernel, steps=steps),
         grid=(images.shape[0] // _block(images.shape),),
         in_specs=[maps, maps, whole(matrices), whole(rows)],
         out_specs=[maps, whole(matrices), whole(rows)],
-        out_shape=[
-            result_type(arguments[0].shape, images.dtype, *arguments),
-            result_type(matrices.shape, jnp.float32, *arguments),
-            result_type(rows.shape, jnp.float32, *arguments),
-        ],
+        out_shape=[result_type(arguments[0].shape, images.dtype, *arguments), *sums_types],
         scratch_shapes=[buffer(images.dtype), *[buffer(jnp.float32)] * max(len(steps), 2)],
         compiler_params=_compiler_params(images, len(steps)),
-        cost_estimate=_cost(images, steps, maps=3, products=9),
+        cost_estimate=_cost(images, steps, maps=3, products=9, once=(matrices, rows, *sums_types)),
         interpret=interpret,
         name="attention_backward",
     )(*arguments)
@@ -382,7 +385,9 @@ def _compiler_params(images: Array, steps: int) -> pltpu.CompilerParams:
     )
 
 
-def _cost(images: Array, steps: Any, *, maps: int, products: int) -> pl.CostEstimate:
+def _cost(
+    images: Array, steps: Any, *, maps: int, products: int, once: Sequence[Any]
+) -> pl.CostEstimate:
     channels = images.shape[-1]
     lanes = -(-channels // LANES) * LANES
     pixels = images.size // channels
@@ -390,5 +395,5 @@ def _cost(images: Array, steps: Any, *, maps: int, products: int) -> pl.CostEsti
     return pl.CostEstimate(
         flops=2 * images.size * (products * channels + taps),
         transcendentals=images.size * (maps - 1),
-        bytes_accessed=maps * pixels * lanes * images.dtype.itemsize,
+        bytes_accessed=maps * pixels * lanes * images.dtype.itemsize + size_in_bytes(*once),
     )

@@ -12,6 +12,7 @@ The kernels were compiled for TPU v5e and compared in interpret mode; they never
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -31,7 +32,14 @@ from lska_jax.ops.pallas.blocks import (
     VMEM_BYTES,
     live_taps,
 )
-from lska_jax.ops.pallas.kernels import Interpret, convolve, load_rows, pull_back, result_type
+from lska_jax.ops.pallas.kernels import (
+    Interpret,
+    convolve,
+    load_rows,
+    pull_back,
+    result_type,
+    size_in_bytes,
+)
 from lska_jax.ops.pallas.placement import by_platform, on_own_images
 from lska_jax.ops.pallas.products import (
     as_matrix,
@@ -147,7 +155,7 @@ def _run_forward(interpret: Interpret, images: Array, *parameters: Array) -> Arr
         out_shape=result_type(arguments[0].shape, images.dtype, *arguments),
         scratch_shapes=[widened, summed],
         compiler_params=_compiler_params(images.shape, images.dtype, rows.shape[1]),
-        cost_estimate=_cost(images, expand, maps=2, products=2),
+        cost_estimate=_cost(images, parameters, maps=2, products=2),
         interpret=interpret,
         name="conv_ffn_forward",
     )(*arguments)
@@ -170,6 +178,7 @@ def _run_backward(
     # Sums over the batch stay in memory for the whole run: one piece a block of hidden channels.
     sums = ((blocks, channels, LANES), (blocks, rows.shape[0], LANES), (blocks, LANES, channels))
     whole = [pl.BlockSpec(shape, lambda b, e: (0, 0, 0)) for shape in sums]
+    sums_types = [result_type(shape, jnp.float32, *arguments) for shape in (*sums, bias.shape)]
     out, expand_sum, rows_sum, project_sum, bias_sum = pl.pallas_call(
         functools.partial(_backward_kernel, step=_step(images.shape)),
         grid=(batch // block, blocks),
@@ -177,11 +186,11 @@ def _run_backward(
         out_specs=[maps, *whole, pl.BlockSpec(bias.shape, lambda b, e: (0, 0))],
         out_shape=[
             result_type(arguments[0].shape, images.dtype, *arguments),
-            *(result_type(shape, jnp.float32, *arguments) for shape in (*sums, bias.shape)),
+            *sums_types,
         ],
         scratch_shapes=[widened, widened, summed],
         compiler_params=_compiler_params(images.shape, images.dtype, hidden),
-        cost_estimate=_cost(images, expand, maps=3, products=5),
+        cost_estimate=_cost(images, parameters, maps=3, products=5, once=sums_types),
         interpret=interpret,
         name="conv_ffn_backward",
     )(*arguments)
@@ -348,12 +357,23 @@ def _compiler_params(shape: tuple[int, ...], dtype: DTypeLike, hidden: int) -> p
     )
 
 
-def _cost(images: Array, expand: Array, *, maps: int, products: int) -> pl.CostEstimate:
-    channels, hidden = expand.shape
+def _cost(
+    images: Array,
+    parameters: Sequence[Array],
+    *,
+    maps: int,
+    products: int,
+    once: Sequence[jax.ShapeDtypeStruct] = (),
+) -> pl.CostEstimate:
+    channels, hidden = parameters[0].shape
+    # Every block of images fetches the parameters of all hidden channels anew.
+    fetched = images.shape[0] // _block(images.shape) * size_in_bytes(*parameters)
     pixels = images.size // channels
     lanes = -(-channels // LANES) * LANES
     return pl.CostEstimate(
         flops=2 * pixels * hidden * (products * channels + 9 * (products // 2)),
         transcendentals=pixels * hidden,
-        bytes_accessed=maps * pixels * lanes * images.dtype.itemsize,
+        bytes_accessed=maps * pixels * lanes * images.dtype.itemsize
+        + fetched
+        + size_in_bytes(*once),
     )

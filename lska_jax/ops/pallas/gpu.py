@@ -69,7 +69,7 @@ def depthwise_conv_on_gpu(
         max(0, size // 2 - (length - 1) // dilation)
         for size, length in zip((height, width), images.shape[1:3], strict=True)
     )
-    taps = kernel[rows : height - rows, columns : width - columns, 0].astype(images.dtype)
+    taps = kernel[rows : height - rows, columns : width - columns, 0].astype(jnp.float32)
     return on_own_images(functools.partial(_convolve, (dilation, interpret)), images, taps)
 
 
@@ -77,7 +77,8 @@ def depthwise_conv_on_gpu(
 def _convolve(static: _Static, images: Array, taps: Array) -> Array:
     dilation, interpret = static
     run = functools.partial(_run_forward, dilation)
-    return by_platform(run, interpret, images, taps, platform="cuda")
+    # Rounded here, so that sums over devices of the taps' gradient are float32.
+    return by_platform(run, interpret, images, taps.astype(images.dtype), platform="cuda")
 
 
 def _convolve_forward(
@@ -93,7 +94,7 @@ def _convolve_backward(
     images, taps = residuals
     run = functools.partial(_run_taps_gradient, dilation, (taps.shape[0], taps.shape[1]))
     taps_gradient = by_platform(run, interpret, images, gradient, platform="cuda")
-    return _convolve(static, gradient, taps[::-1, ::-1]), taps_gradient.astype(taps.dtype)
+    return _convolve(static, gradient, taps[::-1, ::-1]), taps_gradient
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)

@@ -7,6 +7,7 @@ read, multiplied or stored.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -33,7 +34,6 @@ Interpret = bool | pltpu.InterpretParams
 _Load = Callable[[Any], jax.Array]
 _Store = Callable[[Any, jax.Array], None]
 _Steps = tuple[tuple[Tap, ...], ...]
-# Beyond its blocks and scratch a kernel needs room for what does not stay in registers.
 
 
 def run_forward(
@@ -66,7 +66,7 @@ def run_forward(
         compiler_params=_compiler_params(
             vmem_bytes(shape, images.dtype, steps=len(steps))[0], is_reduction=False
         ),
-        cost_estimate=_cost((images, images), steps, operations_a_tap=2),
+        cost_estimate=_cost((images, images), steps, operations_a_tap=2, once=(taps, biases)),
         interpret=interpret,
         name="depthwise_chain_forward",
     )(images, taps, biases)
@@ -114,7 +114,9 @@ def run_backward(
         compiler_params=_compiler_params(
             vmem_bytes(shape, images.dtype, steps=len(steps))[1], is_reduction=True
         ),
-        cost_estimate=_cost((images, images, images), steps, operations_a_tap=6),
+        cost_estimate=_cost(
+            (images, images, images), steps, operations_a_tap=6, once=2 * (taps, biases)
+        ),
         interpret=interpret,
         name="depthwise_chain_backward",
     )(*everything)
@@ -351,6 +353,11 @@ def result_type(
     return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=kind)
 
 
+def size_in_bytes(*arrays: Any) -> int:
+    """Return the bytes of arrays, or of their types, for a cost estimate."""
+    return sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays)
+
+
 def _compiler_params(kernel_bytes: int, *, is_reduction: bool) -> pltpu.CompilerParams:
     return pltpu.CompilerParams(
         dimension_semantics=("parallel", "arbitrary" if is_reduction else "parallel"),
@@ -358,14 +365,19 @@ def _compiler_params(kernel_bytes: int, *, is_reduction: bool) -> pltpu.Compiler
     )
 
 
-def _cost(moved: Sequence[jax.Array], steps: _Steps, *, operations_a_tap: int) -> pl.CostEstimate:
+def _cost(
+    moved: Sequence[jax.Array],
+    steps: _Steps,
+    *,
+    operations_a_tap: int,
+    once: Sequence[jax.Array],
+) -> pl.CostEstimate:
     # As XLA counts the maps it moves itself: channels padded to whole lanes.
     channels = moved[0].shape[-1]
     lanes = -(-channels // LANES) * LANES
     return pl.CostEstimate(
         flops=operations_a_tap * sum(len(step) for step in steps) * moved[0].size,
         transcendentals=0,
-        bytes_accessed=sum(
-            array.size // channels * lanes * array.dtype.itemsize for array in moved
-        ),
+        bytes_accessed=size_in_bytes(*once)
+        + sum(array.size // channels * lanes * array.dtype.itemsize for array in moved),
     )
