@@ -1,6 +1,6 @@
 """From a new process to the first train step on CPU: ``python -m benchmarks.first_step``.
 
-Seconds to import and start JAX, to build the model, to trace, to compile and to run the first step,
+Seconds to start Python and JAX, to build the model, to trace, to compile and to run the first step,
 and the seconds of a later step; batch 8, 224 px, float32, k = 23, the step of ``benchmarks.model``
 (no optimizer). Every figure is from a process of its own without a compilation cache, and the two
 forms alternate:
@@ -23,7 +23,7 @@ from lska_jax._huge_pages import restart_with_huge_pages
 
 NAME = "first_step"
 AS_IT_IS, SCANNED = FORMS = ("blocks one by one", "blocks scanned")
-PHASES = ("import", "build", "trace", "compile", "first step")
+PHASES = ("start", "build", "trace", "compile", "first step")
 LATER = "later step"
 
 _SIZES = ("tiny", "base")
@@ -38,10 +38,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from benchmarks import results
 
     parser = results.option_parser(NAME, __doc__)
-    parser.add_argument(_CHILD, nargs=2, metavar=("SIZE", "FORM"), help="print one's seconds")
+    parser.add_argument(
+        _CHILD, nargs=3, metavar=("SIZE", "FORM", "START"), help="print one's seconds since START"
+    )
     options = parser.parse_args(argv)
     if options.child:
-        print(json.dumps(_seconds(*options.child, is_quick=options.quick)))
+        size, form, start = options.child
+        print(json.dumps(_seconds(size, form, float(start), is_quick=options.quick)))
         return
     conditions = results.start(_EXPECTED, is_quick=options.quick)
     folder = results.output_folder(options)
@@ -67,7 +70,8 @@ def _measure(*, is_quick: bool) -> list[dict[str, Any]]:
     for _ in range(processes):
         for size, form in cells:
             progress.begin(f"{size}, {form}")
-            command = [sys.executable, "-m", f"benchmarks.{NAME}", _CHILD, size, form]
+            child = [_CHILD, size, form, str(time.time())]
+            command = [sys.executable, "-m", f"benchmarks.{NAME}", *child]
             done = subprocess.run(
                 command + (["--quick"] if is_quick else []),
                 stdout=subprocess.PIPE,
@@ -90,8 +94,8 @@ def _measure(*, is_quick: bool) -> list[dict[str, Any]]:
     ]
 
 
-def _seconds(size: str, form: str, *, is_quick: bool) -> dict[str, float]:
-    watch = _Stopwatch()
+def _seconds(size: str, form: str, start: float, *, is_quick: bool) -> dict[str, float]:
+    watch = _Stopwatch(start)
     import jax
 
     from benchmarks import networks
@@ -102,7 +106,7 @@ def _seconds(size: str, form: str, *, is_quick: bool) -> dict[str, float]:
 
     jax.config.update("jax_enable_compilation_cache", False)
     jax.devices()
-    watch.lap("import")
+    watch.lap("start")
     model = create_model(f"van_lska_{size}", **(QUICK_ARCHITECTURE if is_quick else {}))
     jax.block_until_ready(parameters(model))
     watch.lap("build")
@@ -125,20 +129,20 @@ def _seconds(size: str, form: str, *, is_quick: bool) -> dict[str, float]:
 
 
 class _Stopwatch:
-    """Seconds between laps."""
+    """Seconds between laps, from a time of ``time.time`` on."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: float) -> None:
         self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
+        self._last = start
 
     def lap(self, name: str) -> None:
         """Keep the seconds since the last lap."""
-        now = time.perf_counter()
+        now = time.time()
         self.laps[name], self._last = now - self._last, now
 
     def skip(self) -> None:
         """Let the time since the last lap belong to none."""
-        self._last = time.perf_counter()
+        self._last = time.time()
 
 
 class _Scanned:

@@ -77,8 +77,8 @@ def _goals(folder: Path) -> Iterator[Goal]:
     growth = [b[model.OURS] / a[model.OURS] for a, b in zip(small, large, strict=False)]
     yield Goal(f"{network}, {_BOTH}, time at k = 53 over k = 7", 1.15, 1.05, growth, True)
 
-    compiled = tpu_tables.read(folder) or {"cascade": {"base": []}, "step": {}}
-    maps, steps = compiled["cascade"]["base"], compiled["step"]
+    compiled = tpu_tables.read(folder) or {}
+    maps, steps = compiled.get("cascade", {}).get("base", []), compiled.get("step", {})
     yield Goal(
         "TPU bytes, cascade forward, fused, over one read and write",
         1.3,

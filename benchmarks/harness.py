@@ -1,8 +1,8 @@
 """Time several callables alternately in one process.
 
 Other programs and the clock of the processor change a machine's speed from minute to minute. Each
-round runs every contender once, so that all meet the same machine, and a ratio of medians within
-one run says more than the seconds do.
+round takes one sample of every contender, so that all meet the same machine, and a ratio of medians
+within one run says more than the seconds do.
 """
 
 import dataclasses

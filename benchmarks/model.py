@@ -203,7 +203,7 @@ def draw(result: dict[str, Any], folder: Path) -> None:
     from benchmarks import drawing
 
     panels_of = list(dict.fromkeys((row["mode"], row["batch_size"]) for row in result["rows"]))
-    series = ("JAX", "JAX folded", "JAX all-lax", "torch", "torch folded")
+    series = (OURS, FOLDED, BFLOAT16, ALL_LAX, "torch", "torch folded")
     style = drawing.styles(series)
     figure, panels = drawing.new_panels(1, len(panels_of), size=(3.6 * len(panels_of), 4))
     for panel, (mode, batch_size) in zip(panels[0], panels_of, strict=True):

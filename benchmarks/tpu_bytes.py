@@ -10,7 +10,7 @@ keep what the JSON already says.
 
 - "bytes accessed" is XLA's own total: operands plus results of every operation, arrays padded to
   whole (8, 128) tiles, in HBM and in on-chip memory alike. Prefetching a slice counts the whole
-  array; a Pallas call counts what its cost estimate says, one read and one write of each map.
+  array; a Pallas call counts the maps, parameters and sums that its blocks read and write.
 - "HBM bytes" are ours: the same sum over the optimised program, of buffers that the compiler
   placed in HBM only, slices as large as they are.
 - relayouts are copies between two layouts of one array; "around calls" those next to a kernel.

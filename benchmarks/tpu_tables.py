@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import markdown_table
+from benchmarks.results import NOT_YET_RUN, markdown_table
 
 NAME = "tpu_bytes"
 _NOTHING = {"all_memories": 0.0, "hbm": 0.0}
@@ -31,19 +31,20 @@ def tables(folder: Path) -> dict[str, str]:
     if report is None:
         return {}
     facts = report["conditions"]
-    steps = ", ".join(f"{step['commit']} ({name})" for name, step in report["step"].items())
+    cascades, taken = report.get("cascade", {}), report.get("step", {})
+    steps = ", ".join(f"{step['commit']} ({name})" for name, step in taken.items())
     conditions = (
         f"Compiled for {facts['topology']}, never run: {facts['batch_per_chip']} images a chip, "
-        f"{facts['dtype']}, k = {facts['k']}, jax {facts['jax']}, libtpu {facts['libtpu']}; the "
-        f"cascades at commit {facts['cascade_commit']}, the steps at "
-        f"{steps}."
+        f"{facts['dtype']}, k = {facts['k']}, jax {facts['jax']}, libtpu {facts['libtpu']}; "
+        f"cascades at commit {facts.get('cascade_commit', NOT_YET_RUN)}, steps at "
+        f"{steps or NOT_YET_RUN}."
         f"\n\n![{NAME}]({folder.name}/{NAME}.png)"
     )
     return {
         f"{NAME} conditions": conditions,
-        f"{NAME} cascade": _cascade(report["cascade"]),
-        f"{NAME} step": _step(report["step"]),
-        f"{NAME} parts": _parts(report["step"]),
+        f"{NAME} cascade": _cascade(cascades),
+        f"{NAME} step": _step(taken),
+        f"{NAME} parts": _parts(taken),
     }
 
 
@@ -72,8 +73,10 @@ def _step(steps: Mapping[str, Any]) -> str:
     fields = ("bytes_accessed_mb", "hbm_mb", "temporary_mb")
     rows = []
     for name, figures in steps.items():
-        over = figures[fields[0]] / steps["xla"][fields[0]]
-        rows.append([name, *(f"{figures[f] / 1e3:.2f}" for f in fields), f"{over:.2f}"])
+        over = (
+            f"{figures[fields[0]] / steps['xla'][fields[0]]:.2f}" if "xla" in steps else NOT_YET_RUN
+        )
+        rows.append([name, *(f"{figures[f] / 1e3:.2f}" for f in fields), over])
     header = ["Formulation", "bytes accessed, GB", "of them HBM (our count), GB",
               "temporary memory, GB", "bytes accessed over xla"]  # fmt: skip
     return markdown_table(header, rows)

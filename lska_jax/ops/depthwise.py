@@ -56,7 +56,8 @@ def depthwise_conv(
       implementation: "auto" (by platform, size of the map along the kernel, kernel and channels,
         see ``formulations``), one of ``implementations()``, or three of them: for the forward pass,
         the gradient of the images and that of the kernel. All but "xla" have gradients of their
-        own: reverse mode, to any order but for "pallas", and no forward mode.
+        own: reverse mode, to any order but for "pallas", and no forward mode. With bfloat16 images
+        "xla" rounds the gradient of a float32 kernel to bfloat16, the others keep it float32.
 
     Returns:
       (B, H, W, C) in the dtype of ``images``.
@@ -104,7 +105,7 @@ def choose_for(
     if "pallas" in chosen and not (
         can_place_kernels(batch) and single.fits(images_shape, kernel_shape, dtype)
     ):
-        return parse("xla")
+        return Formulations(*("xla" if name == "pallas" else name for name in chosen))
     return chosen
 
 

@@ -1,4 +1,4 @@
-"""Which kind of device the program under trace is for, and whether fused TPU kernels suit it."""
+"""What the program under trace is for, and whether kernels written in Pallas suit it."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax
 from jax.sharding import AxisType
 
+# The sublanes of a tile.
 LEAST_IMAGES_ON_TPU = 8
 
 
@@ -23,7 +24,8 @@ def target_platform() -> str:
 def takes_pallas(implementation: str | Sequence[str], *, batch: int) -> bool:
     """Tell whether operations that exist as one fused TPU kernel are to be run as that.
 
-    By name, but on GPU, which has a kernel for single convolutions only. With "auto" on TPU.
+    With "pallas", except on GPU, which has a kernel for single convolutions only; with "auto" on
+    TPU where kernels can be placed.
 
     Args:
       implementation: as in ``depthwise_conv``.
@@ -38,13 +40,29 @@ def can_place_kernels(batch: int) -> bool:
     """Tell whether a kernel in the program under trace suits images of such a batch.
 
     It is opaque to the compiler's partitioner: with several devices ``jax.set_mesh`` has to say how
-    to split, and every device needs as many images. On TPU the batch lies in the sublanes: fewer
-    images than those would be padded.
+    to split, along axes of type Auto, and every device needs as many images. On TPU the batch lies
+    in the sublanes: of fewer images than those most of a tile would be padding.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty and jax.device_count() > 1:
+    if (mesh.empty and jax.device_count() > 1) or AxisType.Explicit in mesh.axis_types:
         return False
-    types = zip(mesh.axis_names, mesh.axis_types, strict=True)
-    devices = math.prod(mesh.shape[name] for name, kind in types if kind != AxisType.Manual)
     least = LEAST_IMAGES_ON_TPU if target_platform() == "tpu" else 1
-    return batch % devices == 0 and batch // devices >= least
+    return batch % _free_devices() == 0 and images_of_a_device(batch) >= least
+
+
+def free_axes() -> tuple[str, ...]:
+    """Return the axes of the mesh in context that no enclosing shard_map has split."""
+    mesh = jax.sharding.get_abstract_mesh()
+    types = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return tuple(name for name, kind in types if kind != AxisType.Manual)
+
+
+def images_of_a_device(batch: int) -> int:
+    """Return how many of a batch's images a kernel gets on a device: all if they do not divide."""
+    devices = _free_devices()
+    return batch if batch % devices else batch // devices
+
+
+def _free_devices() -> int:
+    mesh = jax.sharding.get_abstract_mesh()
+    return math.prod(mesh.shape[name] for name in free_axes())

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from benchmarks import (
     operations,
     ops,
     results,
+    tune,
 )
 from lska_jax import create_model
 from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
+from lska_jax.ops.formulations import Site
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
@@ -91,16 +94,35 @@ def test_the_first_step_is_timed_by_phases_in_both_forms(folder, monkeypatch):
         assert all(seconds > 0 for seconds in row["seconds"].values())
 
 
-def test_scanned_blocks_compute_the_same_loss():
+def test_scanned_blocks_compute_the_same_loss_gradients_and_statistics():
     model_ = create_model("van_lska_tiny", **{**model.QUICK_ARCHITECTURE, "depths": (2, 2)})
     images, labels = (jnp.asarray(array) for array in networks.random_batch(2, 32, 1000))
     plain = (ModelFunctions(model_), parameters(model_), batch_stats(model_))
-    losses = [
-        networks.loss_and_gradients(functions)(params, stats, images, labels)[0]
+    results_ = [
+        networks.loss_and_gradients(functions)(params, stats, images, labels)
         for functions, params, stats in (plain, first_step.scanned_blocks(model_))
     ]
-    # Float32 rounding through four blocks.
-    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
+    # Float32 rounding through four blocks; gradients and statistics by their sums of squares.
+    for one, other in zip(*results_, strict=True):
+        squares = [
+            sum(float(jnp.sum(jnp.square(leaf))) for leaf in jax.tree.leaves(tree))
+            for tree in (one, other)
+        ]
+        assert squares[1] == pytest.approx(squares[0], rel=1e-4)
+
+
+def test_tuning_a_few_sites_cannot_overwrite_the_table_of_the_package(capsys):
+    with pytest.raises(SystemExit):
+        tune.main(["--only", "2"])
+    assert "--only would leave the package's table with few rows" in capsys.readouterr().err
+
+
+def test_a_gpu_is_timed_with_its_own_kernel_up_to_the_taps_it_takes(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not tune._is_left_out("pallas", Site((1, 17), 3, (56, 56), 32))
+    assert tune._is_left_out("pallas", Site((17, 17), 3, (56, 56), 32))
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert tune._is_left_out("pallas", Site((1, 17), 3, (56, 56), 32))
 
 
 def test_full_runs_have_the_cases_that_are_claimed():

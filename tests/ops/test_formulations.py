@@ -80,6 +80,33 @@ def test_the_mesh_in_context_says_what_the_program_is_for():
 
 
 @pytest.mark.parametrize(
+    ("kinds", "images", "takes"),
+    [
+        ("AA", 16, True),  # eight images on each of two devices: the axis model has one
+        ("AA", 8, False),
+        ("MA", 8, True),  # an enclosing shard_map has split the batch
+        ("MM", 8, True),
+        ("EA", 16, False),
+    ],
+)
+def test_axes_that_are_split_already_do_not_count_and_explicit_ones_refuse(kinds, images, takes):
+    types = {
+        "A": jax.sharding.AxisType.Auto,
+        "M": jax.sharding.AxisType.Manual,
+        "E": jax.sharding.AxisType.Explicit,
+    }
+    tpu = jax.sharding.AbstractMesh(
+        (2, 1),
+        ("data", "model"),
+        tuple(types[kind] for kind in kinds),
+        abstract_device=jax.sharding.AbstractDevice("TPU v5 lite", 1, "tpu"),
+    )
+    with jax.sharding.use_abstract_mesh(tpu):
+        assert platform.takes_pallas("auto", batch=images) == takes
+        assert platform.images_of_a_device(16) == (16 if kinds[0] == "M" else 8)
+
+
+@pytest.mark.parametrize(
     ("backend", "devices", "batch", "takes"),
     [("tpu", 1, 8, True), ("tpu", 1, 1, False), ("tpu", 4, 32, False), ("gpu", 1, 8, False)],
 )
@@ -102,3 +129,6 @@ def test_a_kernel_that_cannot_be_placed_or_held_gives_way_to_the_reference(monke
     assert choose_for((8, 2000, 2000, 64), kernel, 1, jnp.bfloat16) == parse("xla")
     monkeypatch.setattr(jax, "device_count", lambda: 4)
     assert choose_for(size, kernel, 1, jnp.bfloat16) == parse("xla")
+    rows = [(Site((1, 5), 1, (28, 28), 64), parse(("shift", "pallas", "toeplitz")))]
+    monkeypatch.setattr(formulations, "_table", lambda: {"tpu": rows})
+    assert choose_for(size, kernel, 1, jnp.bfloat16) == ("shift", "xla", "toeplitz")

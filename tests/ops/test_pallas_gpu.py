@@ -105,10 +105,11 @@ def test_under_a_mesh_each_device_convolves_its_own_images():
 
 @every_case
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_forward_and_backward_lower_for_cuda_as_three_kernels(case, dtype):
+@pytest.mark.parametrize("platform", ["cuda", "rocm"])
+def test_forward_and_backward_lower_for_gpus_as_three_kernels(case, dtype, platform):
     ours = functools.partial(depthwise_conv_on_gpu, dilation=case[2])
     traced = jax.jit(functools.partial(value_and_gradients, ours)).trace(*draw(case, dtype))
-    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
     assert text.count("__gpu$xla.gpu.triton") == 3
 
 

@@ -12,7 +12,7 @@ The kernels were compiled for TPU v5e and compared in interpret mode; they never
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -31,6 +31,7 @@ from lska_jax.ops.pallas.blocks import (
     SPILL_BYTES,
     SUBLANES,
     VMEM_BYTES,
+    lane_blocks,
     live_taps,
 )
 from lska_jax.ops.pallas.chain import check_chain
@@ -52,6 +53,7 @@ from lska_jax.ops.pallas.products import (
     images_of_a_block,
     whole_sublanes,
 )
+from lska_jax.ops.platform import images_of_a_device
 
 # Rows of the packed (rows, C) array: the biases of the 1x1 convolutions and the factor of the
 # shortcut, then the biases of the chain's steps, then its taps.
@@ -90,8 +92,8 @@ def fused_attention(
       dilations: of the chain, one a kernel.
       scale: layer scale (C,) of the whole; it multiplies the last 1x1 and the shortcut, so that it
         and its gradient cost no pass over the map. None is one.
-      shortcut: factor (C,) of the shortcut beside the layer scale, as a folded BatchNorm leaves it;
-        None is one. Both stay float32: bfloat16 would lose what makes them differ from 1.
+      shortcut: factor (C,) of the shortcut beside the layer scale, from a folded BatchNorm; None is
+        one. Both stay float32: bfloat16 would lose what makes them differ from 1.
       interpret: as in ``depthwise_chain``.
 
     Returns:
@@ -125,12 +127,13 @@ def attention_fits(shape: tuple[int, ...], dtype: DTypeLike, *, steps: int, taps
     """Tell whether the fused attention takes images of a shape (B, H, W, C).
 
     Args:
-      shape: of the images.
+      shape: of the images, those of all devices of the mesh in context.
       dtype: of the images.
       steps: convolutions in the chain.
       taps: of the largest of their kernels, kh kw.
     """
-    return taps <= MOST_TAPS and _vmem_bytes(shape, dtype, steps) <= VMEM_BYTES
+    own = (images_of_a_device(shape[0]), *shape[1:])
+    return taps <= MOST_TAPS and _vmem_bytes(own, dtype, steps) <= VMEM_BYTES
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -217,7 +220,7 @@ def _forward_kernel(
 ) -> None:
     dtype = images.dtype
     _project_in(images, matrices, rows, inner)
-    for channels in _lane_blocks(images.shape[-1]):
+    for channels in lane_blocks(images.shape[-1]):
         for number, step in enumerate(steps):
             source = chain[(number - 1) % 2] if number else inner
             _convolve(source, chain[number % 2], number, step, steps, rows, channels)
@@ -247,8 +250,7 @@ def _backward_kernel(
     steps: Any,
 ) -> None:
     dtype = images.dtype
-    height = images.shape[0]
-    shape = images.shape[1:]
+    height, shape = images.shape[0], images.shape[1:]
 
     @pl.when(pl.program_id(0) == 0)
     def _start() -> None:
@@ -257,7 +259,7 @@ def _backward_kernel(
 
     _project_in(images, matrices, rows, inner)
     last = len(steps) - 1
-    for channels in _lane_blocks(images.shape[-1]):
+    for channels in lane_blocks(images.shape[-1]):
         for number, step in enumerate(steps):
             source = chain[number - 1] if number else inner
             _convolve(source, chain[number], number, step, steps, rows, channels)
@@ -281,7 +283,7 @@ def _backward_kernel(
 
     lax.fori_loop(0, height, pull_through_gate, None)
 
-    for channels in _lane_blocks(images.shape[-1]):
+    for channels in lane_blocks(images.shape[-1]):
         for number in reversed(range(len(steps))):
             _pull_back(inner, chain, number, steps, rows, rows_sum, channels)
 
@@ -343,10 +345,6 @@ def _matrix(ref: Any, row: Any, dtype: Any) -> jax.Array:
 
 def _lanes(ref: Any, channels: slice) -> Any:
     return ref.at[:, :, :, channels]
-
-
-def _lane_blocks(channels: int) -> Iterator[slice]:
-    return (slice(c, min(c + LANES, channels)) for c in range(0, channels, LANES))
 
 
 def _specs(images: Array) -> tuple[pl.BlockSpec, Any, Any]:

@@ -7,7 +7,7 @@ images and some channels, so that no block needs its neighbours.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -64,6 +64,11 @@ def choose_block(shape: Sequence[int]) -> Block:
     block_channels = min(channels, LANES)
     grid = (-(-channels // block_channels), -(-batch // block_batch))
     return Block(block_batch, block_channels, grid, batch % block_batch != 0)
+
+
+def lane_blocks(channels: int) -> Iterator[slice]:
+    """Return the slices of 128 channels, the last one shorter, that make up all channels."""
+    return (slice(c, min(c + LANES, channels)) for c in range(0, channels, LANES))
 
 
 def live_taps(

@@ -49,6 +49,7 @@ from lska_jax.ops.pallas.products import (
     images_of_a_block,
     whole_sublanes,
 )
+from lska_jax.ops.platform import images_of_a_device
 
 _KERNEL_SIZE = (3, 3)
 
@@ -105,7 +106,8 @@ def conv_ffn(
 
 def ffn_fits(shape: tuple[int, ...], dtype: DTypeLike, *, hidden: int) -> bool:
     """Tell whether the fused FFN takes images of a shape (B, H, W, C) and E hidden channels."""
-    return hidden % LANES == 0 and _vmem_bytes(shape, dtype, hidden) <= VMEM_BYTES
+    own = (images_of_a_device(shape[0]), *shape[1:])
+    return hidden % LANES == 0 and _vmem_bytes(own, dtype, hidden) <= VMEM_BYTES
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

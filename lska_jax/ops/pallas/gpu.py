@@ -6,8 +6,8 @@ A program makes a strip of one row, some columns by some channels: it reads the 
 shifted, from the caches, and writes it once. The input gradient is the same kernel with the taps
 flipped; a program of the taps' gradient sums one tap over some rows, and XLA adds these sums.
 
-The kernels were lowered for CUDA and compared in interpret mode; they never ran on a GPU. "auto"
-takes them only where ``python -m benchmarks.tune`` measured that they are faster.
+The kernels were lowered for CUDA and ROCm and compared in interpret mode; they never ran on a GPU.
+"auto" takes them only where ``python -m benchmarks.tune`` measured that they are faster.
 """
 
 import functools
@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 from lska_jax.ops.pallas.kernels import result_type
 from lska_jax.ops.pallas.placement import by_platform, on_own_images
 
+_PLATFORMS = ("cuda", "rocm")
 # A kernel is unrolled over its taps.
 MOST_TAPS = 169
 # Of a strip; powers of two, as Triton asks for. 1024 values are 8 for each of 128 threads.
@@ -50,7 +51,7 @@ def depthwise_conv_on_gpu(
       kernel: (kh, kw, 1, C), odd kh and kw; cast to the dtype of ``images``. Sums are float32.
       dilation: distance between taps in pixels, along both axes.
       interpret: compute with JAX operations instead of a GPU kernel; None does so wherever the
-        program is compiled for something other than CUDA.
+        program is compiled for something other than a GPU.
 
     Returns:
       (B, H, W, C) in the dtype of ``images``.
@@ -78,7 +79,7 @@ def _convolve(static: _Static, images: Array, taps: Array) -> Array:
     dilation, interpret = static
     run = functools.partial(_run_forward, dilation)
     # Rounded here, so that sums over devices of the taps' gradient are float32.
-    return by_platform(run, interpret, images, taps.astype(images.dtype), platform="cuda")
+    return by_platform(run, interpret, images, taps.astype(images.dtype), platforms=_PLATFORMS)
 
 
 def _convolve_forward(
@@ -93,7 +94,7 @@ def _convolve_backward(
     dilation, interpret = static
     images, taps = residuals
     run = functools.partial(_run_taps_gradient, dilation, (taps.shape[0], taps.shape[1]))
-    taps_gradient = by_platform(run, interpret, images, gradient, platform="cuda")
+    taps_gradient = by_platform(run, interpret, images, gradient, platforms=_PLATFORMS)
     return _convolve(static, gradient, taps[::-1, ::-1]), taps_gradient
 
 

@@ -9,22 +9,23 @@ registered on TPU, jax issue 38196.)
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from lska_jax.ops.pallas.kernels import Interpret, varying_axes
+from lska_jax.ops.platform import free_axes
 
 
 def by_platform(
     kernel: Callable[..., Any],
     interpret: Interpret | None,
     *arrays: jax.Array,
-    platform: str = "tpu",
+    platforms: Sequence[str] = ("tpu",),
 ) -> Any:
-    """Run ``kernel(interpret, *arrays)``; None compiles it for one platform, else interprets it.
+    """Run ``kernel(interpret, *arrays)``; None compiles it for its platforms, else interprets it.
 
     What counts is the platform that the program is compiled for, not the one that traces it.
     """
@@ -33,7 +34,7 @@ def by_platform(
     return jax.lax.platform_dependent(
         *arrays,
         default=functools.partial(kernel, True),
-        **{platform: functools.partial(kernel, False)},
+        **{platform: functools.partial(kernel, False) for platform in platforms},
     )
 
 
@@ -46,12 +47,10 @@ def on_own_images(
     and the gradients of the parameters are summed over the devices. Without a mesh, or where the
     batch does not divide, ``run`` is called as it is.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    types = zip(mesh.axis_names, mesh.axis_types, strict=True)
     # Axes of one device too: a kernel is refused while any axis is left to the partitioner.
-    axes = tuple(name for name, kind in types if kind != AxisType.Manual)
-    devices = math.prod(mesh.shape[name] for name in axes)
-    if devices == 1 or images.shape[0] % devices:
+    axes, batch = free_axes(), images.shape[0]
+    mesh = jax.sharding.get_abstract_mesh()
+    if not axes or mesh.size == 1 or batch % math.prod(mesh.shape[name] for name in axes):
         return run(*_mark_as_varying_alike(images, *parameters))
     split, whole = PartitionSpec(axes), PartitionSpec()
     return jax.shard_map(
