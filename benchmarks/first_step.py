@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         _CHILD, nargs=3, metavar=("SIZE", "FORM", "START"), help="print one's seconds since START"
     )
+    parser.add_argument("--sizes", nargs="+", default=_SIZES, help="models (default: tiny base)")
     options = parser.parse_args(argv)
     if options.child:
         size, form, start = options.child
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder,
         NAME,
         conditions=conditions,
-        rows=_measure(is_quick=options.quick),
+        rows=_measure(options.sizes, is_quick=options.quick),
         is_quick=options.quick,
     )
     for table in tables(result).values():
@@ -60,10 +61,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     draw(result, folder)
 
 
-def _measure(*, is_quick: bool) -> list[dict[str, Any]]:
+def _measure(sizes: Sequence[str], *, is_quick: bool) -> list[dict[str, Any]]:
     from benchmarks.progress import Progress
 
-    sizes, processes = (_SIZES[:1], 1) if is_quick else (_SIZES, _PROCESSES)
+    sizes, processes = (sizes[:1], 1) if is_quick else (sizes, _PROCESSES)
     cells = [(size, form) for size in sizes for form in FORMS]
     found: dict[tuple[str, str], list[dict[str, float]]] = {cell: [] for cell in cells}
     progress = Progress(processes * len(cells))

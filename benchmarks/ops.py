@@ -196,7 +196,9 @@ def draw(result: dict[str, Any], folder: Path) -> None:
             labels = [f"{h}x{w}x{c}, {_kernel(k)}" for (_, h, w, c), k, _ in cells]
             panel.set_xticks(range(len(labels)), labels, rotation=90, fontsize=8)
         line[0].set_ylabel("milliseconds, median")
-    panels[0][0].legend(fontsize=8)
+    figure.legend(
+        *panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(style)
+    )
     batch = rows[0]["shape"][0]
     figure.suptitle(f"Four 1-D convolutions of one LSKA, and the FFN's 3x3; batch {batch}, float32")
     drawing.save(figure, folder / f"{NAME}.png")
