@@ -172,7 +172,7 @@ def _module_command() -> list[str]:
 
 
 def commit() -> str:
-    """Return the checkout's commit, and whether files differ from it."""
+    """Return the checkout's commit, and whether files other than results differ from it."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
@@ -186,7 +186,11 @@ def commit() -> str:
 
     try:
         return git("rev-parse", "--short", "HEAD") + (
-            ", changed" if git("status", "--porcelain", "--untracked-files=no") else ""
+            ", changed"
+            if git(
+                "status", "--porcelain", "--untracked-files=no", "--", ":/", f":!/{DEFAULT_FOLDER}"
+            )
+            else ""
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

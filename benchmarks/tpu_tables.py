@@ -98,10 +98,10 @@ def _parts(steps: Mapping[str, Any]) -> str:
         {memory: sum(f[memory] for f in steps[name]["parts_gb"].values()) for memory in _NOTHING}
         for name in names
     ]
-    rest = [
-        f"{steps[name]['bytes_accessed_mb'] / 1e3 - total['all_memories']:.2f} / "
-        f"{steps[name]['hbm_mb'] / 1e3 - total['hbm']:.2f}"
-        for name, total in zip(names, sums, strict=True)
-    ]
+    rest = []
+    for name, total in zip(names, sums, strict=True):
+        accessed, hbm = (steps[name][key] / 1e3 for key in ("bytes_accessed_mb", "hbm_mb"))
+        beyond = (accessed - total["all_memories"], max(0.0, hbm - total["hbm"]))
+        rest.append(" / ".join(f"{gigabytes:.2f}" for gigabytes in beyond))
     rows.append(["what XLA counts beyond these: whole arrays for their slices", *rest])
     return markdown_table(["Part: GB in all memories / in HBM", *names], rows)
