@@ -69,10 +69,10 @@ def tables(measured: _Rows, tpu: _Rows) -> dict[str, str]:
 
 
 def draw(measured: _Rows, tpu: _Rows, folder: Path) -> None:
-    """Draw cost_against_k.png and cost_against_k_tpu.png, those whose figures are there."""
+    """Draw cost_against_k.png and cost_against_k_tpu.png, those that have figures of both parts."""
     if measured:
         _draw(measured, [], {**_COUNTED, **_MEASURED}, folder / "cost_against_k.png")
-    if tpu:
+    if {row["part"] for row in tpu if "bytes_accessed" in row} == {ATTENTION, NETWORK}:
         _draw([], tpu, _TPU, folder / "cost_against_k_tpu.png")
 
 
