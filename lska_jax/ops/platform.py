@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.sharding import AxisType
@@ -21,7 +22,7 @@ def target_platform() -> str:
     return "gpu" if platform in ("cuda", "rocm") else platform
 
 
-def takes_pallas(implementation: str | Sequence[str], *, batch: int) -> bool:
+def takes_pallas(implementation: str | Sequence[str], *, batch: Any) -> bool:
     """Tell whether operations that exist as one fused TPU kernel are to be run as that.
 
     With "pallas", except on GPU, which has a kernel for single convolutions only; with "auto" on
@@ -29,7 +30,7 @@ def takes_pallas(implementation: str | Sequence[str], *, batch: int) -> bool:
 
     Args:
       implementation: as in ``depthwise_conv``.
-      batch: images.
+      batch: images; with a name it may be symbolic, as an export has it.
     """
     if implementation == "auto":
         return target_platform() == "tpu" and can_place_kernels(batch)
