@@ -15,7 +15,7 @@ NAME = "goals"
 _K = 23
 _SIZE = "tiny"
 _BATCH_SIZE = 8
-_FORWARD, _BOTH = ops.MODES
+_BOTH = ops.MODES[1]
 
 _Seconds = Mapping[str, float]
 

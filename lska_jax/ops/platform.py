@@ -48,7 +48,7 @@ def can_place_kernels(batch: int) -> bool:
     if (mesh.empty and jax.device_count() > 1) or AxisType.Explicit in mesh.axis_types:
         return False
     least = LEAST_IMAGES_ON_TPU if target_platform() == "tpu" else 1
-    return batch % _free_devices() == 0 and images_of_a_device(batch) >= least
+    return batch % free_devices() == 0 and images_of_a_device(batch) >= least
 
 
 def free_axes() -> tuple[str, ...]:
@@ -60,10 +60,11 @@ def free_axes() -> tuple[str, ...]:
 
 def images_of_a_device(batch: int) -> int:
     """Return how many of a batch's images a kernel gets on a device: all if they do not divide."""
-    devices = _free_devices()
+    devices = free_devices()
     return batch if batch % devices else batch // devices
 
 
-def _free_devices() -> int:
+def free_devices() -> int:
+    """Return how many devices the ``free_axes`` span."""
     mesh = jax.sharding.get_abstract_mesh()
     return math.prod(mesh.shape[name] for name in free_axes())

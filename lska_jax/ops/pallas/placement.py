@@ -8,7 +8,6 @@ registered on TPU, jax issue 38196.)
 """
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ import jax
 from jax.sharding import PartitionSpec
 
 from lska_jax.ops.pallas.kernels import Interpret, varying_axes
-from lska_jax.ops.platform import free_axes
+from lska_jax.ops.platform import free_axes, free_devices
 
 
 def by_platform(
@@ -49,8 +48,7 @@ def on_own_images(
     """
     # Axes of one device too: a kernel is refused while any axis is left to the partitioner.
     axes, batch = free_axes(), images.shape[0]
-    mesh = jax.sharding.get_abstract_mesh()
-    if not axes or mesh.size == 1 or batch % math.prod(mesh.shape[name] for name in axes):
+    if not axes or jax.sharding.get_abstract_mesh().size == 1 or batch % free_devices():
         return run(*_mark_as_varying_alike(images, *parameters))
     split, whole = PartitionSpec(axes), PartitionSpec()
     return jax.shard_map(
