@@ -12,7 +12,6 @@ forms alternate:
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -63,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _measure(sizes: Sequence[str], *, is_quick: bool) -> list[dict[str, Any]]:
     from benchmarks.progress import Progress
+    from benchmarks.results import run_child
 
     sizes, processes = (sizes[:1], 1) if is_quick else (sizes, _PROCESSES)
     cells = [(size, form) for size in sizes for form in FORMS]
@@ -71,15 +71,8 @@ def _measure(sizes: Sequence[str], *, is_quick: bool) -> list[dict[str, Any]]:
     for _ in range(processes):
         for size, form in cells:
             progress.begin(f"{size}, {form}")
-            child = [_CHILD, size, form, str(time.time())]
-            command = [sys.executable, "-m", f"benchmarks.{NAME}", *child]
-            done = subprocess.run(
-                command + (["--quick"] if is_quick else []),
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-            )
-            found[size, form].append(json.loads(done.stdout))
+            child = (_CHILD, size, form, str(time.time()))
+            found[size, form].append(run_child(NAME, *child, is_quick=is_quick))
             progress.end()
     progress.close()
     return [

@@ -8,9 +8,7 @@ its steps: VAN-LSKA-tiny, k = 23, batch 8, 224 px, float32, in JAX and in PyTorc
 """
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -50,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _measure(*, is_quick: bool) -> list[dict[str, Any]]:
     from benchmarks.progress import Progress
-    from benchmarks.results import has_torch
+    from benchmarks.results import has_torch, run_child
 
     sides = ["JAX", *(["PyTorch"] if has_torch() else [])]
     medians: dict[tuple[str, str], list[float]] = {}
@@ -60,15 +58,9 @@ def _measure(*, is_quick: bool) -> list[dict[str, Any]]:
         for side in sides:
             for pages, tunables in ((DEFAULT, ""), (HUGE_PAGES, HUGE_PAGES)):
                 progress.begin(f"{side}, {pages}")
-                command = [sys.executable, "-m", f"benchmarks.{NAME}", _CHILD, side]
-                done = subprocess.run(
-                    command + (["--quick"] if is_quick else []),
-                    env={**os.environ, VARIABLE: tunables},
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    check=True,
-                )
-                medians.setdefault((side, pages), []).append(json.loads(done.stdout))
+                settings = {VARIABLE: tunables}
+                seconds = run_child(NAME, _CHILD, side, is_quick=is_quick, environment=settings)
+                medians.setdefault((side, pages), []).append(seconds)
                 progress.end()
     progress.close()
     return [

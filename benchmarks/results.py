@@ -147,6 +147,30 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def run_child(
+    module: str, *arguments: str, is_quick: bool, environment: Mapping[str, str] | None = None
+) -> Any:
+    """Run a benchmark in a process of its own, and return the JSON that it prints.
+
+    Args:
+      module: the command, as in ``python -m benchmarks.MODULE``.
+      *arguments: of the command, which make it print one figure and nothing else.
+      is_quick: whether ``--quick`` is passed on.
+      environment: variables that differ from this process's.
+
+    Raises:
+      subprocess.CalledProcessError: it failed; what it said is on the terminal.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{module}", *arguments, *["--quick"] * is_quick],
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
 def require(package: str, purpose: str) -> ModuleType:
     """Import a package that only benchmarks need.
 
