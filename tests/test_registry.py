@@ -127,9 +127,32 @@ def quick_modules():
     patch.undo()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", list_models())
-def test_maps_logits_and_gradients_of_every_model(name, dtype, quick_modules):
+def test_every_model_has_its_maps_blocks_and_logits(name, quick_modules):
+    dims, depths = SIZES[name.rsplit("_", 1)[1]]
+    model = build(name, num_classes=10)
+    assert [len(stage.blocks) for stage in model.stages] == list(depths)
+
+    def run(images: jax.Array) -> tuple[list[jax.Array], jax.Array]:
+        maps = nnx.clone(model).features(images)
+        return maps, model.head(maps[-1])
+
+    maps, logits = jax.eval_shape(run, jax.ShapeDtypeStruct((4, 64, 64, 3), jnp.float32))
+    assert [stage.shape for stage in maps] == [
+        (4, side, side, channels) for side, channels in zip((16, 8, 4, 2), dims, strict=True)
+    ]
+    assert logits.shape == (4, 10)
+
+
+# A size is nothing but widths and depths, so every size of one attention and every attention of
+# one size take part.
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(f"van_lska_{size}", "float32") for size in SIZES]
+    + [(f"van_{attention}_tiny", "float32") for attention in ATTENTIONS[1:]]
+    + [(f"van_{attention}_tiny", "bfloat16") for attention in ATTENTIONS],
+)
+def test_maps_logits_and_gradients(name, dtype, quick_modules):
     size = name.rsplit("_", 1)[1]
     dims, depths = SIZES[size]
     model = build(name, num_classes=10, dtype=jnp.dtype(dtype))
