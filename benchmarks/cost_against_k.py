@@ -7,8 +7,8 @@ them. Parameters and FLOPs are counted, memory is what the compiled program says
 arguments, outputs), times are medians of runs in which the four forms alternate.
 
 A cell that takes too long to compile or to run, and those of the same form with a larger k, read
-"not yet run" with the reason. With ``--tpu`` nothing is timed: the same programs, with lax's
-grouped convolution, are compiled for one TPU v5e chip, which needs libtpu and no TPU.
+"not yet run" with the reason. With ``--tpu`` nothing is timed: the same programs are compiled for
+one TPU v5e chip, which needs libtpu and no TPU.
 """
 
 import dataclasses
@@ -157,25 +157,32 @@ def _measure_cells(
 
     def bind(form: str, number: int) -> Any:
         def run() -> float:
-            workers[form].ask("run", number)
-            return workers[form].answer(within_seconds=limit)
+            try:
+                workers[form].ask("run", number)
+                return workers[form].answer(within_seconds=limit)
+            except CellFailed as error:
+                failed[form] = f"timing {error}"
+                raise
 
         return run
 
-    calls = {
-        f"{form} stage {number + 1}" if part == ATTENTION else form: bind(form, number)
-        for form, programs in facts.items()
-        for number in range(len(programs))
-    }
-    if not calls:
-        return {}, failed
-    timings = harness.measure_alternately(
-        calls,
-        seconds_each=1.0,
-        max_repetitions=20,
-        time_once=lambda call: call(),
-        show=show,
-    )
+    timings: dict[str, harness.Timing] = {}
+    while facts and not timings:
+        calls = {
+            f"{form} stage {number + 1}" if part == ATTENTION else form: bind(form, number)
+            for form, programs in facts.items()
+            for number in range(len(programs))
+        }
+        try:
+            timings = harness.measure_alternately(
+                calls,
+                seconds_each=1.0,
+                max_repetitions=20,
+                time_once=lambda call: call(),
+                show=show,
+            )
+        except CellFailed:  # the others are timed again without it
+            facts = {form: programs for form, programs in facts.items() if form not in failed}
     measured = {}
     for form, programs in facts.items():
         own = [timing for label, timing in timings.items() if label.split()[0] == form]

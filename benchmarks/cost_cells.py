@@ -14,10 +14,6 @@ from typing import Any, NamedTuple
 FORMS = ("lka_trivial", "lska_trivial", "lka", "lska")
 ATTENTION, NETWORK = "attention", "network"
 
-# ``auto`` asks for the backend of this process, which is no TPU; lax's grouped convolution is what
-# a TPU without fused kernels would run.
-TPU_IMPLEMENTATION = "xla"
-
 
 class Scale(NamedTuple):
     """The sizes that programs have.
@@ -117,9 +113,7 @@ def _serve(connection: Connection, scale: Scale) -> None:
                 case ("build_tpu", form, part, k):
                     answer = [
                         _compile_for_tpu(function, arguments)
-                        for function, arguments in programs_of(
-                            form, part, k, scale, implementation=TPU_IMPLEMENTATION
-                        )
+                        for function, arguments in programs_of(form, part, k, scale)
                     ]
             connection.send((True, answer))
         except Exception as error:  # the parent says why the cell has no figure

@@ -97,7 +97,8 @@ def _conditions(conditions: dict) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in conditions["versions"].items())
     loads = [f"{conditions[when][0]:.1f}" for when in ("load_at_start", "load_at_end")]
     return (
-        f"{conditions['date'][:10]}, commit {conditions['commit']}: {conditions['cores']} cores of "
+        f"`{conditions['command']}`, {conditions['date'][:10]}, commit {conditions['commit']}: "
+        f"{conditions['cores']} cores of "
         f"{conditions['processor']}, {conditions['threads']}, load {loads[0]} at the start and "
         f"{loads[1]} at the end, {VARIABLE} {conditions[VARIABLE]}, {WAIT_POLICY} "
         f"{conditions[WAIT_POLICY]}, {conditions['dtype']}; "

@@ -54,6 +54,11 @@ class VANConfig:
       dtype: compute dtype. Parameters, statistics and the head are float32.
       remat: recompute each block in the backward pass instead of keeping its activations.
       implementation: formulation of the depth-wise convolutions, see ``ops.depthwise_conv``.
+
+    The operations have gradients of their own: reverse mode (``jax.grad``, ``jax.vjp``), to any
+    order but for the fused kernels, and no forward mode. Dense products and patch embeddings in
+    float32 follow ``jax_default_matmul_precision``, which on TPU and GPU is below float32 unless it
+    is set to "highest".
     """
 
     attention: str = "lska"

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 _SQRT_HALF = math.sqrt(0.5)
 _DENSITY_AT_ZERO = 1.0 / math.sqrt(2.0 * math.pi)
 # Below, Phi is zero in float32, and so are value and slope, at minus infinity too.
-_LEAST = -14.0
+LEAST = -14.0
 
 
 @jax.custom_vjp
@@ -31,7 +31,7 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """
     wide = x.astype(jnp.float32)
     # The select also keeps XLA's CPU backend from merging whole layers into one slow fusion.
-    return jnp.where(wide < _LEAST, 0.0, wide * _distribution(wide)).astype(x.dtype)
+    return jnp.where(wide < LEAST, 0.0, wide * _distribution(wide)).astype(x.dtype)
 
 
 def _forward(x: Array) -> tuple[Array, Array]:
@@ -43,7 +43,7 @@ def _backward(x: Array, gradient: Array) -> tuple[Array]:
     density = _DENSITY_AT_ZERO * jnp.exp(-0.5 * jnp.square(wide))
     slope = _distribution(wide) + wide * density
     scaled = gradient.astype(jnp.float32) * slope
-    return (jnp.where(wide < _LEAST, 0.0, scaled).astype(x.dtype),)
+    return (jnp.where(wide < LEAST, 0.0, scaled).astype(x.dtype),)
 
 
 gelu.defvjp(_forward, _backward)

@@ -3,16 +3,19 @@
     y = (x - mean) / sqrt(var + eps) * scale + bias
 
 One pass takes both moments, one writes y. Autodiff would keep float32 maps for the backward pass
-and read them several times; here x is kept in its own dtype.
+and read them several times; here x is kept in its own dtype. Derivatives of the gradient are
+autodiff's, of the definition.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from lska_jax.ops.platform import vary_alike
 from lska_jax.ops.reduction import sum_over_pixels
 
 _Channels = Float[Array, " channels"]
@@ -34,7 +37,6 @@ def moments(x: Float[Array, "*pixels channels"]) -> tuple[_Channels, _Channels]:
     return mean, jnp.maximum(total_of_squares / count - jnp.square(mean), 0.0)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def normalise(
     x: Float[Array, "*pixels channels"],
     scale: _Channels,
@@ -54,6 +56,13 @@ def normalise(
     Returns:
       (..., C) in the dtype of x, computed in float32.
     """
+    return _normalise(*vary_alike((x, scale, bias, statistics)), epsilon)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _normalise(
+    x: Array, scale: Array, bias: Array, statistics: tuple[Array, Array], epsilon: float
+) -> Array:
     mean, variance = statistics
     factor = scale * lax.rsqrt(variance + epsilon)
     return ((x.astype(jnp.float32) - mean) * factor + bias).astype(x.dtype)
@@ -62,7 +71,7 @@ def normalise(
 def _normalise_forward(
     x: Array, scale: Array, bias: Array, statistics: tuple[Array, Array], epsilon: float
 ) -> tuple[Array, tuple[Array, Array, tuple[Array, Array]]]:
-    return normalise(x, scale, bias, statistics, epsilon), (x, scale, statistics)
+    return _normalise(x, scale, bias, statistics, epsilon), (x, scale, statistics)
 
 
 def _normalise_backward(
@@ -70,7 +79,20 @@ def _normalise_backward(
     residuals: tuple[Array, Array, tuple[Array, Array]],
     gradient: Array,
 ) -> tuple[Array, Array, Array, tuple[Array, Array]]:
-    x, scale, (mean, variance) = residuals
+    x, scale, statistics = residuals
+    gradients = _pull_back(x, scale, statistics, gradient, epsilon)
+    return *gradients, jax.tree.map(jnp.zeros_like, statistics)
+
+
+_normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _pull_back(
+    x: Array, scale: Array, statistics: tuple[Array, Array], gradient: Array, epsilon: float
+) -> tuple[Array, Array, Array]:
+    """Return the gradients of x, scale and bias from that of the output."""
+    mean, variance = statistics
     inverse_deviation = lax.rsqrt(variance + epsilon)
     whitened = (x.astype(jnp.float32) - mean) * inverse_deviation
     wide = gradient.astype(jnp.float32)
@@ -78,11 +100,42 @@ def _normalise_backward(
     count = x.size // x.shape[-1]
     shared = (bias_gradient + whitened * scale_gradient) / count
     x_gradient = (scale * inverse_deviation) * (wide - shared)
-    nothing = (jnp.zeros_like(mean), jnp.zeros_like(variance))
-    return x_gradient.astype(x.dtype), scale_gradient, bias_gradient, nothing
+    return x_gradient.astype(x.dtype), scale_gradient, bias_gradient
 
 
-normalise.defvjp(_normalise_forward, _normalise_backward)
+def _pull_back_forward(
+    x: Array, scale: Array, statistics: tuple[Array, Array], gradient: Array, epsilon: float
+) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, tuple[Array, Array], Array]]:
+    gradients = _pull_back(x, scale, statistics, gradient, epsilon)
+    return gradients, (x, scale, statistics, gradient)
+
+
+def _pull_back_backward(
+    epsilon: float,
+    residuals: tuple[Array, Array, tuple[Array, Array], Array],
+    cotangents: tuple[Array, Array, Array],
+) -> tuple[Array, Array, tuple[Array, Array], Array]:
+    x, scale, statistics, gradient = residuals
+
+    def pull_back(x: Array, scale: Array, gradient: Array) -> Any:
+        define = functools.partial(_normalise_by_definition, epsilon=epsilon)
+        return jax.vjp(define, x, scale, jnp.zeros_like(scale))[1](gradient)
+
+    _, again = jax.vjp(pull_back, x, scale, gradient)
+    of_x, of_scale, of_gradient = again(cotangents)
+    # The moments are functions of x, and counted there.
+    return of_x, of_scale, jax.tree.map(jnp.zeros_like, statistics), of_gradient
+
+
+_pull_back.defvjp(_pull_back_forward, _pull_back_backward)
+
+
+def _normalise_by_definition(x: Array, scale: Array, bias: Array, *, epsilon: float) -> Array:
+    wide = x.astype(jnp.float32)
+    pixels = tuple(range(x.ndim - 1))
+    centred = wide - jnp.mean(wide, pixels)
+    variance = jnp.mean(jnp.square(centred), pixels)
+    return (centred * lax.rsqrt(variance + epsilon) * scale + bias).astype(x.dtype)
 
 
 def _as_maps(x: Array) -> Array:

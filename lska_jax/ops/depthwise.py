@@ -29,7 +29,7 @@ from jaxtyping import Array, Float
 from lska_jax.ops import shift, toeplitz, xla
 from lska_jax.ops.formulations import NAMES, Formulations, Site, choose, parse
 from lska_jax.ops.pallas import single
-from lska_jax.ops.platform import can_place_kernels, target_platform
+from lska_jax.ops.platform import can_place_kernels, target_platform, vary_alike
 
 _MODULES: dict[str, ModuleType] = {
     "xla": xla,
@@ -75,7 +75,7 @@ def depthwise_conv(
     # These two know their own gradients: the reference every derivative, the kernel both at once.
     if set(formulations) in ({"xla"}, {"pallas"}):
         return _MODULES[formulations.forward].convolve(images, kernel, dilation)
-    return _convolve(images, kernel, dilation, formulations)
+    return _convolve(*vary_alike((images, kernel)), dilation, formulations)
 
 
 def implementations() -> tuple[str, ...]:

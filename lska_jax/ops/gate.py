@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from lska_jax.ops.depthwise import depthwise_conv
 from lska_jax.ops.pallas import depthwise_chain, fits
-from lska_jax.ops.platform import takes_pallas
+from lska_jax.ops.platform import takes_pallas, vary_alike
 from lska_jax.ops.pointwise import pointwise_conv
 
 _Chain = tuple[tuple[Array, ...], tuple[Array, ...]]
@@ -43,7 +43,7 @@ def lska(
       pointwise: kernel (C, C), inputs first, and bias (C,) of the 1x1.
       dilations: of each step, in pixels; LSKA's are 1, 1, d, d.
       implementation: as in ``depthwise_conv``; "pallas", and "auto" on TPU, run the whole chain
-        as one kernel where the map fits.
+        as one kernel where the map fits. Gradients are reverse mode, with "xla" too.
 
     Returns:
       (B, H, W, C) in the dtype of ``images``. Parameters are cast to it.
@@ -58,7 +58,7 @@ def lska(
         )
     names = implementation if isinstance(implementation, str) else tuple(implementation)
     chain = (tuple(kernels), tuple(biases))
-    return _gate((tuple(dilations), names), images, chain, pointwise)
+    return _gate((tuple(dilations), names), *vary_alike((images, chain, tuple(pointwise))))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

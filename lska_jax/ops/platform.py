@@ -22,6 +22,26 @@ def target_platform() -> str:
     return "gpu" if platform in ("cuda", "rocm") else platform
 
 
+def varying_axes(array: jax.Array) -> frozenset[Any]:
+    """Return the axes of an enclosing shard_map that an array differs along."""
+    return jax.typeof(array).manual_axis_type.varying
+
+
+def vary_alike(arrays: Any) -> Any:
+    """Mark all arrays of a tree as varying over the same axes of an enclosing shard_map.
+
+    An operation with gradients of its own needs that: what is replicated has a gradient that
+    varies, and the transpose of the mark sums it over the devices.
+    """
+    axes = frozenset[Any]().union(*map(varying_axes, jax.tree.leaves(arrays)))
+
+    def mark(array: jax.Array) -> jax.Array:
+        missing = axes - varying_axes(array)
+        return jax.lax.pcast(array, tuple(missing), to="varying") if missing else array
+
+    return jax.tree.map(mark, arrays)
+
+
 def takes_pallas(implementation: str | Sequence[str], *, batch: Any) -> bool:
     """Tell whether operations that exist as one fused TPU kernel are to be run as that.
 
@@ -37,7 +57,7 @@ def takes_pallas(implementation: str | Sequence[str], *, batch: Any) -> bool:
     return implementation == "pallas" and target_platform() != "gpu"
 
 
-def can_place_kernels(batch: int) -> bool:
+def can_place_kernels(batch: Any) -> bool:
     """Tell whether a kernel in the program under trace suits images of such a batch.
 
     It is opaque to the compiler's partitioner: with several devices ``jax.set_mesh`` has to say how
@@ -47,6 +67,8 @@ def can_place_kernels(batch: int) -> bool:
     mesh = jax.sharding.get_abstract_mesh()
     if (mesh.empty and jax.device_count() > 1) or AxisType.Explicit in mesh.axis_types:
         return False
+    if not isinstance(batch, int):
+        return False  # an export's symbolic batch may turn out to be anything
     least = LEAST_IMAGES_ON_TPU if target_platform() == "tpu" else 1
     return batch % free_devices() == 0 and images_of_a_device(batch) >= least
 

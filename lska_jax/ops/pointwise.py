@@ -14,10 +14,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from lska_jax.ops.platform import target_platform
+from lska_jax.ops.platform import target_platform, vary_alike
 
 
-@jax.custom_vjp
 def pointwise_conv(
     images: Float[Array, "batch height width in_channels"],
     kernel: Float[Array, "in_channels channels"],
@@ -31,11 +30,16 @@ def pointwise_conv(
     Returns:
       (B, H, W, C) in the dtype of ``images``.
     """
+    return _convolve(*vary_alike((images, kernel)))
+
+
+@jax.custom_vjp
+def _convolve(images: Array, kernel: Array) -> Array:
     return _mix(images, kernel.astype(images.dtype))
 
 
 def _forward(images: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return pointwise_conv(images, kernel), (images, kernel)
+    return _convolve(images, kernel), (images, kernel)
 
 
 def _backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
@@ -44,12 +48,12 @@ def _backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, A
     return images_gradient, _kernel_gradient(images, gradient).astype(kernel.dtype)
 
 
-pointwise_conv.defvjp(_forward, _backward)
+_convolve.defvjp(_forward, _backward)
 
 
 def _mix(images: Array, kernel: Array) -> Array:
     if target_platform() == "cpu":
-        return (_pixels(images) @ kernel).reshape(*images.shape[:-1], -1)
+        return (_pixels(images) @ kernel).reshape(*images.shape[:-1], kernel.shape[-1])
     return lax.dot_general(images, kernel, (((3,), (0,)), ((), ())))
 
 
@@ -63,4 +67,5 @@ def _kernel_gradient(images: Array, gradient: Array) -> Array:
 
 
 def _pixels(images: Array) -> Array:
-    return images.reshape(-1, images.shape[-1])
+    batch, height, width, channels = images.shape
+    return images.reshape(batch * height * width, channels)

@@ -40,7 +40,7 @@ def _sum_blocks_of_rows(maps: list[Array]) -> list[Array]:
     rows = rows_a_sum(height)
     if height % rows:
         maps = [jnp.pad(m, ((0, 0), (0, -height % rows), (0, 0), (0, 0))) for m in maps]
-    blocks = [m.reshape(batch, -1, rows, width, channels) for m in maps]
+    blocks = [m.reshape(batch, m.shape[1] // rows, rows, width, channels) for m in maps]
     return lax.reduce(
         blocks,
         [jnp.zeros((), jnp.float32)] * len(blocks),

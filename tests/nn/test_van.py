@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import PartitionSpec
 
 from lska_jax import VAN, VANConfig, create_model
 from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
@@ -55,6 +56,37 @@ def evaluated() -> VAN:
 def test_features_are_one_map_a_stage_at_any_size_and_aspect(evaluated, size, expected):
     wanted = [(2, *s, c) for s, c in zip(expected, NARROW["dims"], strict=True)]
     assert shapes(evaluated, (2, *size, 3)) == wanted
+
+
+def test_no_images_have_no_logits():
+    model = narrow(implementation="auto")
+    model.eval()
+    assert model(jnp.zeros((0, 33, 40, 3))).shape == (0, 5)
+
+
+@pytest.mark.parametrize("implementation", ["auto", "xla", "toeplitz"])
+def test_gradients_under_shard_map_are_those_of_the_devices_shares(implementation):
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    functions = ModelFunctions(model := narrow(implementation=implementation, depths=(1, 1, 1, 1)))
+    params, stats, images = parameters(model), batch_stats(model), draw(4, 32, 32, 3)
+
+    def loss(params, images):
+        logits, _ = functions.train(params, stats, images, key=jax.random.key(0))
+        return jnp.sum(jnp.square(logits))
+
+    split, whole = PartitionSpec("data"), PartitionSpec()
+
+    def total(params, images):
+        return jax.lax.psum(loss(params, images), "data")
+
+    sharded = jax.shard_map(total, mesh=mesh, in_specs=(whole, split), out_specs=whole)
+    found = jax.jit(jax.grad(sharded))(params, images)
+    expected = jax.jit(
+        jax.grad(lambda params, images: loss(params, images[:2]) + loss(params, images[2:]))
+    )(params, images)
+    for path, gradient in expected.items():
+        scale = np.abs(gradient).max() + 1e-3
+        np.testing.assert_allclose(found[path] / scale, gradient / scale, atol=2e-3, err_msg=path)
 
 
 @pytest.mark.parametrize(("stride", "sides"), [(1, [32, 16, 8, 4]), (2, [16, 8, 4, 2])])

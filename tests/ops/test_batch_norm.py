@@ -44,6 +44,23 @@ def test_value_and_gradients_equal_autodiff_of_the_definition(shape):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max() + 1e-6)
 
 
+@pytest.mark.parametrize("shape", [(3, 9, 5, 4), (2, 1, 1, 4)], ids=str)
+def test_the_gradient_of_a_gradient_equals_that_of_the_definition(shape):
+    x, scale, bias, cotangent = draw(shape)
+
+    def penalty(function):
+        def loss(*arrays):
+            return jnp.sum(jnp.sin(function(*arrays)) * cotangent)
+
+        def squares(*arrays):
+            return sum(jnp.vdot(g, g) for g in jax.grad(loss, argnums=(0, 1, 2))(*arrays))
+
+        return jax.jit(jax.grad(squares, argnums=(0, 1, 2)))(x, scale, bias)
+
+    for one, other in zip(penalty(ours), penalty(definition), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(other).max() + 1e-6)
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_moments_are_mean_and_biased_variance(shape):
     x = draw(shape)[0]

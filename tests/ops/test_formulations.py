@@ -5,6 +5,7 @@ import json
 import jax
 import jax.numpy as jnp
 import pytest
+from jax import export
 
 from lska_jax.ops import formulations, platform
 from lska_jax.ops.depthwise import choose_for
@@ -76,6 +77,9 @@ def test_the_mesh_in_context_says_what_the_program_is_for():
         # Twelve images do not divide over the mesh as whole blocks of eight a device, nor do 33.
         assert not platform.takes_pallas("auto", batch=12)
         assert not platform.takes_pallas("auto", batch=33)
+        # What an export leaves open may turn out to be either.
+        (symbolic,) = export.symbolic_shape("b")
+        assert not platform.takes_pallas("auto", batch=symbolic)
         assert choose_for((33, 28, 28, 64), (1, 5, 1, 64), 1, jnp.bfloat16) == parse("xla")
 
 

@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax import lax
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from lska_jax import VANConfig
+from lska_jax.nn.van import Block
 from lska_jax.ops.pallas import (
     attention_fits,
     conv_ffn,
@@ -196,6 +199,89 @@ def test_bfloat16_stays_within_its_roundings():
     assert out.dtype == jnp.bfloat16
     # Weights, GELU's output and the result are each rounded to 8 bits, 2**-9 of their values.
     assert_close(out.astype(jnp.float32), plain_ffn(*arguments), 2**-6)
+
+
+def test_the_attention_in_bfloat16_is_as_exact_as_its_parts():
+    kernels, dilations = CHAINS["LSKA"]
+    arguments = attention_arguments(kernels, batch_size=8, channels=16)
+
+    def run(attention, *arguments):
+        out, pull_back = jax.vjp(functools.partial(attention, dilations), *arguments)
+        return out, *pull_back(jnp.cos(jnp.arange(out.size)).reshape(out.shape).astype(out.dtype))
+
+    def error(found):
+        pairs = zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True)
+        return max(
+            np.linalg.norm(np.asarray(one, np.float32) - other) / np.linalg.norm(other)
+            for one, other in pairs
+        )
+
+    def half(tree):
+        return jax.tree.map(lambda x: x.astype(jnp.bfloat16), tree)
+
+    exact = jax.jit(functools.partial(run, plain_attention))(*arguments)
+    parts = jax.jit(functools.partial(run, plain_attention))(*half(arguments))
+    kernel = jax.jit(functools.partial(run, fused))(half(arguments[0]), *arguments[1:])
+    assert kernel[0].dtype == kernel[1].dtype == jnp.bfloat16
+    assert {g.dtype for g in jax.tree.leaves(kernel[2:])} == {jnp.dtype("float32")}
+    assert error(kernel) <= error(parts) < 0.1
+
+
+def test_the_attention_takes_kernels_larger_than_the_map():
+    kernels, dilations = ((1, 5), (5, 1), (1, 17), (17, 1)), (1, 1, 3, 3)  # k = 53 on 4x5
+    arguments = attention_arguments(kernels, batch_size=8, channels=5)
+    assert_close(
+        value_and_gradients(functools.partial(fused, dilations), *arguments),
+        value_and_gradients(functools.partial(plain_attention, dilations), *arguments),
+    )
+
+
+def test_a_block_of_kernels_computes_and_learns_what_its_parts_do():
+    rng = np.random.default_rng(2)
+    images = normal(rng, 8, 4, 5, 16)
+    found = {}
+    for implementation in ("pallas", "xla"):
+        config = VANConfig(k=7, implementation=implementation)
+        block = Block(16, 8, config, drop_path_rate=0.0, rngs=nnx.Rngs(0))
+
+        @jax.jit
+        def loss_and_gradients(params, images, block=block):
+            def loss(params, images):
+                own = nnx.clone(block)
+                nnx.update(own, params)
+                return jnp.mean(jnp.square(own(images) - 1.0))
+
+            return jax.value_and_grad(loss, argnums=(0, 1))(params, images)
+
+        params = nnx.state(block, nnx.Param)
+        found[implementation] = loss_and_gradients(params, images)
+        # The hidden channels are as wide as the fused FFN asks: otherwise nothing is compared.
+        jaxpr = str(jax.make_jaxpr(loss_and_gradients)(params, images))
+        assert ("pallas_call" in jaxpr) == (implementation == "pallas")
+    assert ffn_fits(images.shape, images.dtype, hidden=128)
+    assert_close(found["pallas"], found["xla"], 2e-5)
+
+
+def test_under_jit_with_a_mesh_each_device_runs_its_own_images_through_the_attention():
+    kernels, dilations = CHAINS["LSKA"]
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    images, *parameters = attention_arguments(kernels, batch_size=16, channels=5)
+    images = jax.device_put(images, NamedSharding(mesh, PartitionSpec("data")))
+    parameters = jax.device_put(parameters, NamedSharding(mesh, PartitionSpec()))
+
+    def gradients(attention):
+        def loss(images, *parameters):
+            return jnp.sum(attention(dilations, images, *parameters) ** 2)
+
+        return jax.jit(jax.grad(loss, argnums=(0, 2)))
+
+    with jax.set_mesh(mesh):
+        compiled = gradients(fused).lower(images, *parameters).compile()
+    text = compiled.as_text()
+    assert "all-reduce" in text
+    assert "all-gather" not in text
+    expected = gradients(plain_attention)(images, *parameters)
+    assert_close(jax.device_get(compiled(images, *parameters)), jax.device_get(expected), 2e-5)
 
 
 def test_under_jit_with_a_mesh_each_device_runs_its_own_images():

@@ -111,7 +111,7 @@ def fused_attention(
             f"it needs {_vmem_bytes(shape, images.dtype, len(sizes)) >> 20} MiB, allowed are "
             f"{VMEM_BYTES >> 20}. Run the parts one by one."
         )
-    factor = jnp.ones(shape[-1:]) if scale is None else scale.astype(jnp.float32)
+    factor = jnp.ones(shape[-1:], jnp.float32) if scale is None else scale.astype(jnp.float32)
     of_shortcut = factor if shortcut is None else factor * shortcut
     rows = [proj_in[1][None], gate[1][None], (factor * proj_out[1])[None], of_shortcut[None]]
     rows += [bias[None] for bias in biases]

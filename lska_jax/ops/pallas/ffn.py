@@ -94,7 +94,9 @@ def conv_ffn(
     taps = depthwise[0].reshape(9, hidden)
     # What does not mix channels: two biases and nine taps, in one array.
     rows = jnp.concatenate([expand[1][None], depthwise[1][None], taps]).astype(jnp.float32)
-    factor = jnp.ones(images.shape[-1:]) if scale is None else scale.astype(jnp.float32)
+    factor = (
+        jnp.ones(images.shape[-1:], jnp.float32) if scale is None else scale.astype(jnp.float32)
+    )
     parameters = (
         expand[0].astype(jnp.float32),
         rows,

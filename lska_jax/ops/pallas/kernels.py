@@ -27,6 +27,7 @@ from lska_jax.ops.pallas.blocks import (
     choose_block,
     vmem_bytes,
 )
+from lska_jax.ops.platform import varying_axes
 
 # Compute with JAX operations instead of compiling for TPU; the parameters are those of Pallas's
 # interpreter that minds a TPU's memories.
@@ -120,11 +121,6 @@ def run_backward(
         interpret=interpret,
         name="depthwise_chain_backward",
     )(*everything)
-
-
-def varying_axes(array: jax.Array) -> frozenset[Any]:
-    """Return the axes of an enclosing shard_map that an array differs along."""
-    return jax.typeof(array).manual_axis_type.varying
 
 
 def _forward_kernel(images: Any, taps: Any, biases: Any, out: Any, *scratch: Any, steps: _Steps):

@@ -14,8 +14,8 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec
 
-from lska_jax.ops.pallas.kernels import Interpret, varying_axes
-from lska_jax.ops.platform import free_axes, free_devices
+from lska_jax.ops.pallas.kernels import Interpret
+from lska_jax.ops.platform import free_axes, free_devices, vary_alike
 
 
 def by_platform(
@@ -49,7 +49,7 @@ def on_own_images(
     # Axes of one device too: a kernel is refused while any axis is left to the partitioner.
     axes, batch = free_axes(), images.shape[0]
     if not axes or jax.sharding.get_abstract_mesh().size == 1 or batch % free_devices():
-        return run(*_mark_as_varying_alike(images, *parameters))
+        return run(*vary_alike((images, *parameters)))
     split, whole = PartitionSpec(axes), PartitionSpec()
     return jax.shard_map(
         run,
@@ -59,14 +59,3 @@ def on_own_images(
         # Pallas's interpreter does not follow which values vary.
         check_vma=False,
     )(images, *parameters)
-
-
-def _mark_as_varying_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Mark arrays as varying over the same axes of a shard_map; its transpose sums gradients."""
-    axes = frozenset[Any]().union(*map(varying_axes, arrays))
-    return tuple(
-        jax.lax.pcast(array, tuple(missing), to="varying")
-        if (missing := axes - varying_axes(array))
-        else array
-        for array in arrays
-    )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from lska_jax.ops.activation import LEAST
 from lska_jax.ops.pallas.blocks import SUBLANES
 
 
@@ -29,11 +30,13 @@ def as_matrix(row: jax.Array, dtype: Any) -> jax.Array:
 
 def gelu(x: jax.Array) -> jax.Array:
     """Return the exact (erf) GELU of float32 values."""
+    x = jnp.maximum(x, LEAST)
     return x * _normal_share(x)
 
 
 def gelu_and_slope(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the exact GELU of float32 values and its derivative."""
+    x = jnp.maximum(x, LEAST)
     share = _normal_share(x)
     density = jnp.exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))
     return x * share, share + x * density
