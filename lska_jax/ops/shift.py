@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from lska_jax.ops.platform import target_platform
 from lska_jax.ops.reduction import rows_a_sum, sum_over_pixels
 
 # Of the weight gradient: taps that one loop over the map serves at most. With more, the loop has
@@ -68,13 +69,17 @@ def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient
 
 
 def _pad(images: Array, padding: tuple[tuple[int, int], ...]) -> Array:
-    """Pad with zeros, as integers of the same bits, which ``_window`` turns back.
+    """Pad with zeros; on CPU as integers of the same bits, which ``_window`` turns back.
 
-    XLA would replace the one window that holds the whole image by the image, and compute that
-    anew, with all convolutions before it, in every operation that reads the padded one.
+    XLA's CPU backend would replace the one window that holds the whole image by the image, and
+    compute that anew, with all convolutions before it, in every operation that reads the padded
+    one. On TPU the integers would make it write every window out.
     """
+    padded = jnp.pad(images, padding)
+    if target_platform() != "cpu":
+        return padded
     integers = jnp.int32 if images.dtype == jnp.float32 else jnp.int16
-    return lax.bitcast_convert_type(jnp.pad(images, padding), integers)
+    return lax.bitcast_convert_type(padded, integers)
 
 
 def _live_taps(
@@ -106,5 +111,7 @@ def _window(padded: Array, tap: _Tap, height: int, width: int) -> Array:
     window = padded[
         :, tap.row_start : tap.row_start + height, tap.column_start : tap.column_start + width, :
     ]
-    floats = jnp.float32 if window.dtype == jnp.int32 else jnp.bfloat16
-    return lax.bitcast_convert_type(window, floats).astype(jnp.float32)
+    if jnp.issubdtype(window.dtype, jnp.integer):
+        floats = jnp.float32 if window.dtype == jnp.int32 else jnp.bfloat16
+        window = lax.bitcast_convert_type(window, floats)
+    return window.astype(jnp.float32)
