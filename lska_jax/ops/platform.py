@@ -1,4 +1,4 @@
-"""What the program under trace is for, and whether kernels written in Pallas suit it."""
+"""What the program under trace is for: platform, mesh, and whether Pallas kernels suit it."""
 
 import math
 from collections.abc import Sequence

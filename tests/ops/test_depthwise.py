@@ -258,6 +258,19 @@ def test_vmap_over_images_and_kernels_equals_a_loop(implementation):
         np.testing.assert_allclose(batch, np.stack(singles), rtol=1e-5, atol=1e-4)
 
 
+def test_shifted_slices_are_the_same_where_the_padding_is_no_integers(monkeypatch):
+    monkeypatch.setattr("lska_jax.ops.shift.target_platform", lambda: "tpu")
+    images, kernel, _ = draw(CASES["square"])
+
+    def shifted(images, kernel):
+        return depthwise_conv(images, kernel, implementation="shift")
+
+    assert "bitcast_convert_type" not in str(jax.make_jaxpr(shifted)(images, kernel))
+    np.testing.assert_allclose(
+        jax.jit(shifted)(images, kernel), reference(CASES["square"])[0], **FLOAT32
+    )
+
+
 def test_auto_convolves_as_the_reference_does():
     images, kernel, _ = draw(CASES["square"])
     out = jax.jit(depthwise_conv)(images, kernel)
