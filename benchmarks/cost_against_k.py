@@ -28,13 +28,15 @@ QUICK = Scale(1, 32, {"dims": (4, 8), "depths": (1, 1), "ffn_ratios": (2, 2)})
 
 _EXPECTED = "15 to 25 minutes on two cores, less with fewer --kernel_sizes"
 _EXPECTED_TPU = "15 to 30 minutes on two cores, less with fewer --kernel_sizes"
-# A cell has five repetitions and two warm-ups.
-_RUNS_WITHIN_LIMIT = 7
+# Train steps at two k differ by a tenth, which five steps of each do not tell from noise.
+_LEAST_REPETITIONS = {ATTENTION: 5, NETWORK: 15}
+_WARM_UPS = 2
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure or compile, write JSON and PNG, print the tables."""
     from benchmarks import cost_tables, results
+    from lska_jax.ops import implementations
 
     parser = results.option_parser(NAME, __doc__)
     parser.add_argument("--tpu", action="store_true", help="compile for TPU v5e, time nothing")
@@ -51,12 +53,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="K",
         help=f"extents to take (default: {' '.join(map(str, KERNEL_SIZES))})",
     )
+    parser.add_argument(
+        "--implementation",
+        choices=("auto", *implementations()),
+        default="auto",
+        help="of the depth-wise convolutions (default: auto); any other needs --out",
+    )
     options = parser.parse_args(argv)
+    if options.implementation != "auto" and not (options.out or options.quick):
+        parser.error("the tables in the documentation are those of auto: give --out FOLDER")
     if options.tpu:
         results.require("libtpu", "Compiling for TPU")
     conditions = results.start(_EXPECTED_TPU if options.tpu else _EXPECTED, is_quick=options.quick)
     folder = results.output_folder(options)
     scale, sizes = (QUICK, QUICK_KERNEL_SIZES) if options.quick else (FULL, KERNEL_SIZES)
+    scale = scale._replace(implementation=options.implementation)
     fill = _compile_cells if options.tpu else _measure_cells
     sizes = sorted(options.kernel_sizes or sizes)
     rows = list(_all_cells(fill, scale, sizes, limit=options.cell_seconds))
@@ -145,15 +156,16 @@ def _measure_cells(
     from benchmarks import harness
 
     facts, failed = _build_all("build", part, k, workers, limit=limit, show=show)
+    runs = _LEAST_REPETITIONS[part] + _WARM_UPS
     for form in list(facts):
         show(f"trying {form}")
         try:
             for number in range(len(facts[form])):
                 workers[form].ask("run", number)
-                workers[form].answer(within_seconds=limit / _RUNS_WITHIN_LIMIT)
+                workers[form].answer(within_seconds=limit / runs)
         except CellFailed as error:
             del facts[form]
-            failed[form] = f"one step {error}"
+            failed[form] = f"one run {error}"
 
     def bind(form: str, number: int) -> Any:
         def run() -> float:
@@ -177,6 +189,7 @@ def _measure_cells(
             timings = harness.measure_alternately(
                 calls,
                 seconds_each=1.0,
+                min_repetitions=_LEAST_REPETITIONS[part],
                 max_repetitions=20,
                 time_once=lambda call: call(),
                 show=show,

@@ -16,17 +16,19 @@ ATTENTION, NETWORK = "attention", "network"
 
 
 class Scale(NamedTuple):
-    """The sizes that programs have.
+    """The sizes that programs have, and what computes them.
 
     Attributes:
       batch_size: images.
       image_size: side of the images, in pixels.
       architecture: fields of ``VANConfig`` that replace those of tiny.
+      implementation: of the depth-wise convolutions.
     """
 
     batch_size: int
     image_size: int
     architecture: Mapping[str, Any]
+    implementation: str = "auto"
 
 
 class CellFailed(Exception):
@@ -121,7 +123,7 @@ def _serve(connection: Connection, scale: Scale) -> None:
 
 
 def programs_of(
-    form: str, part: str, k: int, scale: Scale, *, implementation: str = "auto"
+    form: str, part: str, k: int, scale: Scale
 ) -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
     """Return the functions of a cell and their arguments, forward + backward.
 
@@ -129,8 +131,7 @@ def programs_of(
       form: one of ``FORMS``.
       part: ATTENTION, one module on the map of each stage, or NETWORK, a train step.
       k: extent of the kernel.
-      scale: sizes.
-      implementation: of the depth-wise convolutions.
+      scale: sizes and implementation.
     """
     import jax
     import numpy as np
@@ -143,14 +144,16 @@ def programs_of(
 
     if part == NETWORK:
         model = create_model(
-            f"van_{form}_tiny", k=k, implementation=implementation, **scale.architecture
+            f"van_{form}_tiny", k=k, implementation=scale.implementation, **scale.architecture
         )
         batch = networks.random_batch(scale.batch_size, scale.image_size, 1000)
         step = networks.loss_and_gradients(ModelFunctions(model))
         return [(step, (parameters(model), batch_stats(model), *batch))]
     programs = []
     for height, width, channels in stage_maps(scale):
-        module = ATTENTIONS[form](channels, k, implementation=implementation, rngs=nnx.Rngs(0))
+        module = ATTENTIONS[form](
+            channels, k, implementation=scale.implementation, rngs=nnx.Rngs(0)
+        )
         graph, state = nnx.split(module)
         shape = (scale.batch_size, height, width, channels)
         images, gradient = np.random.default_rng(k).standard_normal((2, *shape), np.float32)

@@ -117,7 +117,7 @@ def _merged(part: str, measured: _Rows, tpu: _Rows) -> _Rows:
         if row["part"] == part:
             known = rows.setdefault((row["form"], row["k"]), {**row, "reason": None})
             known |= {key: row[key] for key in _TPU if key in row}
-            known["tpu_reason"] = row["reason"] and f"TPU compile of {row['reason']}"
+            known["tpu_reason"] = row["reason"] and f"on TPU {row['reason']}"
     return [rows[key] for key in sorted(rows, key=lambda key: (FORMS.index(key[0]), key[1]))]
 
 

@@ -29,12 +29,16 @@ def moments(x: Float[Array, "*pixels channels"]) -> tuple[_Channels, _Channels]:
     Args:
       x: (..., C), float32 or bfloat16.
     """
-    wide = lax.stop_gradient(x).astype(jnp.float32)
+    maps = _as_maps(lax.stop_gradient(x).astype(jnp.float32))
     count = x.size // x.shape[-1]
-    total, total_of_squares = sum_over_pixels([_as_maps(wide), _as_maps(jnp.square(wide))])
-    mean = total / count
-    # Rounding can leave less than zero of a variance that is small against the mean.
-    return mean, jnp.maximum(total_of_squares / count - jnp.square(mean), 0.0)
+    # Rounded squares of values far from zero would leave nothing of a small variance, so they are
+    # taken of distances from a value near the mean: that of the central pixels.
+    pivot = jnp.mean(maps[:, maps.shape[1] // 2, maps.shape[2] // 2], axis=0)
+    centred = maps - pivot
+    total, total_of_squares = sum_over_pixels([centred, jnp.square(centred)])
+    offset = total / count
+    # Rounding can leave less than zero of a channel that is constant.
+    return pivot + offset, jnp.maximum(total_of_squares / count - jnp.square(offset), 0.0)
 
 
 def normalise(

@@ -70,6 +70,14 @@ def test_moments_are_mean_and_biased_variance(shape):
     np.testing.assert_allclose(variance, np.asarray(x, np.float64).var(axes), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("mean", [-1e2, 1e4])
+def test_the_variance_survives_a_mean_that_is_far_from_zero(mean):
+    rng = np.random.default_rng(0)
+    x = (mean + rng.standard_normal((8, 14, 14, 5))).astype(np.float32)
+    _, variance = moments(jnp.asarray(x))
+    np.testing.assert_allclose(variance, np.asarray(x, np.float64).var((0, 1, 2)), rtol=1e-5)
+
+
 def test_a_constant_channel_has_no_variance_below_zero():
     _, variance = moments(jnp.full((4, 7, 7, 3), 1234.567, jnp.float32))
     assert (variance >= 0).all()
