@@ -24,6 +24,7 @@ from benchmarks.harness import measure_alternately
 from benchmarks.progress import Progress
 from benchmarks.results import describe_conditions
 from lska_jax._huge_pages import restart_with_huge_pages
+from lska_jax.ops import shift
 from lska_jax.ops.depthwise import formulation_module
 from lska_jax.ops.formulations import NAMES, TABLE_PATH, Formulations, Site
 from lska_jax.ops.kernel_spec import kernel_spec
@@ -35,8 +36,6 @@ BATCH = 8
 # network, shifted sums share their padded map between the forward and the backward pass.
 MARGIN = 1.2
 ORDER = ("shift", "xla", "toeplitz", "pallas")
-# More shifted slices than this take minutes to compile.
-MAX_SHIFTS = 200
 _SECONDS_EACH = 0.1
 
 _MAPS = ((56, 32), (56, 64), (28, 64), (14, 160), (14, 320), (7, 256))
@@ -179,7 +178,7 @@ def _is_left_out(name: str, site: Site) -> bool:
         maps = (BATCH, *site.map_size, site.channels)
         fits = single.fits(maps, (height, width, 1, site.channels), "float32")
         return target_platform() == "cpu" or not fits  # on CPU it would be interpreted
-    return name == "shift" and height * width > MAX_SHIFTS
+    return name == "shift" and shift.number_of_slices(site) > shift.MOST_SLICES
 
 
 def _source(conditions: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from lska_jax.nn.layers import DepthwiseConv, Pointwise
 from lska_jax.ops import lska
+from lska_jax.ops.formulations import canonical
 from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE, check_odd_kernel, kernel_spec
 
 
@@ -46,7 +47,7 @@ class _DepthwiseGate(nnx.Module):
             for kernel_size, dilation in steps
         )
         self.pointwise = Pointwise(channels, channels, dtype=dtype, rngs=rngs)
-        self.implementation = implementation
+        self.implementation = canonical(implementation)
 
     def __call__(
         self, x: Float[Array, "batch height width channels"]

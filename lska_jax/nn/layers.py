@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from lska_jax.nn.initial_values import normal
 from lska_jax.ops import depthwise_conv, gelu, pointwise_conv
 from lska_jax.ops.batch_norm import moments, normalise
+from lska_jax.ops.formulations import canonical
 from lska_jax.ops.pallas import conv_ffn, ffn_fits
 from lska_jax.ops.platform import takes_pallas
 
@@ -94,7 +95,7 @@ class DepthwiseConv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
         self.dilation = dilation
         self.dtype = dtype
-        self.implementation = implementation
+        self.implementation = canonical(implementation)
 
     def __call__(
         self, x: Float[Array, "batch height width channels"]

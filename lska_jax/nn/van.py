@@ -27,6 +27,7 @@ from lska_jax.nn.layers import (
 )
 from lska_jax.nn.model_table import Preprocessing
 from lska_jax.ops import gelu
+from lska_jax.ops.formulations import canonical
 from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE
 from lska_jax.ops.pallas import attention_fits, fused_attention
 from lska_jax.ops.platform import takes_pallas
@@ -96,6 +97,7 @@ class VANConfig:
         for name, minimum in (("num_classes", 0), ("in_channels", 1), ("stem_stride", 1)):
             if getattr(self, name) < minimum:
                 raise ValueError(f"{name} must be at least {minimum}, got {getattr(self, name)}.")
+        canonical(self.implementation)
         if jnp.dtype(self.dtype) not in (jnp.float32, jnp.bfloat16):
             raise ValueError(f"dtype must be float32 or bfloat16, got {jnp.dtype(self.dtype)}.")
         if not self.layer_norm_epsilon > 0:

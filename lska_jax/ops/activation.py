@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from lska_jax.ops.checks import check_dtype
+
 _SQRT_HALF = math.sqrt(0.5)
 _DENSITY_AT_ZERO = 1.0 / math.sqrt(2.0 * math.pi)
 # Below, Phi is zero in float32, and so are value and slope, at minus infinity too.
@@ -27,8 +29,12 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
       x: any shape, float32 or bfloat16; bfloat16 is computed in float32 and rounded once.
 
     Returns:
-      The same shape and dtype.
+      The same shape and dtype. Gradients are reverse mode.
+
+    Raises:
+      ValueError: another dtype.
     """
+    check_dtype("x", x)
     wide = x.astype(jnp.float32)
     # The select also keeps XLA's CPU backend from merging whole layers into one slow fusion.
     return jnp.where(wide < LEAST, 0.0, wide * _distribution(wide)).astype(x.dtype)

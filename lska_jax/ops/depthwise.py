@@ -5,11 +5,12 @@ without dilation, stride 1 and zero padding that keeps the size:
 
     y[b, i, j, c] = sum_{u, v} x[b, i + d(u - (kh-1)/2), j + d(v - (kw-1)/2), c] * w[u, v, c]
 
-Formulations, equal up to float32 rounding in value and gradient:
+Formulations, equal up to float32 rounding in value and gradient for finite images:
 
 - ``xla``: ``lax.conv_general_dilated`` with ``feature_group_count``, the reference.
 - ``shift``: the sum of shifted slices, each times its tap.
-- ``toeplitz``: a banded matrix for each channel.
+- ``toeplitz``: a banded matrix for each channel. Its zeros too meet every pixel of a row or column,
+  so that one infinity or NaN makes all of it NaN, where the others keep it under the taps.
 - ``pallas``: a TPU kernel that holds the map in on-chip memory, or a GPU kernel that reads it from
   the caches; elsewhere that of TPU is interpreted.
 
@@ -20,6 +21,7 @@ flipped kernel, so every formulation serves it; that of the kernel has a form of
 import functools
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from lska_jax.ops import shift, toeplitz, xla
+from lska_jax.ops.checks import check_dilation, check_images, check_kernel
 from lska_jax.ops.formulations import NAMES, Formulations, Site, choose, parse
 from lska_jax.ops.pallas import single
 from lska_jax.ops.platform import can_place_kernels, target_platform, vary_alike
@@ -63,15 +66,19 @@ def depthwise_conv(
       (B, H, W, C) in the dtype of ``images``.
 
     Raises:
-      ValueError: another dtype, an even kernel, channels that differ, a dilation below 1, an
-        unknown implementation, or "pallas" for a map too large for a TPU core's memory or for a
-        kernel of more taps than it takes.
+      ValueError: images of another rank or dtype, a kernel of another shape, of even size or not
+        of floats, a dilation below 1, an unknown implementation, or "pallas" for a map too large
+        for a TPU core's memory or for a kernel of more taps than it takes.
     """
-    _check(images, kernel, dilation)
+    check_images(images)
+    check_kernel(kernel, channels=images.shape[-1])
+    check_dilation(dilation)
     if implementation == "auto":
         formulations = choose_for(images.shape, kernel.shape, dilation, images.dtype)
     else:
         formulations = parse(implementation)
+    if 0 in images.shape:
+        formulations = parse("xla")  # the others have no block, row or tap to compute with
     # These two know their own gradients: the reference every derivative, the kernel both at once.
     if set(formulations) in ({"xla"}, {"pallas"}):
         return _MODULES[formulations.forward].convolve(images, kernel, dilation)
@@ -89,19 +96,23 @@ def formulation_module(name: str) -> ModuleType:
 
 
 def choose_for(
-    images_shape: Sequence[int], kernel_shape: Sequence[int], dilation: int, dtype: DTypeLike
+    images_shape: Sequence[Any], kernel_shape: Sequence[int], dilation: int, dtype: DTypeLike
 ) -> Formulations:
     """Return what "auto" stands for in the program under trace.
 
     Args:
-      images_shape: (B, H, W, C).
+      images_shape: (B, H, W, C); sizes that an export leaves open are symbolic.
       kernel_shape: (kh, kw, 1, C).
       dilation: distance between taps, in pixels.
       dtype: of the images.
     """
     batch, height, width, channels = images_shape
+    if 0 in images_shape or not all(isinstance(size, int) for size in images_shape[1:]):
+        return parse("xla")  # nothing to choose for, or an export's symbolic size
     site = Site((kernel_shape[0], kernel_shape[1]), dilation, (height, width), channels)
     chosen = choose(site, platform=target_platform())
+    if "shift" in chosen and shift.number_of_slices(site) > shift.MOST_SLICES:
+        chosen = Formulations(*("toeplitz" if name == "shift" else name for name in chosen))
     if "pallas" in chosen and not (
         can_place_kernels(batch) and single.fits(images_shape, kernel_shape, dtype)
     ):
@@ -171,20 +182,3 @@ def _weight_gradient_backward(
 
 
 _weight_gradient.defvjp(_weight_gradient_forward, _weight_gradient_backward)
-
-
-def _check(images: Array, kernel: Array, dilation: int) -> None:
-    if images.dtype not in (jnp.float32, jnp.bfloat16):
-        raise ValueError(f"images must be float32 or bfloat16, got {images.dtype}; cast them.")
-    kernel_height, kernel_width, depth, channels = kernel.shape
-    if kernel_height % 2 == 0 or kernel_width % 2 == 0:
-        raise ValueError(
-            f"kernel must have odd height and width to keep the size, got {kernel.shape}."
-        )
-    if depth != 1 or channels != images.shape[-1]:
-        raise ValueError(
-            f"kernel must have shape (kh, kw, 1, C) with C = {images.shape[-1]}, the channels of "
-            f"images {images.shape}; got {kernel.shape}."
-        )
-    if dilation < 1:
-        raise ValueError(f"dilation must be at least 1, got {dilation}.")

@@ -45,20 +45,35 @@ class Site(NamedTuple):
     channels: int
 
 
-def parse(implementation: str | Sequence[str]) -> Formulations:
+def parse(implementation: object) -> Formulations:
     """Return the formulations that a name, or one name for each of the three parts, stands for.
 
     Raises:
       ValueError: an unknown name, or neither one nor three of them.
     """
-    names = (implementation,) * 3 if isinstance(implementation, str) else tuple(implementation)
-    unknown = [name for name in names if name not in NAMES]
-    if unknown or len(names) != 3:
+    names = (implementation,) * 3 if isinstance(implementation, str) else implementation
+    if (
+        not isinstance(names, Sequence)
+        or len(names) != 3
+        or any(name not in NAMES for name in names)
+    ):
         raise ValueError(
             f"Unknown implementation {implementation!r}; allowed: auto, {', '.join(NAMES)}, or "
             "three of these names, for forward, input gradient and weight gradient."
         )
     return Formulations(*names)
+
+
+def canonical(implementation: object) -> str | Formulations:
+    """Return "auto", one name where all three parts have it, or three.
+
+    Raises:
+      ValueError: as ``parse``.
+    """
+    if implementation == "auto":
+        return "auto"
+    formulations = parse(implementation)
+    return formulations.forward if len(set(formulations)) == 1 else formulations
 
 
 def choose(site: Site, *, platform: str) -> Formulations:

@@ -15,13 +15,15 @@ from collections.abc import Sequence
 import jax
 from jaxtyping import Array, Float
 
+from lska_jax.ops.checks import check_dilation, check_images, check_kernel, check_parameter
 from lska_jax.ops.depthwise import depthwise_conv
+from lska_jax.ops.formulations import Formulations, canonical
 from lska_jax.ops.pallas import depthwise_chain, fits
 from lska_jax.ops.platform import takes_pallas, vary_alike
 from lska_jax.ops.pointwise import pointwise_conv
 
 _Chain = tuple[tuple[Array, ...], tuple[Array, ...]]
-_Static = tuple[tuple[int, ...], str | tuple[str, ...]]
+_Static = tuple[tuple[int, ...], str | Formulations]
 
 
 def lska(
@@ -42,23 +44,34 @@ def lska(
       biases: (C,) of each step.
       pointwise: kernel (C, C), inputs first, and bias (C,) of the 1x1.
       dilations: of each step, in pixels; LSKA's are 1, 1, d, d.
-      implementation: as in ``depthwise_conv``; "pallas", and "auto" on TPU, run the whole chain
-        as one kernel where the map fits. Gradients are reverse mode, with "xla" too.
+      implementation: as in ``depthwise_conv``; "pallas", and "auto" where TPU kernels can be
+        placed, run the whole chain as one kernel where the map fits, which keeps the maps between
+        the steps float32. Gradients are reverse mode, with "xla" too.
 
     Returns:
-      (B, H, W, C) in the dtype of ``images``. Parameters are cast to it.
+      (B, H, W, C) in the dtype of ``images``. Parameters are cast to it. The 1x1 of float32 images
+      follows ``jax_default_matmul_precision``, which on TPU and GPU is below float32.
 
     Raises:
-      ValueError: kernels, biases and dilations that are not as many, or as ``depthwise_conv``.
+      ValueError: kernels, biases and dilations that are not as many, parameters of another shape,
+        or as ``depthwise_conv``.
     """
     if not len(kernels) == len(biases) == len(dilations) >= 1:
         raise ValueError(
             "kernels, biases and dilations must be as many, at least one; got "
             f"{len(kernels)}, {len(biases)} and {len(dilations)}."
         )
-    names = implementation if isinstance(implementation, str) else tuple(implementation)
+    check_images(images)
+    channels = images.shape[-1]
+    for kernel, bias, dilation in zip(kernels, biases, dilations, strict=True):
+        check_kernel(kernel, channels=channels)
+        check_parameter("every bias", bias, (channels,))
+        check_dilation(dilation)
+    check_parameter("the kernel of the 1x1", pointwise[0], (channels, channels))
+    check_parameter("the bias of the 1x1", pointwise[1], (channels,))
     chain = (tuple(kernels), tuple(biases))
-    return _gate((tuple(dilations), names), *vary_alike((images, chain, tuple(pointwise))))
+    static = (tuple(dilations), canonical(implementation))
+    return _gate(static, *vary_alike((images, chain, tuple(pointwise))))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -12,7 +12,7 @@ LEAST_IMAGES_ON_TPU = 8
 
 
 def target_platform() -> str:
-    """Return "cpu", "gpu" or "tpu".
+    """Return "cpu", "gpu", "tpu", or what else JAX calls its backend.
 
     The mesh of ``jax.set_mesh`` decides where there is one, so that a program can be traced for a
     TPU topology on a machine without any; otherwise JAX's default backend.
@@ -52,6 +52,8 @@ def takes_pallas(implementation: str | Sequence[str], *, batch: Any) -> bool:
       implementation: as in ``depthwise_conv``.
       batch: images; with a name it may be symbolic, as an export has it.
     """
+    if batch == 0:
+        return False  # no block to compute with
     if implementation == "auto":
         return target_platform() == "tpu" and can_place_kernels(batch)
     return implementation == "pallas" and target_platform() != "gpu"

@@ -13,12 +13,15 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from lska_jax.ops.formulations import Site
 from lska_jax.ops.platform import target_platform
 from lska_jax.ops.reduction import rows_a_sum, sum_over_pixels
 
 # Of the weight gradient: taps that one loop over the map serves at most. With more, the loop has
 # more arrays under way than the caches and registers of a core hold. Rows of a 2-D kernel share.
 _TAPS_A_LOOP_1D, _TAPS_A_LOOP_2D = 7, 9
+# That "auto" takes: sums of more take XLA minutes to compile.
+MOST_SLICES = 128
 
 
 class _Tap(NamedTuple):
@@ -66,6 +69,12 @@ def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient
     )
     edges = ((dead_rows, dead_rows), (dead_columns, dead_columns), (0, 0), (0, 0))
     return jnp.pad(live, edges).astype(kernel.dtype)
+
+
+def number_of_slices(site: Site) -> int:
+    """Return how many slices are summed at a site: taps that reach into the map."""
+    (height, width), (rows, columns) = site.map_size, site.kernel_size
+    return len(_live_taps((1, height, width, 1), (rows, columns, 1, 1), site.dilation)[0])
 
 
 def _pad(images: Array, padding: tuple[tuple[int, int], ...]) -> Array:

@@ -300,6 +300,7 @@ def test_bfloat16_maps_are_bfloat16_and_near_the_float32_ones():
         ({"in_channels": 0}, "in_channels must be at least 1, got 0"),
         ({"stem_stride": 0}, "stem_stride must be at least 1, got 0"),
         ({"dtype": "float16"}, "dtype must be float32 or bfloat16, got float16"),
+        ({"implementation": "fast"}, "Unknown implementation 'fast'; allowed: auto, xla"),
         ({"drop_rate": 1.0}, "drop_rate must be in [0, 1), got 1.0"),
         ({"drop_path_rate": -0.1}, "drop_path_rate must be in [0, 1), got -0.1"),
     ],

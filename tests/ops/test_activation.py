@@ -1,5 +1,6 @@
 """The exact GELU against its definition in float64."""
 
+import inspect
 import math
 
 import jax
@@ -45,6 +46,11 @@ def test_far_below_zero_both_are_zero_and_not_nan(point, value, slope):
     point = jnp.float32(point)
     assert gelu(point) == value
     assert jax.grad(gelu)(point) == slope
+
+
+def test_integers_are_refused():
+    with pytest.raises(ValueError, match="x must be float32 or bfloat16, got int32; cast them"):
+        inspect.unwrap(gelu)(jnp.arange(3))
 
 
 def test_nan_stays_nan():

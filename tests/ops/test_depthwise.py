@@ -293,9 +293,40 @@ def test_a_kernel_for_other_channels_is_refused(shape):
     assert str(shape) in str(refusal.value)
 
 
-def test_a_dilation_below_one_is_refused():
-    with pytest.raises(ValueError, match="dilation must be at least 1, got 0"):
-        depthwise_conv(jnp.zeros((1, 5, 5, 3)), jnp.zeros((3, 3, 1, 3)), dilation=0)
+@pytest.mark.parametrize("dilation", [0, -1, 2.0])
+def test_a_dilation_below_one_or_not_whole_is_refused(dilation):
+    with pytest.raises(ValueError, match=f"whole number, at least 1, got {dilation}"):
+        inspect.unwrap(depthwise_conv)(
+            jnp.zeros((1, 5, 5, 3)), jnp.zeros((3, 3, 1, 3)), dilation=dilation
+        )
+
+
+@pytest.mark.parametrize(
+    ("images", "kernel", "message"),
+    [
+        ((5, 5, 3), (3, 3, 1, 3), r"images must have shape \(B, H, W, C\), got \(5, 5, 3\)"),
+        ((1, 5, 5, 3), (3, 3, 3), r"\(kh, kw, 1, C\).*got \(3, 3, 3\)"),
+    ],
+)
+def test_arrays_of_another_rank_are_refused(images, kernel, message):
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(depthwise_conv)(jnp.zeros(images), jnp.zeros(kernel))
+
+
+def test_a_kernel_that_is_not_of_floats_is_refused():
+    with pytest.raises(ValueError, match="kernel must be of floats, got int32; cast it"):
+        inspect.unwrap(depthwise_conv)(jnp.zeros((1, 5, 5, 3)), jnp.zeros((3, 3, 1, 3), jnp.int32))
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 5, 3), (2, 0, 5, 3), (2, 5, 0, 3)], ids=str)
+@pytest.mark.parametrize("implementation", ["auto", *implementations()])
+def test_an_empty_map_stays_empty(shape, implementation):
+    def convolve(kernel):
+        return depthwise_conv(jnp.zeros(shape), kernel, implementation=implementation)
+
+    out, pull_back = jax.vjp(convolve, jnp.ones((3, 3, 1, 3)))
+    assert out.shape == shape
+    np.testing.assert_array_equal(pull_back(out)[0], 0.0)
 
 
 def _note(used, what, original, *arguments):
@@ -344,10 +375,12 @@ def test_second_derivatives_equal_those_of_lax(implementation):
         assert np.abs(gradient - wanted).max() < 1e-5 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("implementation", ["fast", ("shift", "xla"), ("shift", "xla", "auto")])
+@pytest.mark.parametrize(
+    "implementation", ["fast", ("shift", "xla"), ("shift", "xla", "auto"), None]
+)
 def test_an_unknown_implementation_is_refused_naming_the_known(implementation):
     with pytest.raises(ValueError, match="allowed: auto, xla, shift, toeplitz, pallas") as refusal:
-        depthwise_conv(
+        inspect.unwrap(depthwise_conv)(
             jnp.zeros((1, 5, 5, 3)), jnp.zeros((3, 3, 1, 3)), implementation=implementation
         )
     assert repr(implementation) in str(refusal.value)

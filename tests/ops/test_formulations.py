@@ -4,11 +4,12 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax import export
 
 from lska_jax.ops import formulations, platform
-from lska_jax.ops.depthwise import choose_for
+from lska_jax.ops.depthwise import choose_for, depthwise_conv
 from lska_jax.ops.formulations import NAMES, TABLE_PATH, Formulations, Site, choose, parse
 
 TABLE = json.loads(TABLE_PATH.read_text())
@@ -123,6 +124,25 @@ def test_auto_takes_a_kernel_only_where_it_can_be_placed(
     # The fused ones are the TPU's; on GPU each convolution has a kernel of its own.
     assert platform.takes_pallas("pallas", batch=batch) == (backend != "gpu")
     assert not platform.takes_pallas("xla", batch=batch)
+
+
+def test_auto_sums_no_more_slices_than_compile_quickly(monkeypatch):
+    rows = [(Site((11, 11), 1, (56, 56), 32), parse("shift"))]
+    monkeypatch.setattr(formulations, "_table", lambda: {"cpu": rows})
+    assert choose_for((8, 56, 56, 32), (11, 11, 1, 32), 1, jnp.float32) == parse("shift")
+    assert choose_for((8, 56, 56, 32), (15, 15, 1, 32), 1, jnp.float32) == parse("toeplitz")
+    # Of the larger kernel few taps reach into the smaller map.
+    assert choose_for((8, 5, 5, 32), (15, 15, 1, 32), 1, jnp.float32) == parse("shift")
+
+
+def test_an_export_may_leave_the_size_of_the_map_open():
+    kernel = jnp.ones((1, 5, 1, 3))
+    shape = export.symbolic_shape("b, h, w, 3")
+    run = export.export(jax.jit(lambda images: depthwise_conv(images, kernel)))
+    exported = run(jax.ShapeDtypeStruct(shape, jnp.float32))
+    images = jax.random.normal(jax.random.key(0), (2, 6, 9, 3))
+    expected = depthwise_conv(images, kernel, implementation="xla")
+    np.testing.assert_allclose(exported.call(images), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_a_kernel_that_cannot_be_placed_or_held_gives_way_to_the_reference(monkeypatch):

@@ -1,5 +1,7 @@
 """The gate against its steps one by one."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,6 +88,37 @@ def test_the_backward_pass_is_handed_two_maps_and_no_more():
     _, pull_back = jax.vjp(lambda *a: lska(*a, dilations=dilations), *arrays)
     kept = [leaf for leaf in jax.tree.leaves(pull_back) if getattr(leaf, "ndim", 0) == 4]
     assert sum(leaf.shape == arrays[0].shape for leaf in kept) == 2
+
+
+def test_three_times_one_name_is_that_name():
+    arrays, dilations = draw(LSKA_STEPS), [d for _, d in LSKA_STEPS]
+    jaxpr = jax.make_jaxpr(lambda *a: lska(*a, dilations=dilations, implementation=["pallas"] * 3))
+    assert str(jaxpr(*arrays)).count("pallas_call") == str(
+        jax.make_jaxpr(lambda *a: lska(*a, dilations=dilations, implementation="pallas"))(*arrays)
+    ).count("pallas_call")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        (0, jnp.zeros((9, 11, CHANNELS)), "images must have shape"),
+        (1, [jnp.zeros((1, 5, 1, CHANNELS + 1))] * 4, "kernel must have shape"),
+        (2, [jnp.zeros((1,))] * 4, r"every bias must have shape \(6,\), got \(1,\)"),
+        (3, (jnp.zeros((CHANNELS, 1)), jnp.zeros((1,))), "the kernel of the 1x1 must have shape"),
+    ],
+)
+def test_parts_of_another_shape_are_refused(part, value, message):
+    arrays = list(draw(LSKA_STEPS))
+    arrays[part] = value
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(lska)(*arrays, dilations=[1, 1, 3, 3])
+
+
+def test_an_empty_batch_stays_empty_with_kernels_too():
+    _, *parameters = draw(LSKA_STEPS)
+    images = jnp.zeros((0, 9, 11, CHANNELS))
+    out = lska(images, *parameters, dilations=[1, 1, 3, 3], implementation="pallas")
+    assert out.shape == images.shape
 
 
 def test_parts_that_are_not_as_many_are_refused():

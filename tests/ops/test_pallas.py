@@ -259,7 +259,7 @@ def test_a_map_that_does_not_fit_is_refused_with_its_size():
 @pytest.mark.parametrize("shape", [(2, 3, 1, 3), (3, 4, 1, 3), (3, 3, 2, 3), (3, 3, 1, 4)])
 def test_a_kernel_that_does_not_belong_to_the_images_is_refused(shape):
     images = jnp.zeros((1, 5, 5, 3))
-    with pytest.raises(ValueError, match=r"\(kh, kw, 1, 3\) with odd kh and kw") as refusal:
+    with pytest.raises(ValueError, match="kernel must have .*got") as refusal:
         inspect.unwrap(depthwise_chain)(images, [jnp.zeros(shape)], None, dilations=[1])
     assert str(shape) in str(refusal.value)
 
@@ -279,7 +279,7 @@ def test_as_many_dilations_as_kernels_are_asked_for():
 
 def test_a_dilation_below_one_is_refused():
     images, kernel = jnp.zeros((1, 5, 5, 3)), jnp.zeros((3, 3, 1, 3))
-    with pytest.raises(ValueError, match=r"at least 1, got \(0,\)"):
+    with pytest.raises(ValueError, match="at least 1, got 0"):
         depthwise_chain(images, [kernel], None, dilations=[0])
 
 

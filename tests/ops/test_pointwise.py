@@ -59,6 +59,20 @@ def test_bfloat16_images_keep_a_float32_gradient_of_the_kernel(drawn):
     np.testing.assert_allclose(of_kernel, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("images", "kernel", "message"),
+    [
+        (jnp.zeros((1, 2, 2, 7), jnp.int32), jnp.zeros((7, 4)), "images must be float32 or bf"),
+        (jnp.zeros((2, 2, 7)), jnp.zeros((7, 4)), r"images must have shape \(B, H, W, C\)"),
+        (jnp.zeros((1, 2, 2, 7)), jnp.zeros((6, 4)), r"kernel must have shape \(7, 4\), got"),
+        (jnp.zeros((1, 2, 2, 7)), jnp.zeros((7, 4), jnp.int32), "kernel must be of floats"),
+    ],
+)
+def test_arrays_that_would_give_silent_nonsense_are_refused(images, kernel, message):
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(pointwise_conv)(images, kernel)
+
+
 @pytest.mark.parametrize(("platform", "is_reshaped"), [("cpu", True), ("tpu", False)])
 def test_only_a_cpu_program_turns_maps_into_matrices(drawn, platform, is_reshaped, monkeypatch):
     monkeypatch.setattr(pointwise, "target_platform", lambda: platform)

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lska_jax.ops.checks import check_dilation, check_images, check_kernel
 from lska_jax.ops.pallas.blocks import (
     BATCH_FIRST,
     MAPS_FIRST,
@@ -46,7 +47,7 @@ def depthwise_chain(
     Kernels and biases are rounded to the dtype of ``images``; sums, and the maps between the steps,
     are float32, where separate bfloat16 operations would round after every step. In a program for
     several devices, trace under ``jax.set_mesh(mesh)`` (the batch is split over all its axes) or
-    call inside ``jax.shard_map``; see ``placement``.
+    call inside ``jax.shard_map``, off TPU with ``check_vma=False``; see ``placement``.
 
     Args:
       images: (B, H, W, C), float32 or bfloat16.
@@ -173,8 +174,10 @@ def check_chain(
     """Return the sizes of a chain's kernels.
 
     Raises:
-      ValueError: kernels, biases and dilations that do not belong together or to the images.
+      ValueError: kernels, biases and dilations that do not belong together or to the images, or
+        images that are empty.
     """
+    check_images(images)
     channels = images.shape[-1]
     number = len(kernels)
     if number == 0 or number != len(dilations) or (biases is not None and number != len(biases)):
@@ -182,23 +185,14 @@ def check_chain(
             f"kernels, biases and dilations must be as many, at least one; got {number}, "
             f"{'none' if biases is None else len(biases)} and {len(dilations)}."
         )
-    if images.dtype not in (jnp.float32, jnp.bfloat16):
-        raise ValueError(f"images must be float32 or bfloat16, got {images.dtype}; cast them.")
+    if 0 in images.shape:
+        raise ValueError(f"images must not be empty, got {images.shape}.")
     for kernel, dilation in zip(kernels, dilations, strict=True):
-        if (
-            kernel.shape[2:] != (1, channels)
-            or kernel.shape[0] % 2 == 0
-            or kernel.shape[1] % 2 == 0
-        ):
-            raise ValueError(
-                f"every kernel must have shape (kh, kw, 1, {channels}) with odd kh and kw for "
-                f"images {images.shape}; got {kernel.shape}."
-            )
+        check_kernel(kernel, channels=channels)
+        check_dilation(dilation)
         if kernel.shape[0] * kernel.shape[1] > MOST_TAPS:
             raise ValueError(
                 f"a kernel may have up to {MOST_TAPS} taps in the TPU kernels, got {kernel.shape}; "
                 "use another implementation."
             )
-        if dilation < 1:
-            raise ValueError(f"dilations must be at least 1, got {tuple(dilations)}.")
     return tuple((kernel.shape[0], kernel.shape[1]) for kernel in kernels)

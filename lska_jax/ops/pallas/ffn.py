@@ -65,8 +65,8 @@ def conv_ffn(
 ) -> Float[Array, "batch height width channels"]:
     """Apply 1x1, 3x3 depth-wise, GELU and 1x1 without writing the widened maps to memory.
 
-    Kernels are rounded to the dtype of ``images``, matrix products take inputs of that dtype and
-    sum in float32, all between them is float32.
+    Kernels and biases are rounded to the dtype of ``images``, matrix products take inputs of that
+    dtype and sum in float32, all between them is float32.
 
     Args:
       images: (B, H, W, C), float32 or bfloat16.

@@ -1,0 +1,46 @@
+"""What arrays an operation takes: errors that say what was given and what is allowed."""
+
+import numbers
+from typing import Any
+
+import jax.numpy as jnp
+
+
+def check_images(images: Any) -> None:
+    """Raise ValueError unless images are (B, H, W, C), float32 or bfloat16."""
+    if images.ndim != 4:
+        raise ValueError(f"images must have shape (B, H, W, C), got {images.shape}.")
+    check_dtype("images", images)
+
+
+def check_dtype(name: str, array: Any) -> None:
+    """Raise ValueError unless an array that is computed with is float32 or bfloat16."""
+    if array.dtype not in (jnp.float32, jnp.bfloat16):
+        raise ValueError(f"{name} must be float32 or bfloat16, got {array.dtype}; cast them.")
+
+
+def check_kernel(kernel: Any, *, channels: Any) -> None:
+    """Raise ValueError unless a depth-wise kernel is (kh, kw, 1, C) with odd sizes, of floats."""
+    shape = kernel.shape
+    if kernel.ndim != 4 or shape[2] != 1 or shape[3] != channels:
+        raise ValueError(
+            f"kernel must have shape (kh, kw, 1, C) with C = {channels}, the channels of the "
+            f"images; got {shape}."
+        )
+    if shape[0] % 2 == 0 or shape[1] % 2 == 0:
+        raise ValueError(f"kernel must have odd height and width to keep the size, got {shape}.")
+    check_parameter("kernel", kernel, shape)
+
+
+def check_parameter(name: str, array: Any, shape: tuple[Any, ...]) -> None:
+    """Raise ValueError unless a parameter has a shape and is of floats of any width."""
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}.")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(f"{name} must be of floats, got {array.dtype}; cast it.")
+
+
+def check_dilation(dilation: Any) -> None:
+    """Raise ValueError unless a dilation is a whole number of pixels, at least 1."""
+    if not isinstance(dilation, numbers.Integral) or dilation < 1:
+        raise ValueError(f"dilation must be a whole number, at least 1, got {dilation!r}.")
