@@ -54,7 +54,7 @@ def sites() -> list[Site]:
     ]
     squares = [
         Site((taps, taps), dilation, (side, side), channels)
-        for side, channels in ((56, 32), (28, 64), (14, 160))
+        for side, channels in ((56, 32), (28, 64), (14, 160), (7, 256))
         for taps, dilation in _SQUARES
     ]
     hidden = [Site((3, 3), 1, (side, side), channels) for side, channels in _HIDDEN_MAPS]
