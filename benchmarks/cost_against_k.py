@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.implementation != "auto" and not (options.out or options.quick):
         parser.error("the tables in the documentation are those of auto: give --out FOLDER")
     if options.tpu:
-        results.require("libtpu", "Compiling for TPU")
+        results.require("libtpu", "Compiling for TPU", extra="tpu")
     conditions = results.start(_EXPECTED_TPU if options.tpu else _EXPECTED, is_quick=options.quick)
     folder = results.output_folder(options)
     scale, sizes = (QUICK, QUICK_KERNEL_SIZES) if options.quick else (FULL, KERNEL_SIZES)

@@ -155,8 +155,6 @@ def _check_agreement(contenders: dict[tuple[int, str], Any], *, mode: str) -> No
 
     expected: dict[int, Any] = {}
     for (k, name), call in contenders.items():
-        if name == ALL_LAX and mode == "train":
-            continue  # too slow to run once more; its loss is that of inference's logits
         out = call() if mode == "inference" else call()[0]
         array = np.asarray(out.detach() if hasattr(out, "detach") else out)
         first = expected.setdefault(k, array)

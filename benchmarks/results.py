@@ -171,14 +171,21 @@ def run_child(
     return json.loads(done.stdout)
 
 
-def require(package: str, purpose: str) -> ModuleType:
+def require(package: str, purpose: str, *, extra: str = "bench") -> ModuleType:
     """Import a package that only benchmarks need.
+
+    Args:
+      package: its name.
+      purpose: what needs it, as the message begins.
+      extra: of this project, that installs it.
 
     Raises:
       SystemExit: it is not installed; the message says how to install it.
     """
     if importlib.util.find_spec(package) is None:
-        raise SystemExit(f"{purpose} needs {package}, which is not installed: {_INSTALL}")
+        raise SystemExit(
+            f"{purpose} needs {package}, which is not installed: pip install '.[{extra}]'"
+        )
     return importlib.import_module(package)
 
 

@@ -143,17 +143,22 @@ def relayouts(executed: Iterable[Operation], text: str) -> list[Operation]:
 
 
 def around_custom_calls(executed: list[Operation], moves: Iterable[Operation]) -> list[Operation]:
-    """Return the moves that feed a custom call or take its result."""
+    """Return the moves that feed a custom call or take its result, prefetches between included."""
     producers = {op.name: op for op in executed}
     calls = [op for op in executed if op.target == "tpu_custom_call"]
-    feeding = {name for call in calls for name in call.operand_names}
+
+    def origins(operation: Operation) -> set[str]:
+        """Return the producers of its operands, seen through copies in the same layout."""
+        found: set[str] = set()
+        for name in operation.operand_names:
+            producer = producers.get(name)
+            is_prefetch = producer and producer.opcode in _MOVES and _same_layout(producer)
+            found |= origins(producer) if producer and is_prefetch else {name}
+        return found
+
+    feeding = set().union(*map(origins, calls))
     names = {call.name for call in calls}
-    return [
-        move
-        for move in moves
-        if move.name in feeding
-        or any(name in names and name in producers for name in move.operand_names)
-    ]
+    return [move for move in moves if move.name in feeding or origins(move) & names]
 
 
 def _executed(
@@ -219,7 +224,7 @@ def _operation(
         results = results[:1] if opcode == "copy-start" else results[1:2]
     buffers[name] = results
     # A view's source is what it views.
-    if opcode == "bitcast" and names:
+    if names and (opcode == "bitcast" or opcode.endswith("-done")):
         sources[name] = sources.get(names[0], names[0])
     elif opcode == "get-tuple-element" and names:
         sources[name] = names[0]

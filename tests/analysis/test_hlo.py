@@ -41,7 +41,10 @@ ENTRY %main.1 (x: f32[8,128], m: bf16[4,8,64]) -> f32[8,128] {
   %slice-done.1 = bf16[1,8,64]{2,1,0:T(8,128)(2,1)S(1)} slice-done(%slice-start.1)
   %move = bf16[4,8,64]{2,0,1:T(8,128)(2,1)} copy(%m)
   %view = bf16[8,4,64]{2,1,0:T(8,128)(2,1)} bitcast(%move)
-  %kernel = f32[8,128]{1,0:T(8,128)} custom-call(%copy-done.1, %view), custom_call_target="tpu_custom_call", backend_config={"name":"a(b"}
+  %ahead = bf16[4,8,64]{2,0,1:T(8,128)(2,1)} copy(%m)
+  %copy-start.2 = (bf16[4,8,64]{2,0,1:T(8,128)(2,1)S(1)}, bf16[4,8,64]{2,0,1:T(8,128)(2,1)}, u32[]{:S(2)}) copy-start(%ahead)
+  %copy-done.2 = bf16[4,8,64]{2,0,1:T(8,128)(2,1)S(1)} copy-done(%copy-start.2)
+  %kernel = f32[8,128]{1,0:T(8,128)} custom-call(%copy-done.1, %view, %copy-done.2), custom_call_target="tpu_custom_call", backend_config={"name":"a(b"}
   %moved.2 = bf16[8,4,64]{2,1,0:T(8,128)(2,1)} fusion(%m), kind=kLoop, calls=%fused_copy
   %zero = s32[]{:T(128)} constant(0)
   %start = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) tuple(%zero, %kernel)
@@ -59,7 +62,8 @@ def executed():
 
 def test_only_what_runs_and_moves_bytes_is_listed(executed):
     assert set(executed) == {
-        "fusion.1", "copy-start.1", "slice-start.1", "move", "kernel", "moved.2", "add.2"
+        "fusion.1", "copy-start.1", "slice-start.1", "move", "ahead", "copy-start.2", "kernel",
+        "moved.2", "add.2",
     }  # fmt: skip
 
 
@@ -91,13 +95,13 @@ def test_a_loop_counts_as_often_as_it_runs(executed):
 
 def test_relayouts_are_copies_into_another_order_and_not_prefetches(executed):
     moves = hlo.relayouts(executed.values(), PROGRAM)
-    assert {move.name for move in moves} == {"move", "moved.2"}
+    assert {move.name for move in moves} == {"move", "ahead", "moved.2"}
 
 
-def test_a_relayout_is_found_in_front_of_a_kernel_through_a_view(executed):
+def test_a_relayout_is_found_in_front_of_a_kernel_through_a_view_or_a_prefetch(executed):
     moves = hlo.relayouts(executed.values(), PROGRAM)
     found = hlo.around_custom_calls(list(executed.values()), moves)
-    assert [move.name for move in found] == ["move"]
+    assert [move.name for move in found] == ["move", "ahead"]
 
 
 def test_bytes_are_summed_by_part_largest_first(executed):
