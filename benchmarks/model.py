@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.results import NOT_YET_RUN
 from lska_jax._huge_pages import restart_with_huge_pages
 from lska_jax.nn.fold import fold_batch_norm
 
@@ -28,6 +29,7 @@ BFLOAT16, BFLOAT16_K = "JAX folded bfloat16", 23
 # Train steps at two k differ by a tenth, which five steps of each do not tell from noise.
 _LEAST_REPETITIONS = {"inference": 5, "train": 15}
 _EXPECTED = "15 to 25 minutes on two cores"
+_LEFT_OUT = "left out"
 
 
 class Case(NamedTuple):
@@ -63,6 +65,8 @@ QUICK = [
     Case("tiny", (7,), "inference", 1, {7: 1}),
     Case("tiny", (7, 53), "train", 2, {7: 1}),
 ]
+# By size, mode and batch: the k at which all-lax runs.
+_ALL_LAX = {(c.size, c.mode, c.batch_size): c.all_lax for c in (*QUICK, *FULL)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -167,7 +171,7 @@ def _check_agreement(contenders: dict[tuple[int, str], Any], *, mode: str) -> No
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
     """Return Markdown tables of inference, of the train step, and the ratio over k."""
-    from benchmarks.results import NOT_YET_RUN, markdown_table
+    from benchmarks.results import markdown_table
 
     found = {}
     for mode in ("inference", "train"):
@@ -179,10 +183,13 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
                 best, layout = _best_torch(seconds, torch)
                 times += [_milliseconds(seconds.get(ours)), _milliseconds(best) + layout]
                 ratios += [_ratio(best, seconds.get(ours))]
+            all_lax = _ALL_LAX.get((size, mode, batch_size), {})
             if mode == "inference":
-                times += [_milliseconds(seconds.get(BFLOAT16))]
-            times += [_milliseconds(seconds.get(ALL_LAX))]
-            ratios += [_ratio(seconds.get(ALL_LAX), seconds[OURS])]
+                missing = NOT_YET_RUN if k == BFLOAT16_K else _LEFT_OUT
+                times += [_milliseconds(seconds.get(BFLOAT16), missing)]
+            missing = NOT_YET_RUN if k in all_lax else _LEFT_OUT
+            times += [_milliseconds(seconds.get(ALL_LAX), missing)]
+            ratios += [_ratio(seconds.get(ALL_LAX), seconds[OURS], missing)]
             lines.append([size, str(k), str(batch_size), *times, *ratios])
         header = ["Size", "k", "Batch", "JAX, ms", "PyTorch, ms"]
         ratios = ["JAX over PyTorch"]
@@ -267,16 +274,12 @@ def _growth_with_k(result: dict[str, Any]) -> float | None:
     return seconds[53] / seconds[7] if {7, 53} <= set(seconds) else None
 
 
-def _milliseconds(seconds: float | None) -> str:
-    from benchmarks.results import NOT_YET_RUN
-
-    return NOT_YET_RUN if seconds is None else f"{1e3 * seconds:,.1f}"
+def _milliseconds(seconds: float | None, missing: str = NOT_YET_RUN) -> str:
+    return missing if seconds is None else f"{1e3 * seconds:,.1f}"
 
 
-def _ratio(theirs: float | None, ours: float | None) -> str:
-    from benchmarks.results import NOT_YET_RUN
-
-    return f"{theirs / ours:.2f}" if theirs and ours else NOT_YET_RUN
+def _ratio(theirs: float | None, ours: float | None, missing: str = NOT_YET_RUN) -> str:
+    return f"{theirs / ours:.2f}" if theirs and ours else missing
 
 
 if __name__ == "__main__":

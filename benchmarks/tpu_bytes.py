@@ -1,8 +1,9 @@
 """What the cascade and a whole train step move and keep on a TPU, by formulation.
 
-    python -m benchmarks.tpu_bytes                   # everything, 20 to 40 minutes
+    python -m benchmarks.tpu_bytes                   # everything, 30 to 60 minutes
     python -m benchmarks.tpu_bytes --only cascade    # minutes
     python -m benchmarks.tpu_bytes --only step --step xla,pallas
+    python -m benchmarks.tpu_bytes --only regimes    # "auto" at other batches and dtypes
 
 Everything is compiled for TPU v5e by libtpu (pip install "jax[tpu]") and never run: the figures are
 bytes, not seconds. Writes tpu_bytes.json and tpu_bytes.png; formulations that are not asked for
@@ -43,7 +44,18 @@ BATCH = 64
 KERNELS = ((1, 5), (5, 1), (1, 7), (7, 1))  # k = 23
 DILATIONS = (1, 1, 3, 3)
 MAP_SIZES = (56, 28, 14, 7)
-FORMULATIONS = ("xla", "shift", "pallas")
+FORMULATIONS = ("xla", "shift", "toeplitz", "pallas")
+# Images a chip and dtype of the train steps that "auto" is compared with lax at, with one block a
+# stage: the operations of a block are what differs.
+REGIMES = (
+    (8, "float32"),
+    (16, "float32"),
+    (64, "float32"),
+    (8, "bfloat16"),
+    (16, "bfloat16"),
+    (64, "bfloat16"),
+)
+ONE_BLOCK_A_STAGE = (1, 1, 1, 1)
 # Parts of the model and the classes that compute them, innermost last.
 PARTS: dict[str, tuple[Any, str]] = {
     "head": (van.VAN, "head"),
@@ -66,7 +78,7 @@ def main() -> None:
     """Compile, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, help="folder of the files")
-    parser.add_argument("--only", choices=("cascade", "step"))
+    parser.add_argument("--only", choices=("cascade", "step", "regimes"))
     parser.add_argument("--step", default=",".join(FORMULATIONS), help="formulations of the step")
     parser.add_argument("--models", default="base,tiny", help="whose stages the cascade takes")
     parser.add_argument("--depths", default="", help="blocks of each stage, to compile faster")
@@ -85,17 +97,26 @@ def main() -> None:
         }
     )
     print(json.dumps(report["conditions"]))
-    if arguments.only != "step":
+    if arguments.only in (None, "cascade"):
         for model in arguments.models.split(","):
             report.setdefault("cascade", {})[model] = _cascades(model)
             report["conditions"]["cascade_commit"] = commit()
-    if arguments.only != "cascade":
-        _name_parts()
+        _write(report, path)
+    _name_parts()
+    if arguments.only in (None, "step"):
         depths = tuple(int(depth) for depth in arguments.depths.split(",") if depth)
         for formulation in arguments.step.split(","):
             report.setdefault("step", {})[formulation] = _step(formulation, depths)
             _write(report, path)
-    _write(report, path)
+    if arguments.only in (None, "regimes"):
+        report["regimes"] = []
+        for batch, dtype in REGIMES:
+            figures = {
+                formulation: _step(formulation, ONE_BLOCK_A_STAGE, batch=batch, dtype=dtype)
+                for formulation in ("xla", "auto")
+            }
+            report["regimes"].append({"batch_per_chip": batch, "dtype": dtype, **figures})
+            _write(report, path)
 
 
 def _cascades(model: str) -> list[dict[str, Any]]:
@@ -151,12 +172,14 @@ def _run_cascade(formulation: str, images: Any, kernels: Any, biases: Any) -> An
     return images
 
 
-def _step(formulation: str, depths: tuple[int, ...]) -> dict[str, Any]:
+def _step(
+    formulation: str, depths: tuple[int, ...], *, batch: int = BATCH, dtype: str = "bfloat16"
+) -> dict[str, Any]:
     config = imagenet_config("lska", "base", None)
-    config.model.dtype = "bfloat16"
+    config.model.dtype = dtype
     config.model.implementation = formulation
     config.model.depths = depths
-    config.training.batch_size = config.training.eval_batch_size = BATCH
+    config.training.batch_size = config.training.eval_batch_size = batch
     run = runs.build_run(config, num_train_examples=1_281_167)
     step = functools.partial(
         steps.train_step,
@@ -165,15 +188,15 @@ def _step(formulation: str, depths: tuple[int, ...]) -> dict[str, Any]:
         schedule=run.schedule,
         spec=run.spec,
     )
-    batch = runs.abstract_batch(run, BATCH)
-    compiled = compile_for_tpu(step, run.state, batch, topology=TOPOLOGY, donate_argnums=0)
+    images = runs.abstract_batch(run, batch)
+    compiled = compile_for_tpu(step, run.state, images, topology=TOPOLOGY, donate_argnums=0)
     figures: dict[str, Any] = {"commit": commit(), **_figures(compiled)}
     executed = hlo.operations(compiled.as_text())
     figures["parts_gb"] = {
         part: {"all_memories": round(accessed / 1e9, 3), "hbm": round(hbm / 1e9, 3)}
         for part, (accessed, hbm) in hlo.bytes_by(executed, _part_of).items()
     }
-    print(f"\ntrain step of VAN-LSKA-base {depths or ''}, {formulation}:")
+    print(f"\ntrain step of VAN-LSKA-base {depths or ''}, {batch} x {dtype}, {formulation}:")
     print(f"  { ({k: v for k, v in figures.items() if k != 'parts_gb'}) }")
     for part, gigabytes in figures["parts_gb"].items():
         print(f"  {part:<32}{gigabytes['all_memories']:8.2f}{gigabytes['hbm']:8.2f}")
@@ -249,10 +272,11 @@ def _draw(report: dict[str, Any], path: Path) -> None:
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     rows = report.get("cascade", {}).get("base", [])
-    for number, formulation in enumerate(FORMULATIONS):
-        positions = [x + 0.27 * (number - 1) for x in range(len(rows))]
+    drawn = [name for name in FORMULATIONS if rows and f"{name} forward" in rows[0]]
+    for number, formulation in enumerate(drawn):
+        positions = [x + 0.2 * (number - 1.5) for x in range(len(rows))]
         heights = [row[f"{formulation} forward"]["over_read_and_write"] for row in rows]
-        bars = left.bar(positions, heights, 0.25, label=formulation)
+        bars = left.bar(positions, heights, 0.19, label=formulation)
         left.bar_label(bars, fmt="%.1f", fontsize=8)
     left.set_xticks(
         range(len(rows)), [f"{r['shape'][1]}x{r['shape'][2]}x{r['shape'][3]}" for r in rows]

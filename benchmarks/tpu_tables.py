@@ -1,7 +1,7 @@
 """The Markdown tables of what ``benchmarks.tpu_bytes`` compiled."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ def tables(folder: Path) -> dict[str, str]:
         f"{NAME} conditions": conditions,
         f"{NAME} cascade": _cascade(cascades),
         f"{NAME} step": _step(taken),
+        f"{NAME} regimes": _regimes(report.get("regimes", [])),
         f"{NAME} parts": _parts(taken),
     }
 
@@ -70,7 +71,14 @@ def _cascade(models: Mapping[str, Any]) -> str:
 
 
 def _step(steps: Mapping[str, Any]) -> str:
-    fields = ("bytes_accessed_mb", "hbm_mb", "temporary_mb")
+    fields = (
+        "bytes_accessed_mb",
+        "hbm_mb",
+        "temporary_mb",
+        "kernels_mb",
+        "relayouts_mb",
+        "relayouts_around_kernels_mb",
+    )
     rows = []
     for name, figures in steps.items():
         over = (
@@ -78,8 +86,30 @@ def _step(steps: Mapping[str, Any]) -> str:
         )
         rows.append([name, *(f"{figures[f] / 1e3:.2f}" for f in fields), over])
     header = ["Formulation", "bytes accessed, GB", "of them HBM (our count), GB",
-              "temporary memory, GB", "bytes accessed over xla"]  # fmt: skip
+              "temporary memory, GB", "by kernels, GB", "relayouts, GB",
+              "of them around kernels, GB", "bytes accessed over xla"]  # fmt: skip
     return markdown_table(header, rows)
+
+
+def _regimes(regimes: Sequence[Mapping[str, Any]]) -> str:
+    ratios = ("bytes_accessed_mb", "hbm_mb", "temporary_mb")
+    rows = []
+    for regime in regimes:
+        auto, lax = regime["auto"], regime["xla"]
+        around = auto["relayouts_around_kernels_mb"] / 1e3
+        rows.append(
+            [
+                str(regime["batch_per_chip"]),
+                regime["dtype"],
+                f"{auto['kernels_mb'] / 1e3:.2f}",
+                *(f"{auto[name] / lax[name]:.2f}" for name in ratios),
+                f"{around:.2f}",
+            ]
+        )
+    header = ["Images a chip", "dtype", "by kernels, GB", "bytes accessed, auto over xla",
+              "HBM, auto over xla", "temporary memory, auto over xla",
+              "relayouts around kernels, GB"]  # fmt: skip
+    return markdown_table(header, rows) if rows else f"{NOT_YET_RUN.capitalize()}."
 
 
 def _parts(steps: Mapping[str, Any]) -> str:

@@ -148,11 +148,13 @@ def around_custom_calls(executed: list[Operation], moves: Iterable[Operation]) -
     calls = [op for op in executed if op.target == "tpu_custom_call"]
 
     def origins(operation: Operation) -> set[str]:
-        """Return the producers of its operands, seen through copies in the same layout."""
+        """Return the producers of its operands, seen through slices and copies as they lie."""
         found: set[str] = set()
         for name in operation.operand_names:
             producer = producers.get(name)
-            is_prefetch = producer and producer.opcode in _MOVES and _same_layout(producer)
+            is_prefetch = producer and (
+                producer.opcode in _SLICES or (producer.opcode in _MOVES and _same_layout(producer))
+            )
             found |= origins(producer) if producer and is_prefetch else {name}
         return found
 
@@ -192,7 +194,7 @@ def _parse(text: str) -> dict[str, tuple[bool, list[Operation]]]:
     computations: dict[str, tuple[bool, list[Operation]]] = {}
     current = ""
     buffers: dict[str, tuple[Buffer, ...]] = {}
-    sources: dict[str, str] = {}
+    sources: dict[str, tuple[str, ...]] = {}
     for line in text.splitlines():
         if header := _COMPUTATION.match(line):
             current = header[2]
@@ -209,7 +211,7 @@ def _operation(
     rest: str,
     computation: str,
     buffers: dict[str, tuple[Buffer, ...]],
-    sources: dict[str, str],
+    sources: dict[str, tuple[str, ...]],
 ) -> Operation:
     end = _closing(rest, 0) if rest.startswith("(") else rest.index(" ")
     shape, rest = rest[:end], rest[end:].lstrip()
@@ -223,11 +225,17 @@ def _operation(
         # The tuple of a start lists the operand again and a context; only what is written counts.
         results = results[:1] if opcode == "copy-start" else results[1:2]
     buffers[name] = results
-    # A view's source is what it views.
-    if names and (opcode == "bitcast" or opcode.endswith("-done")):
-        sources[name] = sources.get(names[0], names[0])
-    elif opcode == "get-tuple-element" and names:
-        sources[name] = names[0]
+    target = re.search(r'custom_call_target="([^"]*)"', attributes)
+    # A view's sources are what it views.
+    viewed = tuple(source for n in names for source in sources.get(n, (n,)))
+    if (
+        opcode == "bitcast"
+        or opcode.endswith("-done")
+        or (target is not None and target[1] in _FREE_TARGETS)
+    ):
+        sources[name] = viewed
+    elif opcode == "get-tuple-element":
+        sources[name] = names
     operands = tuple(b for n in names for b in buffers.get(n, ()))
     if opcode in _SLICES and operands:
         operands = (dataclasses.replace(operands[0], size=sum(b.size for b in results)),)
@@ -238,13 +246,12 @@ def _operation(
     branches = re.search(r"branch_computations=\{([^}]*)\}", attributes)
     called += re.findall(r"%([\w.\-]+)", branches[1]) if branches else []
     trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', attributes)
-    target = re.search(r'custom_call_target="([^"]*)"', attributes)
     return Operation(
         name=name,
         opcode=opcode,
         results=results,
         operands=operands,
-        operand_names=tuple(sources.get(n, n) for n in names),
+        operand_names=viewed,
         scope=metadata[1] if metadata else "",
         computation=computation,
         called=tuple(called),

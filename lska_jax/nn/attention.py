@@ -32,7 +32,7 @@ class _DepthwiseGate(nnx.Module):
         steps: Sequence[tuple[tuple[int, int], int]],
         *,
         dtype: DTypeLike,
-        implementation: str,
+        implementation: str | Sequence[str],
         rngs: nnx.Rngs,
     ):
         self.depthwise = nnx.List(
@@ -85,7 +85,7 @@ class LKA(_DepthwiseGate):
         *,
         dilation: int | None = None,
         dtype: DTypeLike = jnp.float32,
-        implementation: str = "auto",
+        implementation: str | Sequence[str] = "auto",
         rngs: nnx.Rngs,
     ):
         spec = kernel_spec(k, dilation=dilation)
@@ -107,7 +107,7 @@ class LSKA(_DepthwiseGate):
         *,
         dilation: int | None = None,
         dtype: DTypeLike = jnp.float32,
-        implementation: str = "auto",
+        implementation: str | Sequence[str] = "auto",
         rngs: nnx.Rngs,
     ):
         spec = kernel_spec(k, dilation=dilation)
@@ -128,7 +128,7 @@ class LKATrivial(_DepthwiseGate):
         k: int = DEFAULT_KERNEL_SIZE,
         *,
         dtype: DTypeLike = jnp.float32,
-        implementation: str = "auto",
+        implementation: str | Sequence[str] = "auto",
         rngs: nnx.Rngs,
     ):
         steps = [((check_odd_kernel(k), k), 1)]
@@ -147,7 +147,7 @@ class LSKATrivial(_DepthwiseGate):
         k: int = DEFAULT_KERNEL_SIZE,
         *,
         dtype: DTypeLike = jnp.float32,
-        implementation: str = "auto",
+        implementation: str | Sequence[str] = "auto",
         rngs: nnx.Rngs,
     ):
         steps = [((1, check_odd_kernel(k)), 1), ((k, 1), 1)]

@@ -4,6 +4,7 @@ Parameters and normalisation statistics are float32; ``dtype`` is the compute dt
 """
 
 import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from flax import nnx
@@ -85,7 +86,7 @@ class DepthwiseConv(nnx.Module):
         *,
         dilation: int = 1,
         dtype: DTypeLike = jnp.float32,
-        implementation: str = "auto",
+        implementation: str | Sequence[str] = "auto",
         rngs: nnx.Rngs,
     ):
         initializer = fan_out_normal(*kernel_size, 1)
@@ -138,7 +139,7 @@ class BatchNorm(nnx.BatchNorm):
             factor = scale * lax.rsqrt(self.var[...] + self.epsilon)
             out = (x.astype(jnp.float32) - self.mean[...]) * factor + bias
             return out.astype(self.output_dtype)
-        statistics = moments(x)
+        statistics = moments(x, self.mean[...])
         for running, new in zip((self.mean, self.var), statistics, strict=True):
             # Not running[...] = : that searches the whole trace for where the array comes from.
             running.set_value(self.momentum * running[...] + (1.0 - self.momentum) * new)
@@ -241,7 +242,7 @@ class ConvFFN(nnx.Module):
         *,
         drop_rate: float = 0.0,
         dtype: DTypeLike = jnp.float32,
-        implementation: str = "auto",
+        implementation: str | Sequence[str] = "auto",
         rngs: nnx.Rngs,
     ):
         self.expand = Pointwise(channels, hidden_channels, dtype=dtype, rngs=rngs)

@@ -76,7 +76,7 @@ class VANConfig:
     layer_norm_epsilon: float = LAYER_NORM_EPSILON
     dtype: DTypeLike = jnp.float32
     remat: bool = False
-    implementation: str = "auto"
+    implementation: str | Sequence[str] = "auto"
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that make no network."""

@@ -21,19 +21,27 @@ from lska_jax.ops.reduction import sum_over_pixels
 _Channels = Float[Array, " channels"]
 
 
-def moments(x: Float[Array, "*pixels channels"]) -> tuple[_Channels, _Channels]:
+def moments(
+    x: Float[Array, "*pixels channels"], pivot: _Channels | None = None
+) -> tuple[_Channels, _Channels]:
     """Return mean and biased variance of every channel, (C,) float32 each, in one pass over x.
 
-    They carry no gradient: ``normalise`` accounts for what they have of x.
+    They carry no gradient: ``normalise`` accounts for what they have of x. Squares are summed of
+    the distances from a pivot: those of values far from zero would be rounded by more than a small
+    variance. Within some standard deviations of the mean it leaves nothing but float32 rounding.
 
     Args:
       x: (..., C), float32 or bfloat16.
+      pivot: (C,) float32 near the mean, such as a running mean; where it is not finite zero counts.
+        None is the mean of the central pixels, which is a sum over the devices of a sharded batch
+        that the pass has to wait for.
     """
-    maps = _as_maps(lax.stop_gradient(x).astype(jnp.float32))
+    x, pivot = lax.stop_gradient((x, pivot))
+    maps = _as_maps(x.astype(jnp.float32))
     count = x.size // x.shape[-1]
-    # Rounded squares of values far from zero would leave nothing of a small variance, so they are
-    # taken of distances from a value near the mean: that of the central pixels.
-    pivot = jnp.mean(maps[:, maps.shape[1] // 2, maps.shape[2] // 2], axis=0)
+    if pivot is None:
+        pivot = jnp.mean(maps[:, maps.shape[1] // 2, maps.shape[2] // 2], axis=0)
+    pivot = jnp.where(jnp.isfinite(pivot), pivot, 0.0)
     centred = maps - pivot
     total, total_of_squares = sum_over_pixels([centred, jnp.square(centred)])
     offset = total / count

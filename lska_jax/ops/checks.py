@@ -1,6 +1,7 @@
 """What arrays an operation takes: errors that say what was given and what is allowed."""
 
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,31 +17,59 @@ def check_images(images: Any) -> None:
 def check_dtype(name: str, array: Any) -> None:
     """Raise ValueError unless an array that is computed with is float32 or bfloat16."""
     if array.dtype not in (jnp.float32, jnp.bfloat16):
-        raise ValueError(f"{name} must be float32 or bfloat16, got {array.dtype}; cast them.")
+        raise ValueError(f"{name} must be float32 or bfloat16, got {array.dtype}; cast {name}.")
 
 
-def check_kernel(kernel: Any, *, channels: Any) -> None:
+def check_kernel(kernel: Any, *, channels: Any, name: str = "kernel") -> None:
     """Raise ValueError unless a depth-wise kernel is (kh, kw, 1, C) with odd sizes, of floats."""
     shape = kernel.shape
     if kernel.ndim != 4 or shape[2] != 1 or shape[3] != channels:
         raise ValueError(
-            f"kernel must have shape (kh, kw, 1, C) with C = {channels}, the channels of the "
+            f"{name} must have shape (kh, kw, 1, C) with C = {channels}, the channels of the "
             f"images; got {shape}."
         )
     if shape[0] % 2 == 0 or shape[1] % 2 == 0:
-        raise ValueError(f"kernel must have odd height and width to keep the size, got {shape}.")
-    check_parameter("kernel", kernel, shape)
+        raise ValueError(f"{name} must have odd height and width to keep the size, got {shape}.")
+    _check_floats(name, kernel)
 
 
 def check_parameter(name: str, array: Any, shape: tuple[Any, ...]) -> None:
     """Raise ValueError unless a parameter has a shape and is of floats of any width."""
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}.")
+    _check_floats(name, array)
+
+
+def _check_floats(name: str, array: Any) -> None:
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(f"{name} must be of floats, got {array.dtype}; cast it.")
 
 
-def check_dilation(dilation: Any) -> None:
+def check_dilation(dilation: Any, *, name: str = "dilation") -> None:
     """Raise ValueError unless a dilation is a whole number of pixels, at least 1."""
     if not isinstance(dilation, numbers.Integral) or dilation < 1:
-        raise ValueError(f"dilation must be a whole number, at least 1, got {dilation!r}.")
+        raise ValueError(f"{name} must be a whole number, at least 1, got {dilation!r}.")
+
+
+def check_steps(
+    kernels: Sequence[Any], biases: Sequence[Any] | None, dilations: Sequence[Any], *, channels: Any
+) -> None:
+    """Raise ValueError unless these are the steps of a chain of depth-wise convolutions.
+
+    Args:
+      kernels: (kh, kw, 1, C) each, of odd sizes.
+      biases: (C,) each, or None for none.
+      dilations: in pixels.
+      channels: C.
+    """
+    number = len(kernels)
+    if number == 0 or number != len(dilations) or (biases is not None and number != len(biases)):
+        raise ValueError(
+            f"kernels, biases and dilations must be as many, at least one; got {number}, "
+            f"{'none' if biases is None else len(biases)} and {len(dilations)}."
+        )
+    for step in range(number):
+        check_kernel(kernels[step], channels=channels, name=f"kernels[{step}]")
+        check_dilation(dilations[step], name=f"dilations[{step}]")
+        if biases is not None:
+            check_parameter(f"biases[{step}]", biases[step], (channels,))

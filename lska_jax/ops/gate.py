@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import jax
 from jaxtyping import Array, Float
 
-from lska_jax.ops.checks import check_dilation, check_images, check_kernel, check_parameter
+from lska_jax.ops.checks import check_images, check_parameter, check_steps
 from lska_jax.ops.depthwise import depthwise_conv
 from lska_jax.ops.formulations import Formulations, canonical
 from lska_jax.ops.pallas import depthwise_chain, fits
@@ -56,19 +56,11 @@ def lska(
       ValueError: kernels, biases and dilations that are not as many, parameters of another shape,
         or as ``depthwise_conv``.
     """
-    if not len(kernels) == len(biases) == len(dilations) >= 1:
-        raise ValueError(
-            "kernels, biases and dilations must be as many, at least one; got "
-            f"{len(kernels)}, {len(biases)} and {len(dilations)}."
-        )
     check_images(images)
     channels = images.shape[-1]
-    for kernel, bias, dilation in zip(kernels, biases, dilations, strict=True):
-        check_kernel(kernel, channels=channels)
-        check_parameter("every bias", bias, (channels,))
-        check_dilation(dilation)
-    check_parameter("the kernel of the 1x1", pointwise[0], (channels, channels))
-    check_parameter("the bias of the 1x1", pointwise[1], (channels,))
+    check_steps(kernels, biases, dilations, channels=channels)
+    check_parameter("pointwise[0]", pointwise[0], (channels, channels))
+    check_parameter("pointwise[1]", pointwise[1], (channels,))
     chain = (tuple(kernels), tuple(biases))
     static = (tuple(dilations), canonical(implementation))
     return _gate(static, *vary_alike((images, chain, tuple(pointwise))))

@@ -44,7 +44,11 @@ ENTRY %main.1 (x: f32[8,128], m: bf16[4,8,64]) -> f32[8,128] {
   %ahead = bf16[4,8,64]{2,0,1:T(8,128)(2,1)} copy(%m)
   %copy-start.2 = (bf16[4,8,64]{2,0,1:T(8,128)(2,1)S(1)}, bf16[4,8,64]{2,0,1:T(8,128)(2,1)}, u32[]{:S(2)}) copy-start(%ahead)
   %copy-done.2 = bf16[4,8,64]{2,0,1:T(8,128)(2,1)S(1)} copy-done(%copy-start.2)
-  %kernel = f32[8,128]{1,0:T(8,128)} custom-call(%copy-done.1, %view, %copy-done.2), custom_call_target="tpu_custom_call", backend_config={"name":"a(b"}
+  %piece = bf16[4,8,64]{2,0,1:T(8,128)(2,1)} copy(%m)
+  %slice-start.2 = ((bf16[4,8,64]{2,0,1:T(8,128)(2,1)}), bf16[4,4,64]{2,0,1:T(8,128)(2,1)S(1)}, s32[]{:S(2)}) slice-start(%piece), slice={[0:4], [0:4], [0:64]}
+  %slice-done.2 = bf16[4,4,64]{2,0,1:T(8,128)(2,1)S(1)} slice-done(%slice-start.2)
+  %joined = bf16[4,8,64]{2,0,1:T(8,128)(2,1)S(1)} custom-call(%slice-done.2, %slice-done.2), custom_call_target="ConcatBitcast"
+  %kernel = f32[8,128]{1,0:T(8,128)} custom-call(%copy-done.1, %view, %copy-done.2, %joined), custom_call_target="tpu_custom_call", backend_config={"name":"a(b"}
   %moved.2 = bf16[8,4,64]{2,1,0:T(8,128)(2,1)} fusion(%m), kind=kLoop, calls=%fused_copy
   %zero = s32[]{:T(128)} constant(0)
   %start = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) tuple(%zero, %kernel)
@@ -62,7 +66,8 @@ def executed():
 
 def test_only_what_runs_and_moves_bytes_is_listed(executed):
     assert set(executed) == {
-        "fusion.1", "copy-start.1", "slice-start.1", "move", "ahead", "copy-start.2", "kernel",
+        "fusion.1", "copy-start.1", "slice-start.1", "move", "ahead", "copy-start.2", "piece",
+        "slice-start.2", "kernel",
         "moved.2", "add.2",
     }  # fmt: skip
 
@@ -95,13 +100,13 @@ def test_a_loop_counts_as_often_as_it_runs(executed):
 
 def test_relayouts_are_copies_into_another_order_and_not_prefetches(executed):
     moves = hlo.relayouts(executed.values(), PROGRAM)
-    assert {move.name for move in moves} == {"move", "ahead", "moved.2"}
+    assert {move.name for move in moves} == {"move", "ahead", "piece", "moved.2"}
 
 
-def test_a_relayout_is_found_in_front_of_a_kernel_through_a_view_or_a_prefetch(executed):
+def test_a_relayout_is_found_in_front_of_a_kernel_through_views_and_prefetches(executed):
     moves = hlo.relayouts(executed.values(), PROGRAM)
     found = hlo.around_custom_calls(list(executed.values()), moves)
-    assert [move.name for move in found] == ["move", "ahead"]
+    assert [move.name for move in found] == ["move", "ahead", "piece"]
 
 
 def test_bytes_are_summed_by_part_largest_first(executed):

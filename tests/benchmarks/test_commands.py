@@ -23,6 +23,7 @@ from benchmarks import (
     results,
     tune,
 )
+from benchmarks.harness import Timing
 from lska_jax import create_model
 from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
 from lska_jax.ops.formulations import Site
@@ -115,6 +116,59 @@ def test_tuning_a_few_sites_cannot_overwrite_the_table_of_the_package(capsys):
     with pytest.raises(SystemExit):
         tune.main(["--only", "2"])
     assert "--only would leave the package's table with few rows" in capsys.readouterr().err
+
+
+def test_tuning_writes_the_fastest_formulation_of_every_part(tmp_path, monkeypatch):
+    taken = iter([
+        {"xla": 3.0, "shift": 1.1, "toeplitz": 1.0},
+        {"xla": 3.0, "shift": 2.0, "toeplitz": 1.0},
+        {"xla": 1.0, "shift": 2.0, "toeplitz": 1.5},
+    ])  # fmt: skip
+
+    def measure(calls, **_):
+        for call in calls.values():
+            jax.block_until_ready(call())
+        seconds = next(taken)
+        assert calls.keys() == seconds.keys()
+        return {name: Timing(value, (value, value), 1) for name, value in seconds.items()}
+
+    monkeypatch.setattr(tune, "measure_alternately", measure)
+    monkeypatch.setattr(tune, "sites", lambda: [Site((1, 3), 1, (4, 4), 2)] * 2)
+    table = tmp_path / "table.json"
+    table.write_text('{"tpu": {"source": "kept", "rows": []}}')
+    tune.main(["--only", "1", "--out", str(table)])
+    written = json.loads(table.read_text())
+    assert written["tpu"]["source"] == "kept"
+    (row,) = written["cpu"]["rows"]
+    assert (row["kernel_size"], row["map_size"], row["channels"]) == ([1, 3], [4, 4], 2)
+    assert row["formulations"] == ["shift", "toeplitz", "xla"]
+    assert row["milliseconds"]["forward"] == {"xla": 3000.0, "shift": 1100.0, "toeplitz": 1000.0}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "taken"),
+    [
+        ({"xla": 9.0, "shift": 1.1, "toeplitz": 1.0}, "shift"),  # not by the margin
+        ({"xla": 9.0, "shift": 1.3, "toeplitz": 1.0}, "toeplitz"),
+        ({"xla": 9.0, "toeplitz": 10.0}, "xla"),
+    ],
+)
+def test_another_formulation_has_to_be_clearly_faster_than_shifts(seconds, taken):
+    assert tune.fastest(seconds) == taken
+
+
+def test_the_rows_of_the_tpu_are_those_of_least_bytes():
+    figures = {"xla": 3.0, "shift": 2.0, "pallas": 1.0}
+    stage = {"shape": [64, 56, 56, 32]}
+    for name, megabytes in figures.items():
+        stage[f"{name} forward"] = {"bytes_accessed_mb": megabytes}
+        stage[f"{name} forward_backward"] = {"bytes_accessed_mb": 4.0 - megabytes}
+    conditions = {"topology": "t", "batch_per_chip": 64, "dtype": "d", "jax": "j", "libtpu": "l",
+                  "k": 23}  # fmt: skip
+    part = tune.compiled_part({"conditions": conditions, "cascade": {"tiny": [stage]}})
+    assert part["source"].startswith("Compiled only, never run")
+    assert len(part["rows"]) == 4
+    assert {tuple(row["formulations"]) for row in part["rows"]} == {("pallas", "xla", "xla")}
 
 
 def test_a_gpu_is_timed_with_its_own_kernel_up_to_the_taps_it_takes(monkeypatch):

@@ -51,10 +51,11 @@ def test_ratios_are_over_the_best_of_pytorch_and_by_what_auto_takes(tmp_path):
     rows += [{**case, "mode": "inference", "k": 23, "contender": model.OURS, "seconds": 1.0}]
     rows += [{**rows[-1], "contender": "torch contiguous", "seconds": 1.5}]
     rows += [{**rows[-1], "contender": "torch folded contiguous", "seconds": 0.5}]
+    rows += [{**rows[-1], "contender": model.FOLDED, "seconds": 0.4}]
     write(tmp_path, model.NAME, rows)
     lines = goals.tables(tmp_path)[goals.NAME].splitlines()[2:]
     found = [line.split("|")[4].strip() for line in lines]
-    assert found == ["15.00", "15.00", "1.50", "1.50", "2.00", "10.00", "1.10", "", "", "", ""]
+    assert found == ["15.00", "15.00", "1.50", "1.25", "2.00", "10.00", "1.10", "", "", "", ""]
 
 
 def write(folder, name, rows):

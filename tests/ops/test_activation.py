@@ -49,7 +49,7 @@ def test_far_below_zero_both_are_zero_and_not_nan(point, value, slope):
 
 
 def test_integers_are_refused():
-    with pytest.raises(ValueError, match="x must be float32 or bfloat16, got int32; cast them"):
+    with pytest.raises(ValueError, match="x must be float32 or bfloat16, got int32; cast x"):
         inspect.unwrap(gelu)(jnp.arange(3))
 
 

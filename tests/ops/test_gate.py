@@ -92,19 +92,22 @@ def test_the_backward_pass_is_handed_two_maps_and_no_more():
 
 def test_three_times_one_name_is_that_name():
     arrays, dilations = draw(LSKA_STEPS), [d for _, d in LSKA_STEPS]
-    jaxpr = jax.make_jaxpr(lambda *a: lska(*a, dilations=dilations, implementation=["pallas"] * 3))
-    assert str(jaxpr(*arrays)).count("pallas_call") == str(
-        jax.make_jaxpr(lambda *a: lska(*a, dilations=dilations, implementation="pallas"))(*arrays)
-    ).count("pallas_call")
+    one, three = (
+        str(
+            jax.make_jaxpr(lambda *a, n=n: lska(*a, dilations=dilations, implementation=n))(*arrays)
+        )
+        for n in ("pallas", ["pallas"] * 3)
+    )
+    assert one.count("pallas_call") == three.count("pallas_call") > 0
 
 
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
         (0, jnp.zeros((9, 11, CHANNELS)), "images must have shape"),
-        (1, [jnp.zeros((1, 5, 1, CHANNELS + 1))] * 4, "kernel must have shape"),
-        (2, [jnp.zeros((1,))] * 4, r"every bias must have shape \(6,\), got \(1,\)"),
-        (3, (jnp.zeros((CHANNELS, 1)), jnp.zeros((1,))), "the kernel of the 1x1 must have shape"),
+        (1, [jnp.zeros((1, 5, 1, CHANNELS + 1))] * 4, r"kernels\[0\] must have shape"),
+        (2, [jnp.zeros((1,))] * 4, r"biases\[0\] must have shape \(6,\), got \(1,\)"),
+        (3, (jnp.zeros((CHANNELS, 1)), jnp.zeros((1,))), r"pointwise\[0\] must have shape"),
     ],
 )
 def test_parts_of_another_shape_are_refused(part, value, message):

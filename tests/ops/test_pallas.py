@@ -259,7 +259,7 @@ def test_a_map_that_does_not_fit_is_refused_with_its_size():
 @pytest.mark.parametrize("shape", [(2, 3, 1, 3), (3, 4, 1, 3), (3, 3, 2, 3), (3, 3, 1, 4)])
 def test_a_kernel_that_does_not_belong_to_the_images_is_refused(shape):
     images = jnp.zeros((1, 5, 5, 3))
-    with pytest.raises(ValueError, match="kernel must have .*got") as refusal:
+    with pytest.raises(ValueError, match=r"kernels\[0\] must have .*got") as refusal:
         inspect.unwrap(depthwise_chain)(images, [jnp.zeros(shape)], None, dilations=[1])
     assert str(shape) in str(refusal.value)
 

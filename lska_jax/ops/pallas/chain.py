@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lska_jax.ops.checks import check_dilation, check_images, check_kernel
+from lska_jax.ops.checks import check_images, check_steps
 from lska_jax.ops.pallas.blocks import (
     BATCH_FIRST,
     MAPS_FIRST,
@@ -61,8 +61,9 @@ def depthwise_chain(
       (B, H, W, C) in the dtype of ``images``.
 
     Raises:
-      ValueError: kernels, biases and dilations that do not belong together, or maps too large for
-        a TPU core's memory (see ``fits``).
+      ValueError: images that are empty or of another rank or dtype, kernels, biases and dilations
+        that do not belong together or to them, or maps too large for a TPU core's memory (see
+        ``fits``).
     """
     sizes = check_chain(images, kernels, biases, dilations)
     needed = max(vmem_bytes(images.shape, images.dtype, steps=len(sizes)))
@@ -179,17 +180,10 @@ def check_chain(
     """
     check_images(images)
     channels = images.shape[-1]
-    number = len(kernels)
-    if number == 0 or number != len(dilations) or (biases is not None and number != len(biases)):
-        raise ValueError(
-            f"kernels, biases and dilations must be as many, at least one; got {number}, "
-            f"{'none' if biases is None else len(biases)} and {len(dilations)}."
-        )
     if 0 in images.shape:
         raise ValueError(f"images must not be empty, got {images.shape}.")
-    for kernel, dilation in zip(kernels, dilations, strict=True):
-        check_kernel(kernel, channels=channels)
-        check_dilation(dilation)
+    check_steps(kernels, biases, dilations, channels=channels)
+    for kernel in kernels:
         if kernel.shape[0] * kernel.shape[1] > MOST_TAPS:
             raise ValueError(
                 f"a kernel may have up to {MOST_TAPS} taps in the TPU kernels, got {kernel.shape}; "
