@@ -24,7 +24,7 @@ TPU_NAME = f"{NAME}_tpu"
 KERNEL_SIZES = (7, 11, 23, 35, 41, 53, 65)
 FULL = Scale(8, 224, {})
 QUICK_KERNEL_SIZES = (7,)
-QUICK = Scale(1, 32, {"dims": (4, 8), "depths": (1, 1), "ffn_ratios": (2, 2)})
+QUICK = Scale(1, 32, {"dims": (4,), "depths": (1,), "ffn_ratios": (2,)})
 
 _EXPECTED = "25 to 35 minutes on two cores, less with fewer --kernel_sizes"
 _EXPECTED_TPU = "30 to 90 minutes on two cores, less with fewer --kernel_sizes"

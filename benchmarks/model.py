@@ -60,7 +60,7 @@ FULL = [
     Case("small", (23,), "inference", 32, {}),
     Case("small", (23,), "train", 8, {23: 2}),
 ]
-QUICK_ARCHITECTURE = {"dims": (4, 8), "depths": (1, 1), "ffn_ratios": (2, 2)}
+QUICK_ARCHITECTURE = {"dims": (4,), "depths": (1,), "ffn_ratios": (2,)}
 QUICK = [
     Case("tiny", (7,), "inference", 1, {7: 1}),
     Case("tiny", (7, 53), "train", 2, {7: 1}),

@@ -1,5 +1,6 @@
 """Settings of every test; they have to be made before jax or lska_jax is imported."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -8,11 +9,12 @@ from jaxtyping import install_import_hook
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # XLA reads the variable once. Eight virtual devices, for the tests of sharding; and since tests
-# compile much and compute little, code without optimisation: that halves their time.
+# compile much and compute little, code without optimisation, in one piece: that halves their time.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false",
+    "--xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1",
 )
 
 # Every annotation is checked at run time, in tests only. Where a test passes what an annotation
@@ -25,6 +27,34 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "filterwarnings", "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning"
     )
+
+
+# Files that take longest, first: with one of them left for the end, all cores but one would wait.
+_SLOWEST = (
+    "training/test_processes.py",
+    "test_registry.py",
+    "benchmarks/test_commands.py",
+    "nn/test_golden.py",
+    "nn/test_van.py",
+    "ops/test_pallas_blocks.py",
+    "faults/test_faults.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slowest files first."""
+
+    def rank(item: pytest.Item) -> int:
+        place = item.path.as_posix()
+        return next((n for n, name in enumerate(_SLOWEST) if place.endswith(name)), len(_SLOWEST))
+
+    items.sort(key=rank)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays: modules and tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

@@ -34,16 +34,10 @@ PARAMETER_COUNTS = {
     ("van_lska_tiny", 41): 4_048_200,
     ("van_lska_tiny", 53): 4_061_000,
     ("van_lska_small", 7): 13_700_520,
-    ("van_lska_small", 11): 13_711_272,
     ("van_lska_small", 23): 13_732_776,
-    ("van_lska_small", 35): 13_754_280,
-    ("van_lska_small", 41): 13_765_032,
     ("van_lska_small", 53): 13_786_536,
     ("van_lska_base", 7): 26_221_352,
-    ("van_lska_base", 11): 26_245_160,
     ("van_lska_base", 23): 26_292_776,
-    ("van_lska_base", 35): 26_340_392,
-    ("van_lska_base", 41): 26_364_200,
     ("van_lska_base", 53): 26_411_816,
     ("van_lka_tiny", 23): 4_105_800,
     ("van_lka_small", 23): 13_861_800,
@@ -144,13 +138,13 @@ def test_every_model_has_its_maps_blocks_and_logits(name, quick_modules):
     assert logits.shape == (4, 10)
 
 
-# A size is nothing but widths and depths, so every size of one attention and every attention of
-# one size take part.
+# A size is nothing but widths and depths, so one size of all widths and every attention of one
+# size take part, in bfloat16 what differs in its steps.
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [(f"van_lska_{size}", "float32") for size in SIZES]
+    [(f"van_lska_{size}", "float32") for size in ("tiny", "small", "b5", "b6")]
     + [(f"van_{attention}_tiny", "float32") for attention in ATTENTIONS[1:]]
-    + [(f"van_{attention}_tiny", "bfloat16") for attention in ATTENTIONS],
+    + [(f"van_{attention}_tiny", "bfloat16") for attention in ("lska", "lka_trivial")],
 )
 def test_maps_logits_and_gradients(name, dtype, quick_modules):
     size = name.rsplit("_", 1)[1]

@@ -13,7 +13,7 @@ from tests.faults.injections import (
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory) -> Lab:
-    return Lab(Path(tmp_path_factory.mktemp("faults")))
+    return Lab(Path(tmp_path_factory.mktemp("faults")), epochs=3)
 
 
 def test_sigterm_while_training_saves_the_step_and_loses_nothing(lab):

@@ -56,7 +56,7 @@ def uninterrupted(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory) -> tuple[Path, list[int]]:
     workdir, steps = tmp_path_factory.mktemp("interrupted"), []
-    for looks in itertools.cycle([5, 10, 13]):
+    for looks in itertools.cycle([9, 6, 13]):
         try:
             train(tiny_config(), workdir=workdir, signals=AskedAfter(looks))
             return workdir, steps
