@@ -108,22 +108,22 @@ def finish(
 
 
 @pytest.fixture(scope="module")
-def of_three_processes(command) -> tuple[Path, Sequence[subprocess.CompletedProcess[str]]]:
+def of_two_processes(command) -> tuple[Path, Sequence[subprocess.CompletedProcess[str]]]:
     """Return a run of processes that find each other as those of a SLURM job do."""
-    workdir = command.folder / "three_processes"
+    workdir = command.folder / "two_processes"
     job = {
         "SLURM_JOB_ID": str(random.randrange(10**6)),
         "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_NTASKS": "3",
+        "SLURM_NTASKS": "2",
         "JAX_COORDINATOR_PORT": str(free_port()),
     }
     finished = finish(
         [
             command.start(workdir, SLURM_PROCID=str(number), SLURM_LOCALID=str(number), **job)
-            for number in range(3)
+            for number in range(2)
         ]
     )
-    assert [one.returncode for one in finished] == [0] * 3, [one.stderr for one in finished]
+    assert [one.returncode for one in finished] == [0] * 2, [one.stderr for one in finished]
     return workdir, finished
 
 
@@ -148,24 +148,24 @@ def arrays(loaded: LoadedTree) -> dict[str, np.ndarray]:
     }
 
 
-def test_three_processes_have_the_losses_of_one(uninterrupted, of_three_processes):
-    workdir, _ = of_three_processes
+def test_two_processes_have_the_losses_of_one(uninterrupted, of_two_processes):
+    workdir, _ = of_two_processes
     losses = column(workdir, "train/loss")
     assert len(losses) == STEPS
     np.testing.assert_allclose(losses, column(uninterrupted, "train/loss"), rtol=LOSS_RTOL)
 
 
-def test_three_processes_end_with_the_parameters_and_statistics_of_one(
-    uninterrupted, of_three_processes
+def test_two_processes_end_with_the_parameters_and_statistics_of_one(
+    uninterrupted, of_two_processes
 ):
-    ours, theirs = arrays(load_tree(of_three_processes[0])), arrays(load_tree(uninterrupted))
+    ours, theirs = arrays(load_tree(of_two_processes[0])), arrays(load_tree(uninterrupted))
     assert ours.keys() == theirs.keys()
     for path, array in ours.items():
         np.testing.assert_allclose(array, theirs[path], atol=PARAMETER_ATOL, err_msg=path)
 
 
-def test_three_processes_count_every_evaluation_example_once(uninterrupted, of_three_processes):
-    workdir, _ = of_three_processes
+def test_two_processes_count_every_evaluation_example_once(uninterrupted, of_two_processes):
+    workdir, _ = of_two_processes
     for name in ("eval/top1", "eval/top5"):
         right = np.array(column(workdir, name)) * TEST_EXAMPLES
         np.testing.assert_allclose(right, np.round(right), atol=1e-9)
@@ -174,9 +174,9 @@ def test_three_processes_count_every_evaluation_example_once(uninterrupted, of_t
     np.testing.assert_allclose(ours, theirs, rtol=LOSS_RTOL)
 
 
-def test_only_the_first_of_three_processes_writes_and_talks(of_three_processes):
-    workdir, (first, *others) = of_three_processes
-    assert f"for {STEPS} steps of 240 images on 3 cpu device(s)" in first.stdout
+def test_only_the_first_of_two_processes_writes_and_talks(of_two_processes):
+    workdir, (first, *others) = of_two_processes
+    assert f"for {STEPS} steps of 240 images on 2 cpu device(s)" in first.stdout
     for other in others:
         # XLA's transport says on its own that it is connected.
         assert [line for line in other.stdout.splitlines() if "[Gloo]" not in line] == []
