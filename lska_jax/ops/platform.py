@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType
+from jax.sharding import AxisType, PartitionSpec
 
 # The sublanes of a tile.
 LEAST_IMAGES_ON_TPU = 8
@@ -73,6 +73,19 @@ def can_place_kernels(batch: Any) -> bool:
         return False  # an export's symbolic batch may turn out to be anything
     least = LEAST_IMAGES_ON_TPU if target_platform() == "tpu" else 1
     return batch % free_devices() == 0 and images_of_a_device(batch) >= least
+
+
+def explicit_spec_of(array: jax.Array) -> PartitionSpec | None:
+    """Return how an array is split where the mesh in context has axes of type Explicit, else None.
+
+    A product that sums over such axes has to be told how its result is split: the gradient of a
+    parameter as the parameter.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if AxisType.Explicit not in mesh.axis_types:
+        return None
+    spec = jax.typeof(array).sharding.spec
+    return PartitionSpec(*spec, *[None] * (array.ndim - len(spec)))
 
 
 def free_axes() -> tuple[str, ...]:

@@ -12,10 +12,11 @@ moved (docs/performance.md).
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from lska_jax.ops.checks import check_images, check_parameter
-from lska_jax.ops.platform import target_platform, vary_alike
+from lska_jax.ops.platform import explicit_spec_of, target_platform, vary_alike
 
 
 def pointwise_conv(
@@ -55,7 +56,8 @@ def _forward(images: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
 def _backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     images, kernel = residuals
     images_gradient = _mix(gradient, kernel.astype(gradient.dtype).T)
-    return images_gradient, _kernel_gradient(images, gradient).astype(kernel.dtype)
+    kernel_gradient = _kernel_gradient(images, gradient, explicit_spec_of(kernel))
+    return images_gradient, kernel_gradient.astype(kernel.dtype)
 
 
 _convolve.defvjp(_forward, _backward)
@@ -67,12 +69,16 @@ def _mix(images: Array, kernel: Array) -> Array:
     return lax.dot_general(images, kernel, (((3,), (0,)), ((), ())))
 
 
-def _kernel_gradient(images: Array, gradient: Array) -> Array:
+def _kernel_gradient(images: Array, gradient: Array, spec: PartitionSpec | None) -> Array:
     if target_platform() == "cpu":
         images, gradient = _pixels(images), _pixels(gradient)
     pixels = tuple(range(images.ndim - 1))
     return lax.dot_general(
-        images, gradient, ((pixels, pixels), ((), ())), preferred_element_type=jnp.float32
+        images,
+        gradient,
+        ((pixels, pixels), ((), ())),
+        preferred_element_type=jnp.float32,
+        out_sharding=spec,
     )
 
 

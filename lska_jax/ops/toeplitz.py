@@ -13,7 +13,10 @@ import operator
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
+
+from lska_jax.ops.platform import explicit_spec_of
 
 
 def convolve(images: Array, kernel: Array, dilation: int) -> Array:
@@ -36,6 +39,7 @@ def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient
         )
         return turned.swapaxes(0, 1)
     gradient = jnp.zeros(kernel.shape, jnp.float32)
+    sharding = explicit_spec_of(kernel)
     for row, rows in _shifted_rows(images, kernel.shape[0], dilation):
         matrices = jnp.einsum(
             "bhic,bhjc->cij",
@@ -43,6 +47,7 @@ def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient
             rows,
             precision=lax.Precision.HIGHEST,
             preferred_element_type=jnp.float32,
+            out_sharding=None if sharding is None else P(sharding[3], None, None),
         )
         taps = _diagonal_sums(matrices, kernel.shape[1], dilation)
         gradient = gradient.at[row, :, 0].set(taps)

@@ -258,6 +258,25 @@ def test_vmap_over_images_and_kernels_equals_a_loop(implementation):
         np.testing.assert_allclose(batch, np.stack(singles), rtol=1e-5, atol=1e-4)
 
 
+@every_implementation
+def test_gradients_of_a_batch_that_is_split_over_explicit_axes(implementation):
+    images, kernel, cotangent = draw(CASES["square"])
+
+    def both(images, kernel, cotangent):
+        out, pull_back = jax.vjp(
+            lambda x, w: depthwise_conv(x, w, implementation=implementation), images, kernel
+        )
+        return out, *pull_back(cotangent)
+
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        split = [jax.device_put(x, jax.P("data")) for x in (images, cotangent)]
+        found = jax.jit(both)(split[0], jnp.asarray(kernel), split[1])
+        assert jax.typeof(found[0]).sharding.spec[0] == "data"
+    for one, expected in zip(found, reference(CASES["square"]), strict=True):
+        np.testing.assert_allclose(one, expected, **FLOAT32_REDUCED)
+
+
 def test_shifted_slices_are_the_same_where_the_padding_is_no_integers(monkeypatch):
     monkeypatch.setattr("lska_jax.ops.shift.target_platform", lambda: "tpu")
     images, kernel, _ = draw(CASES["square"])
