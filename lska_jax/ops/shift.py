@@ -20,7 +20,8 @@ from lska_jax.ops.reduction import rows_a_sum, sum_over_pixels
 # Of the weight gradient: taps that one loop over the map serves at most. With more, the loop has
 # more arrays under way than the caches and registers of a core hold. Rows of a 2-D kernel share.
 _TAPS_A_LOOP_1D, _TAPS_A_LOOP_2D = 7, 9
-# That "auto" takes: sums of more take XLA minutes to compile.
+# That "auto" takes. Of 13 x 13, forward and backward together, banded matrices took half to two
+# thirds of the time on CPU; 23 x 23 slices take XLA 23 s to compile.
 MOST_SLICES = 128
 
 
