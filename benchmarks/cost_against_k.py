@@ -7,8 +7,8 @@ them. Parameters and FLOPs are counted, memory is what the compiled program says
 arguments, outputs), times are medians of runs in which the four forms alternate.
 
 A cell that takes too long to compile or to run, and those of the same form with a larger k, read
-"not yet run" with the reason. With ``--tpu`` nothing is timed: the same programs are compiled for
-one TPU v5e chip, which needs libtpu and no TPU.
+"not yet run" with the reason. With ``--tpu`` nothing is timed: the same programs, in bfloat16, are
+compiled for one TPU v5e chip, which needs libtpu and no TPU.
 """
 
 import dataclasses
@@ -31,6 +31,7 @@ _EXPECTED_TPU = "30 to 90 minutes on two cores, less with fewer --kernel_sizes"
 # Train steps at two k differ by a tenth, which five steps of each do not tell from noise.
 _LEAST_REPETITIONS = {ATTENTION: 5, NETWORK: 15}
 _WARM_UPS = 2
+_TPU_DTYPE = "bfloat16"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     conditions = results.start(_EXPECTED_TPU if options.tpu else _EXPECTED, is_quick=options.quick)
     folder = results.output_folder(options)
     scale, sizes = (QUICK, QUICK_KERNEL_SIZES) if options.quick else (FULL, KERNEL_SIZES)
-    scale = scale._replace(implementation=options.implementation)
+    dtype = _TPU_DTYPE if options.tpu else scale.dtype
+    scale = scale._replace(implementation=options.implementation, dtype=dtype)
+    conditions["dtype"] = dtype
     fill = _compile_cells if options.tpu else _measure_cells
     sizes = sorted(options.kernel_sizes or sizes)
     rows = list(_all_cells(fill, scale, sizes, limit=options.cell_seconds))

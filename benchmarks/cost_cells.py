@@ -23,12 +23,14 @@ class Scale(NamedTuple):
       image_size: side of the images, in pixels.
       architecture: fields of ``VANConfig`` that replace those of tiny.
       implementation: of the depth-wise convolutions.
+      dtype: compute dtype.
     """
 
     batch_size: int
     image_size: int
     architecture: Mapping[str, Any]
     implementation: str = "auto"
+    dtype: str = "float32"
 
 
 class CellFailed(Exception):
@@ -114,7 +116,7 @@ def _serve(connection: Connection, scale: Scale) -> None:
                         answer.append(facts)
                 case ("build_tpu", form, part, k):
                     answer = [
-                        _compile_for_tpu(function, arguments)
+                        _compile_for_tpu(function, arguments, is_layout_free=part == ATTENTION)
                         for function, arguments in programs_of(form, part, k, scale)
                     ]
             connection.send((True, answer))
@@ -134,6 +136,7 @@ def programs_of(
       scale: sizes and implementation.
     """
     import jax
+    import jax.numpy as jnp
     import numpy as np
     from flax import nnx
 
@@ -142,21 +145,19 @@ def programs_of(
     from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
     from lska_jax.nn.van import ATTENTIONS
 
+    common = {"implementation": scale.implementation, "dtype": scale.dtype}
     if part == NETWORK:
-        model = create_model(
-            f"van_{form}_tiny", k=k, implementation=scale.implementation, **scale.architecture
-        )
+        model = create_model(f"van_{form}_tiny", k=k, **scale.architecture, **common)
         batch = networks.random_batch(scale.batch_size, scale.image_size, 1000)
         step = networks.loss_and_gradients(ModelFunctions(model))
         return [(step, (parameters(model), batch_stats(model), *batch))]
     programs = []
     for height, width, channels in stage_maps(scale):
-        module = ATTENTIONS[form](
-            channels, k, implementation=scale.implementation, rngs=nnx.Rngs(0)
-        )
+        module = ATTENTIONS[form](channels, k, rngs=nnx.Rngs(0), **common)
         graph, state = nnx.split(module)
         shape = (scale.batch_size, height, width, channels)
-        images, gradient = np.random.default_rng(k).standard_normal((2, *shape), np.float32)
+        drawn = np.random.default_rng(k).standard_normal((2, *shape), np.float32)
+        images, gradient = drawn.astype(jnp.dtype(scale.dtype))
 
         def both(state: Any, images: Any, gradient: Any, graph: Any = graph) -> Any:
             def run(state: Any, images: Any) -> Any:
@@ -196,10 +197,12 @@ def _compile(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[
     }
 
 
-def _compile_for_tpu(function: Callable[..., Any], arguments: tuple[Any, ...]) -> dict:
+def _compile_for_tpu(
+    function: Callable[..., Any], arguments: tuple[Any, ...], *, is_layout_free: bool
+) -> dict:
     from lska_jax.analysis.tpu_compile import compile_for_tpu, compiled_cost
 
-    cost = compiled_cost(compile_for_tpu(function, *arguments))
+    cost = compiled_cost(compile_for_tpu(function, *arguments, is_layout_free=is_layout_free))
     return {"bytes_accessed": cost.bytes_accessed, "temporary_bytes": cost.temporary_bytes}
 
 

@@ -282,7 +282,7 @@ class ConvFFN(nnx.Module):
     def _is_fused(self, x: Array) -> bool:
         hidden = self.expand.out_features
         return (
-            takes_pallas(self.depthwise.implementation, batch=x.shape[0])
+            takes_pallas(self.depthwise.implementation, batch=x.shape[0], dtype=self.dtype)
             and self.dropout is None
             and ffn_fits(x.shape, self.dtype, hidden=hidden)
         )

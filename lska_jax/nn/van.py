@@ -159,7 +159,7 @@ def attend(
       (B, H, W, C) in the compute dtype.
     """
     steps, dtype = list(gate.depthwise), proj_in.dtype
-    is_fused = takes_pallas(gate.implementation, batch=x.shape[0])
+    is_fused = takes_pallas(gate.implementation, batch=x.shape[0], dtype=dtype)
     taps = max(step.kernel.shape[0] * step.kernel.shape[1] for step in steps)
     if is_fused and attention_fits(x.shape, dtype, steps=len(steps), taps=taps):
         return fused_attention(

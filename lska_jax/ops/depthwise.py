@@ -114,7 +114,7 @@ def choose_for(
     if "shift" in chosen and shift.number_of_slices(site) > shift.MOST_SLICES:
         chosen = Formulations(*("toeplitz" if name == "shift" else name for name in chosen))
     if "pallas" in chosen and not (
-        can_place_kernels(batch) and single.fits(images_shape, kernel_shape, dtype)
+        can_place_kernels(batch, dtype) and single.fits(images_shape, kernel_shape, dtype)
     ):
         return Formulations(*("xla" if name == "pallas" else name for name in chosen))
     return chosen

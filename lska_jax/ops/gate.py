@@ -98,7 +98,7 @@ def _convolve(static: _Static, images: Array, chain: _Chain) -> Array:
     dilations, implementation = static
     kernels, biases = chain
     taps = max(kernel.shape[0] * kernel.shape[1] for kernel in kernels)
-    if takes_pallas(implementation, batch=images.shape[0]) and fits(
+    if takes_pallas(implementation, batch=images.shape[0], dtype=images.dtype) and fits(
         images.shape, images.dtype, steps=len(kernels), taps=taps
     ):
         return depthwise_chain(images, kernels, biases, dilations=dilations)

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
+from jax.typing import DTypeLike
 
 # The sublanes of a tile.
 LEAST_IMAGES_ON_TPU = 8
@@ -42,7 +44,7 @@ def vary_alike(arrays: Any) -> Any:
     return jax.tree.map(mark, arrays)
 
 
-def takes_pallas(implementation: str | Sequence[str], *, batch: Any) -> bool:
+def takes_pallas(implementation: str | Sequence[str], *, batch: Any, dtype: DTypeLike) -> bool:
     """Tell whether operations that exist as one fused TPU kernel are to be run as that.
 
     With "pallas", except on GPU, which has a kernel for single convolutions only; with "auto" on
@@ -51,28 +53,33 @@ def takes_pallas(implementation: str | Sequence[str], *, batch: Any) -> bool:
     Args:
       implementation: as in ``depthwise_conv``.
       batch: images; with a name it may be symbolic, as an export has it.
+      dtype: of the images.
     """
     if batch == 0:
         return False  # no block to compute with
     if implementation == "auto":
-        return target_platform() == "tpu" and can_place_kernels(batch)
+        return target_platform() == "tpu" and can_place_kernels(batch, dtype)
     return implementation == "pallas" and target_platform() != "gpu"
 
 
-def can_place_kernels(batch: Any) -> bool:
-    """Tell whether a kernel in the program under trace suits images of such a batch.
+def can_place_kernels(batch: Any, dtype: DTypeLike) -> bool:
+    """Tell whether a kernel in the program under trace suits such images.
 
     It is opaque to the compiler's partitioner: with several devices ``jax.set_mesh`` has to say how
     to split, along axes of type Auto, and every device needs as many images. On TPU the batch lies
-    in the sublanes: of fewer images than those most of a tile would be padding.
+    in the sublanes: of fewer images than those most of a tile would be padding. Around kernels for
+    float32 XLA copies maps into another order there (docs/performance.md): bfloat16 alone counts.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if (mesh.empty and jax.device_count() > 1) or AxisType.Explicit in mesh.axis_types:
         return False
     if not isinstance(batch, int):
         return False  # an export's symbolic batch may turn out to be anything
-    least = LEAST_IMAGES_ON_TPU if target_platform() == "tpu" else 1
-    return batch % free_devices() == 0 and images_of_a_device(batch) >= least
+    if target_platform() == "tpu" and (
+        dtype != jnp.bfloat16 or images_of_a_device(batch) < LEAST_IMAGES_ON_TPU
+    ):
+        return False
+    return batch % free_devices() == 0
 
 
 def explicit_spec_of(array: jax.Array) -> PartitionSpec | None:
