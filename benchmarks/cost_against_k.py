@@ -74,14 +74,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     conditions["dtype"] = dtype
     fill = _compile_cells if options.tpu else _measure_cells
     sizes = sorted(options.kernel_sizes or sizes)
-    rows = list(_all_cells(fill, scale, sizes, limit=options.cell_seconds))
-    results.write_result(
-        folder,
-        TPU_NAME if options.tpu else NAME,
-        conditions=conditions,
-        rows=rows,
-        is_quick=options.quick,
-    )
+    rows: list[dict[str, Any]] = []
+    for row in _all_cells(fill, scale, sizes, limit=options.cell_seconds):
+        rows.append(row)
+        if len(rows) % len(FORMS) == 0:  # a long run that is ended keeps what it has
+            results.write_result(
+                folder,
+                TPU_NAME if options.tpu else NAME,
+                conditions=conditions,
+                rows=rows,
+                is_quick=options.quick,
+            )
     found = cost_tables.read(folder, is_quick=options.quick)
     for table in cost_tables.tables(*found).values():
         print(f"\n{table}")
