@@ -44,7 +44,7 @@ def tables(folder: Path) -> dict[str, str]:
         f"{NAME} conditions": conditions,
         f"{NAME} cascade": _cascade(cascades),
         f"{NAME} step": _step(taken),
-        f"{NAME} regimes": _regimes(report.get("regimes", [])),
+        f"{NAME} batches": _batches(report.get("batches", [])),
         f"{NAME} parts": _parts(taken),
     }
 
@@ -91,22 +91,21 @@ def _step(steps: Mapping[str, Any]) -> str:
     return markdown_table(header, rows)
 
 
-def _regimes(regimes: Sequence[Mapping[str, Any]]) -> str:
+def _batches(compiled: Sequence[Mapping[str, Any]]) -> str:
     ratios = ("bytes_accessed_mb", "hbm_mb", "temporary_mb")
     rows = []
-    for regime in regimes:
-        auto, lax = regime["auto"], regime["xla"]
+    for step in compiled:
+        auto, lax = step["auto"], step["xla"]
         around = auto["relayouts_around_kernels_mb"] / 1e3
         rows.append(
             [
-                str(regime["batch_per_chip"]),
-                regime["dtype"],
+                str(step["batch_per_chip"]),
                 f"{auto['kernels_mb'] / 1e3:.2f}",
                 *(f"{auto[name] / lax[name]:.2f}" for name in ratios),
                 f"{around:.2f}",
             ]
         )
-    header = ["Images a chip", "dtype", "by kernels, GB", "bytes accessed, auto over xla",
+    header = ["Images a chip", "by kernels, GB", "bytes accessed, auto over xla",
               "HBM, auto over xla", "temporary memory, auto over xla",
               "relayouts around kernels, GB"]  # fmt: skip
     return markdown_table(header, rows) if rows else f"{NOT_YET_RUN.capitalize()}."

@@ -67,8 +67,8 @@ def can_place_kernels(batch: Any, dtype: DTypeLike) -> bool:
 
     It is opaque to the compiler's partitioner: with several devices ``jax.set_mesh`` has to say how
     to split, along axes of type Auto, and every device needs as many images. On TPU the batch lies
-    in the sublanes: of fewer images than those most of a tile would be padding. Around kernels for
-    float32 XLA copies maps into another order there (docs/performance.md): bfloat16 alone counts.
+    in the sublanes: of fewer images than those most of a tile would be padding. In float32 XLA
+    copies maps into another order around the kernels, or they gain little (docs/performance.md).
     """
     mesh = jax.sharding.get_abstract_mesh()
     if (mesh.empty and jax.device_count() > 1) or AxisType.Explicit in mesh.axis_types:
