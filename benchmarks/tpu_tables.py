@@ -33,11 +33,13 @@ def tables(folder: Path) -> dict[str, str]:
     facts = report["conditions"]
     cascades, taken = report.get("cascade", {}), report.get("step", {})
     steps = ", ".join(f"{step['commit']} ({name})" for name, step in taken.items())
+    other = {step[name]["commit"] for step in report.get("batches", []) for name in ("xla", "auto")}
+    batches = ", ".join(sorted(other)) or NOT_YET_RUN
     conditions = (
         f"Compiled for {facts['topology']}, never run: {facts['batch_per_chip']} images a chip, "
         f"{facts['dtype']}, k = {facts['k']}, jax {facts['jax']}, libtpu {facts['libtpu']}; "
         f"cascades at commit {facts.get('cascade_commit', NOT_YET_RUN)}, steps at "
-        f"{steps or NOT_YET_RUN}."
+        f"{steps or NOT_YET_RUN}, other batches at {batches}."
         f"\n\n![{NAME}]({folder.name}/{NAME}.png)"
     )
     return {
