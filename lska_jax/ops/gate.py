@@ -44,9 +44,9 @@ def lska(
       biases: (C,) of each step.
       pointwise: kernel (C, C), inputs first, and bias (C,) of the 1x1.
       dilations: of each step, in pixels; LSKA's are 1, 1, d, d.
-      implementation: as in ``depthwise_conv``; "pallas", and "auto" where TPU kernels can be
-        placed, run the whole chain as one kernel where the map fits, which keeps the maps between
-        the steps float32. Gradients are reverse mode, with "xla" too.
+      implementation: as in ``depthwise_conv``; "pallas", and "auto" for bfloat16 where TPU kernels
+        can be placed, run the whole chain as one kernel where the map fits, which keeps the maps
+        between the steps float32. Gradients are reverse mode, with "xla" too.
 
     Returns:
       (B, H, W, C) in the dtype of ``images``. Parameters are cast to it. The 1x1 of float32 images

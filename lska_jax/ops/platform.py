@@ -48,7 +48,7 @@ def takes_pallas(implementation: str | Sequence[str], *, batch: Any, dtype: DTyp
     """Tell whether operations that exist as one fused TPU kernel are to be run as that.
 
     With "pallas", except on GPU, which has a kernel for single convolutions only; with "auto" on
-    TPU where kernels can be placed.
+    TPU where kernels suit the images.
 
     Args:
       implementation: as in ``depthwise_conv``.
