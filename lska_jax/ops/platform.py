@@ -76,7 +76,7 @@ def can_place_kernels(batch: Any, dtype: DTypeLike) -> bool:
     if not isinstance(batch, int):
         return False  # an export's symbolic batch may turn out to be anything
     if target_platform() == "tpu" and (
-        dtype != jnp.bfloat16 or images_of_a_device(batch) < LEAST_IMAGES_ON_TPU
+        jnp.dtype(dtype) != jnp.bfloat16 or images_of_a_device(batch) < LEAST_IMAGES_ON_TPU
     ):
         return False
     return batch % free_devices() == 0

@@ -78,6 +78,8 @@ def test_the_mesh_in_context_says_what_the_program_is_for():
         # Around kernels for float32 the compiler copies maps into another order.
         assert not platform.takes_pallas("auto", batch=32, dtype=jnp.float32)
         assert platform.takes_pallas("pallas", batch=32, dtype=jnp.float32)
+        # As a config has it.
+        assert platform.takes_pallas("auto", batch=32, dtype="bfloat16")
         # Twelve images do not divide over the mesh as whole blocks of eight a device, nor do 33.
         assert not platform.takes_pallas("auto", batch=12, dtype=jnp.bfloat16)
         assert not platform.takes_pallas("auto", batch=33, dtype=jnp.bfloat16)
