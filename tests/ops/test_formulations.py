@@ -131,7 +131,7 @@ def test_auto_takes_a_kernel_only_where_it_can_be_placed(
     assert not platform.takes_pallas("xla", batch=batch, dtype=jnp.bfloat16)
 
 
-def test_auto_sums_no_more_slices_than_compile_quickly(monkeypatch):
+def test_auto_sums_no_more_slices_than_pay(monkeypatch):
     rows = [(Site((11, 11), 1, (56, 56), 32), parse("shift"))]
     monkeypatch.setattr(formulations, "_table", lambda: {"cpu": rows})
     assert choose_for((8, 56, 56, 32), (11, 11, 1, 32), 1, jnp.float32) == parse("shift")
