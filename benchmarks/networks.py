@@ -4,7 +4,7 @@ A train step is the forward pass with BatchNorm over the batch, the mean cross e
 gradients of all parameters; no optimizer, no drop path, the same on both sides.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -48,45 +48,67 @@ def loss_and_gradients(functions: Any) -> Callable[..., Any]:
 
 def jax_inference(model: VAN, images: np.ndarray) -> Call:
     """Return a compiled call of the model's logits."""
-    functions, params, stats = ModelFunctions(model), parameters(model), batch_stats(model)
-    on_device = jnp.asarray(images)
-    compiled = jax.jit(functions.evaluate).lower(params, stats, on_device).compile()
-    return lambda: compiled(params, stats, on_device)
+    lowered, arguments = lower_inference(model, images)
+    return _bind(lowered.compile(), *arguments)
 
 
 def jax_train_step(model: VAN, images: np.ndarray, labels: np.ndarray) -> Call:
     """Return a compiled call of the model's train step."""
+    lowered, arguments = lower_train_step(model, images, labels)
+    return _bind(lowered.compile(), *arguments)
+
+
+def lower_inference(model: VAN, images: np.ndarray) -> tuple[jax.stages.Lowered, Any]:
+    """Return the program of the model's logits, to be compiled, and its arguments."""
+    arguments = (parameters(model), batch_stats(model), jnp.asarray(images))
+    return jax.jit(ModelFunctions(model).evaluate).lower(*arguments), arguments
+
+
+def lower_train_step(
+    model: VAN, images: np.ndarray, labels: np.ndarray
+) -> tuple[jax.stages.Lowered, Any]:
+    """Return the program of the model's train step, to be compiled, and its arguments."""
     arguments = (
         parameters(model),
         batch_stats(model),
         jnp.asarray(images),
         jnp.asarray(labels),
     )
-    compiled = jax.jit(loss_and_gradients(ModelFunctions(model))).lower(*arguments).compile()
-    return lambda: compiled(*arguments)
+    step = loss_and_gradients(ModelFunctions(model))
+    return jax.jit(step).lower(*arguments), arguments
 
 
-def torch_inference(model: VAN, images: np.ndarray) -> dict[str, Call]:
-    """Return calls of the PyTorch network's logits, plain and folded, in both memory formats."""
+def torch_inference(
+    model: VAN, images: np.ndarray, *, forms: Sequence[str] = ("torch", "torch folded")
+) -> dict[str, Call]:
+    """Return calls of the PyTorch network's logits in both memory formats, on JAX's device.
+
+    Args:
+      model: whose architecture and weights it has; its dtype is that of ``torch.autocast``.
+      images: (B, H, W, 3).
+      forms: "torch" as it is trained, "torch folded" for inference.
+    """
     from benchmarks import torch_van
 
     network = torch_van.torch_van(model).eval()
     calls = {}
-    for prefix, form in (("torch", network), ("torch folded", torch_van.folded(network))):
-        for name, placed, batch in _in_formats(form, images):
-            calls[name.replace("torch", prefix)] = _bind(torch_van.inference, placed, batch)
+    for form in forms:
+        form_of_it = torch_van.folded(network) if "folded" in form else network
+        for name, placed, batch in _in_formats(form_of_it, images):
+            run = _bind(torch_van.inference, placed, batch)
+            calls[name.replace("torch", form)] = _on_device(run, model)
     return calls
 
 
 def torch_train_step(model: VAN, images: np.ndarray, labels: np.ndarray) -> dict[str, Call]:
-    """Return calls of the PyTorch network's train step in both memory formats."""
+    """Return calls of the PyTorch network's train step in both formats; see ``torch_inference``."""
     import torch
 
     from benchmarks import torch_van
 
-    targets = torch.from_numpy(labels).long()
+    targets = torch.from_numpy(labels).long().to(_torch_device())
     return {
-        name: _bind(torch_van.train_step, placed.train(), batch, targets)
+        name: _on_device(_bind(torch_van.train_step, placed.train(), batch, targets), model)
         for name, placed, batch in _in_formats(torch_van.torch_van(model), images)
     }
 
@@ -100,7 +122,35 @@ def _in_formats(network: Any, images: np.ndarray) -> Any:
     layouts = (torch.contiguous_format, torch.channels_last)
     for name, layout in zip(TORCH_FORMATS, layouts, strict=True):
         batch = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=layout)
-        yield name, copy.deepcopy(network).to(memory_format=layout), batch
+        placed = copy.deepcopy(network).to(_torch_device(), memory_format=layout)
+        yield name, placed, batch.to(_torch_device())
+
+
+def _torch_device() -> str:
+    return "cuda" if jax.default_backend() == "gpu" else "cpu"
+
+
+def _on_device(call: Call, model: VAN) -> Call:
+    """Return a call that computes in the model's dtype and waits for the device.
+
+    On GPU the settings are PyTorch's fastest: the fastest convolutions are looked for, and float32
+    is multiplied as tf32, as JAX does by default.
+    """
+    import torch
+
+    device = _torch_device()
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    is_bfloat16 = jnp.dtype(model.config.dtype) == jnp.bfloat16
+
+    def run() -> Any:
+        with torch.autocast(device, torch.bfloat16, enabled=is_bfloat16):
+            out = call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return out
+
+    return run
 
 
 def _bind(function: Callable[..., Any], *arguments: Any) -> Call:

@@ -4,7 +4,8 @@
 
 Times every formulation of every part (forward, gradient of the images, gradient of the kernel) at
 the sites of the models and around them, on this machine's backend, and replaces that backend's rows
-of ``lska_jax/ops/formulations.json``; other backends' rows stay. On a TPU or GPU run it there.
+of ``lska_jax/ops/formulations.json``; other backends' rows stay. On a TPU or GPU run it there: it
+times base's sites at 64 images, in bfloat16 and float32.
 
     python -m benchmarks.tune --compiled docs/performance/tpu_bytes.json
 
@@ -12,18 +13,22 @@ takes the TPU's rows from the bytes that ``python -m benchmarks.tpu_bytes`` coun
 """
 
 import argparse
+import concurrent.futures
+import functools
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from benchmarks.harness import measure_alternately
 from benchmarks.progress import Progress
 from benchmarks.results import describe_conditions
 from lska_jax._huge_pages import restart_with_huge_pages
+from lska_jax.data.workers import usable_cores
 from lska_jax.ops import shift
 from lska_jax.ops.depthwise import formulation_module
 from lska_jax.ops.formulations import NAMES, TABLE_PATH, Formulations, Site
@@ -31,68 +36,165 @@ from lska_jax.ops.kernel_spec import kernel_spec
 from lska_jax.ops.pallas import single
 from lska_jax.ops.platform import target_platform
 
-BATCH = 8
+# Images that are timed: on CPU as a laptop has them at once, else as a chip is given in training.
+BATCH, ACCELERATOR_BATCH = 8, 64
 # A formulation has to be this much faster than the first of the order below to be chosen: within a
 # network, shifted sums share their padded map between the forward and the backward pass.
 MARGIN = 1.2
 ORDER = ("shift", "xla", "toeplitz", "pallas")
 _SECONDS_EACH = 0.1
+# To start a program takes an accelerator longer than to run a small convolution: one program runs
+# as many, one after the other.
+_IN_A_PROGRAM = 20
 
 _MAPS = ((56, 32), (56, 64), (28, 64), (14, 160), (14, 320), (7, 256))
 _HIDDEN_MAPS = ((56, 256), (28, 512), (14, 640), (14, 1280), (7, 1024))
 _LINES = ((3, 1), (5, 1), (7, 3), (17, 3), (53, 1))
 _SQUARES = ((5, 1), (7, 3), (11, 1), (17, 3), (23, 1))
+# Accelerators are tuned for base, which they train.
+_ACCELERATOR_MAPS = ((56, 64, 512), (28, 128, 1024), (14, 320, 1280), (7, 512, 2048))
+_ACCELERATOR_LINES = ((5, 1), (7, 3), (17, 3), (53, 1))
+_ACCELERATOR_SQUARES = ((7, 3), (23, 1))
+
+_Call = Callable[[], Any]
 
 
 def sites() -> list[Site]:
     """Return the convolutions that are timed: those of the four attentions, and of the FFN."""
-    lines = [
-        Site(size, dilation, (side, side), channels)
-        for side, channels in _MAPS
-        for taps, dilation in _LINES
-        for size in ((1, taps), (taps, 1))
-    ]
+    if target_platform() != "cpu":
+        return [
+            site
+            for dtype in ("bfloat16", "float32")
+            for side, channels, hidden in _ACCELERATOR_MAPS
+            for site in (
+                *_lines(side, channels, _ACCELERATOR_LINES, dtype),
+                *_squares(side, channels, _ACCELERATOR_SQUARES, dtype),
+                Site((3, 3), 1, (side, side), hidden, dtype),
+            )
+        ]
+    lines = [site for side, channels in _MAPS for site in _lines(side, channels, _LINES)]
     squares = [
-        Site((taps, taps), dilation, (side, side), channels)
+        site
         for side, channels in ((56, 32), (28, 64), (14, 160), (7, 256))
-        for taps, dilation in _SQUARES
+        for site in _squares(side, channels, _SQUARES)
     ]
     hidden = [Site((3, 3), 1, (side, side), channels) for side, channels in _HIDDEN_MAPS]
     return lines + squares + hidden
 
 
-def measure(site: Site, show: Callable[[str], None]) -> tuple[Formulations, dict[str, Any]]:
+def _lines(side: int, channels: int, kernels: Any, dtype: str = "float32") -> list[Site]:
+    return [
+        Site(size, dilation, (side, side), channels, dtype)
+        for taps, dilation in kernels
+        for size in ((1, taps), (taps, 1))
+    ]
+
+
+def _squares(side: int, channels: int, kernels: Any, dtype: str = "float32") -> list[Site]:
+    return [
+        Site((taps, taps), dilation, (side, side), channels, dtype) for taps, dilation in kernels
+    ]
+
+
+def measure(
+    site: Site, calls: Mapping[str, Mapping[str, _Call]], show: Callable[[str], None]
+) -> Any:
     """Return the formulations to take at a site, and the milliseconds of all.
 
     Args:
       site: the convolution.
+      calls: from ``compiled``.
       show: is told the name of what runs next.
     """
-    keys = jax.random.split(jax.random.key(0), 3)
-    maps = (BATCH, *site.map_size, site.channels)
-    images, gradient = (jax.random.normal(key, maps) for key in keys[:2])
-    kernel = jax.random.normal(keys[2], (*site.kernel_size, 1, site.channels))
-    chosen, milliseconds = [], {}
-    for part in Formulations._fields:
-        calls = {}
-        for name in NAMES:
-            if _is_left_out(name, site):
-                continue
-            module = formulation_module(name)
-            if part == "weight_gradient":
-                run = jax.jit(lambda x, w, g, m=module: m.weight_gradient(x, w, site.dilation, g))
-            elif part == "input_gradient":
-                run = jax.jit(lambda x, w, g, m=module: m.convolve(g, w[::-1, ::-1], site.dilation))
-            else:
-                run = jax.jit(lambda x, w, g, m=module: m.convolve(x, w, site.dilation))
-            calls[name] = lambda run=run: run(images, kernel, gradient)
+    images, kernel, gradient = _arrays(site)
+    chosen, milliseconds = {}, {}
+    for part, contenders in calls.items():
         timings = measure_alternately(
-            calls, seconds_each=_SECONDS_EACH, min_repetitions=3, max_repetitions=15, show=show
+            {
+                name: functools.partial(run, images, kernel, gradient)
+                for name, run in contenders.items()
+            },
+            seconds_each=_SECONDS_EACH,
+            min_repetitions=3,
+            max_repetitions=15,
+            show=show,
         )
-        seconds = {name: timing.seconds for name, timing in timings.items()}
-        chosen.append(fastest(seconds))
-        milliseconds[part] = {name: round(1e3 * s, 3) for name, s in seconds.items()}
-    return Formulations(*chosen), milliseconds
+        seconds = {name: timing.seconds / _repetitions() for name, timing in timings.items()}
+        chosen[part] = fastest(seconds)
+        milliseconds[part] = {name: round(1e3 * s, 4) for name, s in seconds.items()}
+    # The same operation as the forward pass, with the flipped kernel.
+    chosen.setdefault("input_gradient", chosen["forward"])
+    return Formulations(**chosen), milliseconds
+
+
+def compiled(todo: Sequence[Site]) -> list[dict[str, dict[str, Any]]]:
+    """Return for each site {part: {formulation: (images, kernel, output gradient) -> the result}}.
+
+    As many programs are compiled at once as there are cores. One that cannot be compiled is left
+    out, and said.
+    """
+    lowered = {}
+    for number, site in enumerate(todo):
+        arrays = jax.eval_shape(functools.partial(_arrays, site))
+        for part, name in itertools.product(_parts(), NAMES):
+            if not _is_left_out(name, site, part):
+                run = jax.jit(_repeated(_operation(name, part, site.dilation)))
+                lowered[number, part, name] = run.lower(*arrays)
+    programs: list[dict[str, dict[str, Any]]] = [{part: {} for part in _parts()} for _ in todo]
+    with concurrent.futures.ThreadPoolExecutor(usable_cores()) as pool:
+        futures = {key: pool.submit(program.compile) for key, program in lowered.items()}
+    for (number, part, name), future in futures.items():
+        if future.exception():
+            print(f"{todo[number]}: {name} is left out: {future.exception()}", flush=True)
+        else:
+            programs[number][part][name] = future.result()
+    return programs
+
+
+def _parts() -> tuple[str, ...]:
+    return Formulations._fields if target_platform() == "cpu" else ("forward", "weight_gradient")
+
+
+def _arrays(site: Site) -> tuple[jax.Array, jax.Array, jax.Array]:
+    keys = jax.random.split(jax.random.key(0), 3)
+    maps = (_batch(), *site.map_size, site.channels)
+    images, gradient = (jax.random.normal(key, maps, site.dtype) for key in keys[:2])
+    return images, jax.random.normal(keys[2], (*site.kernel_size, 1, site.channels)), gradient
+
+
+def _operation(name: str, part: str, dilation: int) -> Callable[..., jax.Array]:
+    module = formulation_module(name)
+    if part == "weight_gradient":
+        return lambda x, w, g: module.weight_gradient(x, w, dilation, g)
+    if part == "input_gradient":
+        return lambda x, w, g: module.convolve(g, w[::-1, ::-1].astype(g.dtype), dilation)
+    return lambda x, w, g: module.convolve(x, w.astype(x.dtype), dilation)
+
+
+def _repeated(run: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Return a function that runs another so often that starting it does not count."""
+    if _repetitions() == 1:
+        return run
+
+    def repeated(*arrays: jax.Array) -> jax.Array:
+        def step(_: Any, carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+            # A barrier, or XLA would run it once, before the loop.
+            again, _ = jax.lax.optimization_barrier(carry)
+            return again, run(*again)
+
+        out = jax.eval_shape(run, *arrays)
+        zeros = jnp.zeros(out.shape, out.dtype)
+        return jax.lax.fori_loop(0, _IN_A_PROGRAM, step, (arrays, zeros))[1]
+
+    return repeated
+
+
+def _repetitions() -> int:
+    return 1 if target_platform() == "cpu" else _IN_A_PROGRAM
+
+
+def _batch() -> int:
+    return BATCH if target_platform() == "cpu" else ACCELERATOR_BATCH
 
 
 def fastest(seconds: dict[str, float]) -> str:
@@ -115,20 +217,27 @@ def main(arguments: list[str] | None = None) -> None:
     out = options.out or TABLE_PATH
     if options.compiled:
         _update(out, "tpu", compiled_part(json.loads(options.compiled.read_text())))
+        print(f"Wrote {out}.")
         return
     conditions = describe_conditions()
     print("\n".join(f"{name:<14} {value}" for name, value in conditions.items()))
-    print("Expected to take 5 to 8 minutes on two cores.", flush=True)
-    rows = []
+    print("Expected to take 5 to 8 minutes on two cores, 2 to 4 on a GPU.", flush=True)
+    rows: list[dict[str, Any]] = []
     todo = sites()[: options.only]
     progress = Progress(len(todo))
-    for site in todo:
-        progress.begin(f"{site.kernel_size} on {site.map_size}, {site.channels} channels")
-        formulations, milliseconds = measure(site, progress.show)
-        progress.end()
-        rows.append({**site._asdict(), "formulations": formulations, "milliseconds": milliseconds})
+    for alike, group in itertools.groupby(todo, key=lambda site: (site.map_size, site.dtype)):
+        chunk = list(group)
+        progress.begin(f"compiling for maps of {alike}")
+        for site, calls in zip(chunk, compiled(chunk), strict=True):
+            progress.begin(f"{site.kernel_size} on {site.map_size}, {site.channels} channels")
+            formulations, milliseconds = measure(site, calls, progress.show)
+            progress.end()
+            rows.append(
+                {**site._asdict(), "formulations": formulations, "milliseconds": milliseconds}
+            )
+        _update(out, target_platform(), {"source": _source(conditions), "rows": rows})
     progress.close()
-    _update(out, target_platform(), {"source": _source(conditions), "rows": rows})
+    print(f"Wrote {out}.")
 
 
 def compiled_part(counted: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +256,7 @@ def compiled_part(counted: dict[str, Any]) -> dict[str, Any]:
         forward, both = (_least_bytes(stage, mode) for mode in ("forward", "forward_backward"))
         rows += [
             {
-                **Site(size, dilation, (height, width), channels)._asdict(),
+                **Site(size, dilation, (height, width), channels, conditions["dtype"])._asdict(),
                 "formulations": Formulations(forward, both, both),
             }
             for size, dilation in steps
@@ -169,15 +278,21 @@ def _update(path: Path, platform: str, part: dict[str, Any]) -> None:
     table = json.loads(path.read_text()) if path.exists() else {}
     table[platform] = part
     path.write_text(_as_json(table))
-    print(f"Wrote {path}.")
 
 
-def _is_left_out(name: str, site: Site) -> bool:
-    height, width = site.kernel_size
+def _is_left_out(name: str, site: Site, part: str) -> bool:
+    platform = target_platform()
     if name == "pallas":
-        maps = (BATCH, *site.map_size, site.channels)
-        fits = single.fits(maps, (height, width, 1, site.channels), "float32")
-        return target_platform() == "cpu" or not fits  # on CPU it would be interpreted
+        # Interpreted on CPU. On GPU it is for those who ask for it by name: JAX has announced that
+        # it will remove the backend.
+        maps = (_batch(), *site.map_size, site.channels)
+        kernel = (*site.kernel_size, 1, site.channels)
+        return platform != "tpu" or not single.fits(maps, kernel, site.dtype)
+    if name == "xla" and part == "weight_gradient" and platform == "gpu":
+        return site.kernel_size != (
+            3,
+            3,
+        )  # others took hundreds of times as long as banded matrices
     return name == "shift" and shift.number_of_slices(site) > shift.MOST_SLICES
 
 
@@ -186,7 +301,7 @@ def _source(conditions: dict[str, Any]) -> str:
     return (
         f"Measured by python -m benchmarks.tune on {conditions['date'][:10]}: "
         f"{conditions['processor']}, {conditions['cores']} cores, backend "
-        f"{conditions['backend']}, jax {versions['jax']}, float32, batch {BATCH}, "
+        f"{conditions['backend']}, jax {versions['jax']}, batch {_batch()}, "
         f"load {conditions['load_at_start'][0]} at its start; medians in ms."
     )
 

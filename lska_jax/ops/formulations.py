@@ -37,12 +37,14 @@ class Site(NamedTuple):
       dilation: distance between taps, in pixels.
       map_size: (height, width) in pixels.
       channels: C.
+      dtype: of the map.
     """
 
     kernel_size: tuple[int, int]
     dilation: int
     map_size: tuple[int, int]
     channels: int
+    dtype: str = "float32"
 
 
 def parse(implementation: object) -> Formulations:
@@ -79,6 +81,8 @@ def canonical(implementation: object) -> str | Formulations:
 def choose(site: Site, *, platform: str) -> Formulations:
     """Return the table's formulations for the site nearest to this one.
 
+    Rows of another dtype count only where there are none of this one.
+
     Args:
       site: the convolution.
       platform: "cpu", "gpu" or "tpu"; any other takes the reference.
@@ -87,7 +91,8 @@ def choose(site: Site, *, platform: str) -> Formulations:
     alike = [row for row in rows if _direction(row[0]) == _direction(site)]
     if not alike:
         return parse("xla")
-    return min(alike, key=lambda row: _distance(row[0], site))[1]
+    same_dtype = [row for row in alike if row[0].dtype == site.dtype]
+    return min(same_dtype or alike, key=lambda row: _distance(row[0], site))[1]
 
 
 @functools.cache
@@ -99,7 +104,8 @@ def _table() -> Mapping[str, Sequence[tuple[Site, Formulations]]]:
 
 
 def _row(row: Mapping[str, Any]) -> tuple[Site, Formulations]:
-    site = Site(tuple(row["kernel_size"]), row["dilation"], tuple(row["map_size"]), row["channels"])
+    kernel_size, map_size = tuple(row["kernel_size"]), tuple(row["map_size"])
+    site = Site(kernel_size, row["dilation"], map_size, row["channels"], row["dtype"])
     return site, parse(row["formulations"])
 
 

@@ -37,32 +37,29 @@ class _Tap(NamedTuple):
 def convolve(images: Array, kernel: Array, dilation: int) -> Array:
     """Convolve; arguments and result are those of ``depthwise_conv``."""
     taps, padding = _live_taps(images.shape, kernel.shape, dilation)
-    padded = _pad(images, tuple(padding))
     weights = kernel.astype(jnp.float32)
-    _, height, width, _ = images.shape
-    terms = (_window(padded, tap, height, width) * weights[tap.row, tap.column, 0] for tap in taps)
+    windows = _windows(images, taps, padding)
+    terms = (
+        window * weights[tap.row, tap.column, 0] for tap, window in zip(taps, windows, strict=True)
+    )
     return functools.reduce(operator.add, terms).astype(images.dtype)
 
 
 def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient: Array) -> Array:
     """Return the gradient of the kernel, float32 sums in the kernel's shape and dtype."""
     taps, padding = _live_taps(images.shape, kernel.shape, dilation)
-    _, height, width, _ = images.shape
     # Whole blocks of rows for the sums: padding here, once, spares a copy of every product.
-    extra = -height % rows_a_sum(height)
+    extra = -images.shape[1] % rows_a_sum(images.shape[1])
     gradient = jnp.pad(output_gradient, ((0, 0), (0, extra), (0, 0), (0, 0)))
-    padding[1] = (padding[1][0], padding[1][1] + extra)
-    padded = _pad(images, tuple(padding))
+    windows = _windows(images, taps, padding, extra)
     most = _TAPS_A_LOOP_1D if 1 in kernel.shape[:2] else _TAPS_A_LOOP_2D
     loops = math.ceil(len(taps) / most)
     sums: list[Array] = []
     for number in range(loops):
-        group = taps[number * len(taps) // loops : (number + 1) * len(taps) // loops]
-        products = [
-            _window(padded, tap, height + extra, width) * gradient.astype(jnp.float32)
-            for tap in group
-        ]
-        sums += sum_over_pixels(products)
+        group = slice(number * len(taps) // loops, (number + 1) * len(taps) // loops)
+        sums += sum_over_pixels(
+            [window * gradient.astype(jnp.float32) for window in windows[group]]
+        )
     # Live taps are a rectangle in the middle of the kernel; the gradient of the others is zero.
     dead_rows, dead_columns = taps[0].row, taps[0].column
     live = jnp.stack(sums).reshape(
@@ -78,18 +75,44 @@ def number_of_slices(site: Site) -> int:
     return len(_live_taps((1, height, width, 1), (rows, columns, 1, 1), site.dilation)[0])
 
 
-def _pad(images: Array, padding: tuple[tuple[int, int], ...]) -> Array:
-    """Pad with zeros; on CPU as integers of the same bits, which ``_window`` turns back.
+def _windows(
+    images: Array, taps: list[_Tap], padding: list[tuple[int, int]], extra: int = 0
+) -> list[Array]:
+    """Return what each tap meets, (B, H + extra, W, C) float32, zero outside the images.
 
-    XLA's CPU backend would replace the one window that holds the whole image by the image, and
+    XLA's CPU and TPU backends read all windows from one padded map. On CPU it is padded as integers
+    of the same bits: XLA would replace the one window that holds the whole image by the image, and
     compute that anew, with all convolutions before it, in every operation that reads the padded
-    one. On TPU the integers would make it write every window out.
+    one. On TPU the integers would make it write every window out. On GPU a window is a padding of
+    its own, cut off at the other end, which XLA computes in the loop that sums them, so that no
+    padded map is written.
     """
-    padded = jnp.pad(images, padding)
-    if target_platform() != "cpu":
-        return padded
-    integers = jnp.int32 if images.dtype == jnp.float32 else jnp.int16
-    return lax.bitcast_convert_type(padded, integers)
+    _, height, width, _ = images.shape
+    (above, _), (before, _) = padding[1:3]
+    platform = target_platform()
+    if platform == "gpu":
+        moves = [(above - tap.row_start, before - tap.column_start) for tap in taps]
+        zero = jnp.zeros((), images.dtype)
+        return [
+            lax.pad(
+                images, zero, ((0, 0, 0), (down, extra - down, 0), (right, -right, 0), (0, 0, 0))
+            ).astype(jnp.float32)
+            for down, right in moves
+        ]
+    padding[1] = (above, above + extra)
+    padded = jnp.pad(images, tuple(padding))
+    if platform == "cpu":
+        integers = jnp.int32 if images.dtype == jnp.float32 else jnp.int16
+        padded = lax.bitcast_convert_type(padded, integers)
+    windows = []
+    for tap in taps:
+        rows = slice(tap.row_start, tap.row_start + height + extra)
+        columns = slice(tap.column_start, tap.column_start + width)
+        window = padded[:, rows, columns, :]
+        if platform == "cpu":
+            window = lax.bitcast_convert_type(window, images.dtype)
+        windows.append(window.astype(jnp.float32))
+    return windows
 
 
 def _live_taps(
@@ -115,13 +138,3 @@ def _axis_taps(size: int, kernel_size: int, dilation: int) -> tuple[int, list[tu
     reach = min(half, (size - 1) // dilation)
     taps = [(half + step, dilation * (step + reach)) for step in range(-reach, reach + 1)]
     return dilation * reach, taps
-
-
-def _window(padded: Array, tap: _Tap, height: int, width: int) -> Array:
-    window = padded[
-        :, tap.row_start : tap.row_start + height, tap.column_start : tap.column_start + width, :
-    ]
-    if jnp.issubdtype(window.dtype, jnp.integer):
-        floats = jnp.float32 if window.dtype == jnp.int32 else jnp.bfloat16
-        window = lax.bitcast_convert_type(window, floats)
-    return window.astype(jnp.float32)

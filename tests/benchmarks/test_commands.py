@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+    accelerator,
     corruptions,
     cost_against_k,
     cost_cells,
@@ -34,6 +35,7 @@ COMMANDS = {
     "model": model,
     "cost_against_k": cost_against_k,
     "corruptions": corruptions,
+    "accelerator": accelerator,
 }
 
 
@@ -75,7 +77,17 @@ def test_huge_pages_are_compared_in_processes_of_their_own(tmp_path, monkeypatch
 
 @pytest.mark.parametrize(
     "module",
-    ["ops", "model", "cost_against_k", "huge_pages", "first_step", "tables", "corruptions"],
+    [
+        "ops",
+        "model",
+        "cost_against_k",
+        "huge_pages",
+        "first_step",
+        "tables",
+        "corruptions",
+        "accelerator",
+        "tune",
+    ],
 )
 def test_benchmarks_can_be_imported_without_torch_and_matplotlib(module):
     code = (
@@ -171,12 +183,58 @@ def test_the_rows_of_the_tpu_are_those_of_least_bytes():
     assert {tuple(row["formulations"]) for row in part["rows"]} == {("pallas", "xla", "xla")}
 
 
-def test_a_gpu_is_timed_with_its_own_kernel_up_to_the_taps_it_takes(monkeypatch):
+def test_on_a_gpu_what_auto_cannot_take_is_not_timed(monkeypatch):
+    line, square = Site((1, 17), 3, (56, 56), 64), Site((3, 3), 1, (56, 56), 512)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert not tune._is_left_out("pallas", Site((1, 17), 3, (56, 56), 32))
-    assert tune._is_left_out("pallas", Site((17, 17), 3, (56, 56), 32))
+    assert tune._is_left_out("pallas", line, "forward")  # by name only
+    assert tune._is_left_out("xla", line, "weight_gradient")
+    assert not tune._is_left_out("xla", line, "forward")
+    assert not tune._is_left_out("xla", square, "weight_gradient")
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert tune._is_left_out("pallas", Site((1, 17), 3, (56, 56), 32))
+    assert tune._is_left_out("pallas", line, "forward")
+    assert not tune._is_left_out("xla", line, "weight_gradient")
+
+
+def test_an_accelerator_is_tuned_in_both_dtypes_with_many_convolutions_a_program(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(tune, "_ACCELERATOR_MAPS", ((7, 4, 8),))
+    monkeypatch.setattr(tune, "_ACCELERATOR_LINES", ((5, 1),))
+    monkeypatch.setattr(tune, "_ACCELERATOR_SQUARES", ())
+    monkeypatch.setattr(tune, "ACCELERATOR_BATCH", 2)
+    table = tmp_path / "table.json"
+    tune.main(["--out", str(table)])
+    part = json.loads(table.read_text())["gpu"]
+    assert "batch 2" in part["source"]
+    dtypes = [row["dtype"] for row in part["rows"]]
+    assert dtypes == ["bfloat16"] * 3 + ["float32"] * 3
+    for row in part["rows"]:
+        forward, input_gradient, _ = row["formulations"]
+        assert forward == input_gradient
+        assert set(row["milliseconds"]) == {"forward", "weight_gradient"}
+        assert all(ms > 0 for part in row["milliseconds"].values() for ms in part.values())
+
+
+def test_a_convolution_that_is_repeated_in_a_program_gives_the_same_result(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    site = Site((1, 5), 1, (7, 6), 3)
+    run = tune._operation("shift", "weight_gradient", site.dilation)
+    arrays = tune._arrays(site)
+    repeated = jax.jit(tune._repeated(run)).lower(*arrays).compile()
+    assert "while" in repeated.as_text()
+    np.testing.assert_allclose(repeated(*arrays), jax.jit(run)(*arrays), rtol=1e-5, atol=1e-4)
+
+
+def test_a_program_that_cannot_be_compiled_is_left_out_and_said(monkeypatch, capsys):
+    def fail(*arguments):
+        raise RuntimeError("too large")
+
+    site = Site((1, 5), 1, (7, 6), 3)
+    monkeypatch.setattr(jax.stages.Lowered, "compile", fail)
+    (programs,) = tune.compiled([site])
+    assert all(not contenders for contenders in programs.values())
+    assert "toeplitz is left out: too large" in capsys.readouterr().out
 
 
 def test_full_runs_have_the_cases_that_are_claimed():

@@ -17,7 +17,7 @@ TABLE = json.loads(TABLE_PATH.read_text())
 
 def site_of(row):
     size, maps = tuple(row["kernel_size"]), tuple(row["map_size"])
-    return Site(size, row["dilation"], maps, row["channels"])
+    return Site(size, row["dilation"], maps, row["channels"], row["dtype"])
 
 
 @pytest.fixture
@@ -57,6 +57,19 @@ def test_every_row_is_chosen_at_its_own_site(platform_name):
 )
 def test_the_nearest_row_of_the_same_direction_is_taken(table, site, row):
     assert choose(site, platform="cpu") == formulations._table()["cpu"][row][1]
+
+
+def test_rows_of_the_same_dtype_go_before_nearer_ones(monkeypatch):
+    near = Site((1, 5), 1, (56, 56), 32, "float32")
+    far = Site((1, 53), 1, (7, 7), 512, "bfloat16")
+    rows = [(near, parse("shift")), (far, parse("toeplitz"))]
+    monkeypatch.setattr(formulations, "_table", lambda: {"gpu": rows, "cpu": rows[:1]})
+    assert choose(near, platform="gpu") == parse("shift")
+    assert choose(near._replace(dtype="bfloat16"), platform="gpu") == parse("toeplitz")
+    assert choose(near._replace(dtype="bfloat16"), platform="cpu") == parse("shift")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert choose_for((8, 56, 56, 32), (1, 5, 1, 32), 1, jnp.bfloat16) == parse("toeplitz")
+    assert choose_for((8, 56, 56, 32), (1, 5, 1, 32), 1, "float32") == parse("shift")
 
 
 def test_without_a_row_of_the_direction_the_reference_is_taken(table):

@@ -1,4 +1,8 @@
-"""The GPU kernel of one depth-wise convolution: interpreted against lax, and lowered for CUDA."""
+"""The GPU kernel of one depth-wise convolution against lax, and lowered for CUDA and ROCm.
+
+Interpreted on CPU. On a GPU it runs: JAX_PLATFORMS=cuda XLA_FLAGS= pytest -n 0 -k "not mesh" with
+this file.
+"""
 
 import functools
 
@@ -13,11 +17,13 @@ from lska_jax.ops.formulations import Site, parse
 from lska_jax.ops.pallas import gpu
 from lska_jax.ops.pallas.gpu import depthwise_conv_on_gpu
 
-# Images (B, H, W, C), kernel, dilation: blocks are 32 columns by 32 channels, sums 64 rows.
+# Images (B, H, W, C), kernel, dilation. Tiles are 32 pixels by 32 channels: 1 x 32 along a row,
+# 32 x 1 down a column, else 4 x 8. A program of the taps' gradient sums up to nine taps.
 CASES = {
     "odd sizes": ((2, 5, 7, 3), (1, 5), 1),
-    "more columns and channels than a block": ((1, 4, 40, 33), (1, 7), 3),
-    "more rows than one sum": ((3, 23, 2, 4), (5, 1), 2),
+    "more columns and channels than a tile": ((1, 4, 40, 33), (1, 7), 3),
+    "more rows than a tile": ((3, 41, 2, 4), (5, 1), 2),
+    "more taps than a program sums": ((2, 9, 40, 3), (1, 11), 1),
     "square": ((2, 7, 6, 5), (3, 3), 1),
     "larger than the map": ((1, 4, 5, 8), (17, 1), 3),
     "larger than the map both ways": ((2, 3, 2, 2), (7, 7), 2),

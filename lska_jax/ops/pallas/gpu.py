@@ -2,16 +2,19 @@
 
     y[b, i, j, c] = sum_{u, v} x[b, i + d(u - (kh-1)/2), j + d(v - (kw-1)/2), c] * w[u, v, c]
 
-A program makes a strip of one row, some columns by some channels: it reads the strip once a tap,
-shifted, from the caches, and writes it once. The input gradient is the same kernel with the taps
-flipped; a program of the taps' gradient sums one tap over some rows, and XLA adds these sums.
+A program makes a tile, some pixels of one image by some channels: it reads it once a tap, shifted,
+from the caches, and writes it once. The input gradient is the same kernel with the taps flipped; a
+program of the taps' gradient sums some taps over some tiles, and XLA adds these sums.
 
-The kernels were lowered for CUDA and ROCm and compared in interpret mode; they never ran on a GPU.
-"auto" takes them only where ``python -m benchmarks.tune`` measured that they are faster.
+Measured on a GPU (docs/performance.md), but taken by name only: JAX has announced, from 0.11 on,
+that it will remove Pallas's Triton backend. For ROCm the kernels were lowered and never run.
 """
 
 import functools
-from typing import Any
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +29,15 @@ from lska_jax.ops.pallas.placement import by_platform, on_own_images
 _PLATFORMS = ("cuda", "rocm")
 # A kernel is unrolled over its taps.
 MOST_TAPS = 169
-# Of a strip; powers of two, as Triton asks for. 1024 values are 8 for each of 128 threads.
-_COLUMNS, _CHANNELS = 32, 32
+# Of a tile; powers of two, as Triton asks for. 1024 values are 8 for each of 128 threads.
+_POSITIONS, _CHANNELS = 32, 32
+# Of a tile for a kernel that is no line.
+_ROWS_OF_A_SQUARE = 4
 _COMPILER_PARAMS = plgpu.CompilerParams(num_warps=4)
-# Rows that one program of the taps' gradient sums.
-_ROWS_A_SUM = 64
+# That one program of the taps' gradient sums, each in registers of its own.
+_TAPS_A_PROGRAM = 9
+# Programs of the taps' gradient, to keep all multiprocessors of a large GPU busy.
+_PROGRAMS = 2048
 
 _Static = tuple[int, bool | None]
 
@@ -102,10 +109,10 @@ _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def _run_forward(dilation: int, interpret: Any, images: Array, taps: Array) -> Array:
-    batch, height, width, channels = images.shape
+    tile = _Tile.of(images.shape, taps.shape)
     return pl.pallas_call(
-        functools.partial(_forward_kernel, dilation=dilation),
-        grid=(batch * height, pl.cdiv(width, _COLUMNS), pl.cdiv(channels, _CHANNELS)),
+        functools.partial(_forward_kernel, dilation=dilation, tile=tile),
+        grid=(tile.number, pl.cdiv(images.shape[-1], _CHANNELS)),
         out_shape=result_type(images.shape, images.dtype, images, taps),
         compiler_params=_COMPILER_PARAMS,
         interpret=interpret,
@@ -116,13 +123,21 @@ def _run_forward(dilation: int, interpret: Any, images: Array, taps: Array) -> A
 def _run_taps_gradient(
     dilation: int, size: tuple[int, int], interpret: Any, images: Array, gradient: Array
 ) -> Array:
-    batch, height, _, channels = images.shape
-    sums = pl.cdiv(batch * height, _ROWS_A_SUM)
+    tile, channels = _Tile.of(images.shape, size), images.shape[-1]
+    groups, blocks = pl.cdiv(math.prod(size), _TAPS_A_PROGRAM), pl.cdiv(channels, _CHANNELS)
+    sums = min(tile.number, pl.cdiv(_PROGRAMS, groups * blocks))
     shape = (sums, *size, channels)
     return jnp.sum(
         pl.pallas_call(
-            functools.partial(_taps_gradient_kernel, dilation=dilation),
-            grid=(sums, size[0] * size[1], pl.cdiv(channels, _CHANNELS)),
+            functools.partial(
+                _taps_gradient_kernel,
+                dilation=dilation,
+                tile=tile,
+                taps_a_program=pl.cdiv(math.prod(size), groups),
+                tiles_a_sum=pl.cdiv(tile.number, sums),
+            ),
+            # Programs that read the same tiles follow one another.
+            grid=(groups, blocks, sums),
             out_shape=result_type(shape, jnp.float32, images, gradient),
             compiler_params=_COMPILER_PARAMS,
             interpret=interpret,
@@ -132,56 +147,104 @@ def _run_taps_gradient(
     )
 
 
-def _forward_kernel(images: Any, taps: Any, out: Any, *, dilation: int) -> None:
-    height, (rows, columns, channels) = images.shape[1], taps.shape
-    image, row = _divide(pl.program_id(0), height)
-    first = pl.program_id(1) * _COLUMNS
-    lanes = pl.program_id(2) * _CHANNELS + jnp.arange(_CHANNELS)
-    total = jnp.zeros((_COLUMNS, _CHANNELS), jnp.float32)
-    for u in range(rows):
-        for v in range(columns):
-            place = (row + dilation * (u - rows // 2), first + dilation * (v - columns // 2))
-            weights = plgpu.load(taps.at[u, v, lanes], mask=lanes < channels, other=0.0)
-            total += _load(images, image, *place, lanes) * weights.astype(jnp.float32)[None, :]
-    strip, is_inside = _strip(out, image, row, first, lanes)
-    plgpu.store(strip, total.astype(out.dtype), mask=is_inside)
+def _forward_kernel(images: Any, taps: Any, out: Any, *, dilation: int, tile: "_Tile") -> None:
+    height, width, channels = taps.shape
+    place = tile.place(pl.program_id(0))
+    lanes = pl.program_id(1) * _CHANNELS + jnp.arange(_CHANNELS)
+    total = jnp.zeros((_POSITIONS, _CHANNELS), jnp.float32)
+    for u, v in itertools.product(range(height), range(width)):
+        offset = (dilation * (u - height // 2), dilation * (v - width // 2))
+        weights = plgpu.load(taps.at[u, v, lanes], mask=lanes < channels, other=0.0)
+        total += _load(images, place, lanes, offset) * weights.astype(jnp.float32)[None, :]
+    pixels, is_inside = _pixels(out, place, lanes)
+    plgpu.store(pixels, total.astype(out.dtype), mask=is_inside)
 
 
-def _taps_gradient_kernel(images: Any, gradient: Any, sums: Any, *, dilation: int) -> None:
-    batch, height, width, channels = images.shape
-    _, rows, columns, _ = sums.shape
-    piece = pl.program_id(0)
-    u, v = _divide(pl.program_id(1), columns)
-    row_offset, column_offset = dilation * (u - rows // 2), dilation * (v - columns // 2)
-    lanes = pl.program_id(2) * _CHANNELS + jnp.arange(_CHANNELS)
+def _taps_gradient_kernel(
+    images: Any,
+    gradient: Any,
+    sums: Any,
+    *,
+    dilation: int,
+    tile: "_Tile",
+    taps_a_program: int,
+    tiles_a_sum: int,
+) -> None:
+    _, height, width, channels = sums.shape
+    piece = pl.program_id(2)
+    lanes = pl.program_id(1) * _CHANNELS + jnp.arange(_CHANNELS)
+    first = pl.program_id(0) * taps_a_program
+    taps = [_divide(first + number, width) for number in range(taps_a_program)]
+    offsets = [(dilation * (u - height // 2), dilation * (v - width // 2)) for u, v in taps]
 
-    def add_row(number: Any, total: jax.Array) -> jax.Array:
-        image, row = _divide(number, height)
-        for first in range(0, width, _COLUMNS):
-            values = _load(images, image, row + row_offset, first + column_offset, lanes)
-            total += values * _load(gradient, image, row, first, lanes)
-        return total
+    def add_tile(number: Any, totals: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        place = tile.place(number)
+        cotangents = _load(gradient, place, lanes)
+        return tuple(
+            total + cotangents * _load(images, place, lanes, offset)
+            for total, offset in zip(totals, offsets, strict=True)
+        )
 
-    start = piece * _ROWS_A_SUM
-    stop = jnp.minimum(start + _ROWS_A_SUM, batch * height)
-    zeros = jnp.zeros((_COLUMNS, _CHANNELS), jnp.float32)
-    total = jnp.sum(lax.fori_loop(start, stop, add_row, zeros), axis=0)
-    plgpu.store(sums.at[piece, u, v, lanes], total, mask=lanes < channels)
-
-
-def _load(maps: Any, image: Any, row: Any, first: Any, lanes: Any) -> jax.Array:
-    """Return a strip in float32, zero where it reaches beyond the map."""
-    strip, is_inside = _strip(maps, image, row, first, lanes)
-    return plgpu.load(strip, mask=is_inside, other=0.0).astype(jnp.float32)
+    zeros = jnp.zeros((_POSITIONS, _CHANNELS), jnp.float32)
+    start = piece * tiles_a_sum
+    stop = jnp.minimum(start + tiles_a_sum, tile.number)
+    totals = lax.fori_loop(start, stop, add_tile, (zeros,) * taps_a_program)
+    for (u, v), total in zip(taps, totals, strict=True):
+        is_inside = (lanes < channels) & (u < height)
+        plgpu.store(sums.at[piece, u, v, lanes], jnp.sum(total, axis=0), mask=is_inside)
 
 
-def _strip(maps: Any, image: Any, row: Any, first: Any, lanes: Any) -> tuple[Any, jax.Array]:
-    """Return the (columns, channels) of a row from column ``first``, and which are inside."""
+class _Tile(NamedTuple):
+    """Pixels that a program handles at once, ``rows`` by ``columns`` of one image.
+
+    Its longer side lies along the kernel, so that taps find in the caches what others have read.
+    """
+
+    images: int
+    rows: int
+    columns: int
+    tiles_down: int
+    tiles_across: int
+
+    @classmethod
+    def of(cls, maps_shape: Sequence[int], kernel_size: Sequence[int]) -> "_Tile":
+        """Return the tiles of maps (B, H, W, C) for a kernel (kh, kw, ...)."""
+        batch, height, width, _ = maps_shape
+        if kernel_size[0] == 1:
+            most_rows = 1
+        else:
+            most_rows = _POSITIONS if kernel_size[1] == 1 else _ROWS_OF_A_SQUARE
+        rows = min(most_rows, pl.next_power_of_2(height))
+        columns = _POSITIONS // rows
+        return cls(batch, rows, columns, pl.cdiv(height, rows), pl.cdiv(width, columns))
+
+    @property
+    def number(self) -> int:
+        """Tiles of all images."""
+        return self.images * self.tiles_down * self.tiles_across
+
+    def place(self, number: Any) -> tuple[Any, jax.Array, jax.Array]:
+        """Return image, rows and columns of a tile's pixels."""
+        number, across = _divide(number, self.tiles_across)
+        image, down = _divide(number, self.tiles_down)
+        row, column = _divide(jnp.arange(_POSITIONS), self.columns)
+        return image, down * self.rows + row, across * self.columns + column
+
+
+def _load(maps: Any, place: Any, lanes: jax.Array, offset: tuple[Any, Any] = (0, 0)) -> jax.Array:
+    """Return a tile's pixels in float32, zero where they lie beyond the map."""
+    image, rows, columns = place
+    pixels, is_inside = _pixels(maps, (image, rows + offset[0], columns + offset[1]), lanes)
+    return plgpu.load(pixels, mask=is_inside, other=0.0).astype(jnp.float32)
+
+
+def _pixels(maps: Any, place: Any, lanes: jax.Array) -> tuple[Any, jax.Array]:
+    """Return the (positions, channels) of a tile, and which are inside."""
     _, height, width, channels = maps.shape
-    columns = first + jnp.arange(_COLUMNS)
-    is_column = (columns >= 0) & (columns < width) & (row >= 0) & (row < height)
-    strip = maps.at[image, row, columns[:, None], lanes[None, :]]
-    return strip, is_column[:, None] & (lanes < channels)[None, :]
+    image, rows, columns = place
+    is_pixel = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+    pixels = maps.at[image, rows[:, None], columns[:, None], lanes[None, :]]
+    return pixels, is_pixel[:, None] & (lanes < channels)[None, :]
 
 
 def _divide(number: Any, divisor: int) -> tuple[Any, Any]:

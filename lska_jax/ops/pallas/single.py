@@ -1,6 +1,7 @@
 """One depth-wise convolution as ``depthwise_conv`` calls it.
 
-On GPU that is a kernel of its own, otherwise the TPU's chain of length one.
+On GPU that is a kernel of its own, otherwise the TPU's chain of length one. The GPU's is imported
+where it is asked for: JAX has announced that it will remove Pallas's Triton backend.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ import jax
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from lska_jax.ops.pallas import blocks, gpu
+from lska_jax.ops.pallas import blocks
 from lska_jax.ops.pallas.chain import depthwise_chain
 from lska_jax.ops.platform import target_platform
 
@@ -17,6 +18,8 @@ from lska_jax.ops.platform import target_platform
 def convolve(images: Array, kernel: Array, dilation: int) -> Array:
     """Convolve; arguments and result are those of ``depthwise_conv``."""
     if target_platform() == "gpu":
+        from lska_jax.ops.pallas import gpu
+
         return gpu.depthwise_conv_on_gpu(images, kernel, dilation=dilation)
     return depthwise_chain(images, [kernel], None, dilations=(dilation,))
 
@@ -31,5 +34,7 @@ def fits(images_shape: Sequence[int], kernel_shape: Sequence[int], dtype: DTypeL
     """Tell whether the platform's kernel takes such images and kernels."""
     taps = kernel_shape[0] * kernel_shape[1]
     if target_platform() == "gpu":
+        from lska_jax.ops.pallas import gpu
+
         return taps <= gpu.MOST_TAPS
     return blocks.fits(images_shape, dtype, steps=1, taps=taps)
