@@ -160,8 +160,8 @@ def attend(
     """
     steps, dtype = list(gate.depthwise), proj_in.dtype
     is_fused = takes_pallas(gate.implementation, batch=x.shape[0], dtype=dtype)
-    taps = max(step.kernel.shape[0] * step.kernel.shape[1] for step in steps)
-    if is_fused and attention_fits(x.shape, dtype, steps=len(steps), taps=taps):
+    sizes = [(step.kernel.shape[0], step.kernel.shape[1]) for step in steps]
+    if is_fused and attention_fits(x.shape, dtype, kernel_sizes=sizes):
         return fused_attention(
             x.astype(dtype),
             (proj_in.kernel[...], proj_in.bias[...]),

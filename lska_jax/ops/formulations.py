@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 NAMES = ("xla", "shift", "toeplitz", "pallas")
 TABLE_PATH = Path(__file__).with_name("formulations.json")
+# How far apart, in doublings, two sites are for having maps of different dtypes.
+_OTHER_DTYPE = 2.0
 
 
 class Formulations(NamedTuple):
@@ -81,8 +83,6 @@ def canonical(implementation: object) -> str | Formulations:
 def choose(site: Site, *, platform: str) -> Formulations:
     """Return the table's formulations for the site nearest to this one.
 
-    Rows of another dtype count only where there are none of this one.
-
     Args:
       site: the convolution.
       platform: "cpu", "gpu" or "tpu"; any other takes the reference.
@@ -91,8 +91,7 @@ def choose(site: Site, *, platform: str) -> Formulations:
     alike = [row for row in rows if _direction(row[0]) == _direction(site)]
     if not alike:
         return parse("xla")
-    same_dtype = [row for row in alike if row[0].dtype == site.dtype]
-    return min(same_dtype or alike, key=lambda row: _distance(row[0], site))[1]
+    return min(alike, key=lambda row: _distance(row[0], site))[1]
 
 
 @functools.cache
@@ -124,7 +123,8 @@ def _distance(one: Site, other: Site) -> float:
         (_axis_length(one), _axis_length(other)),
         (one.channels, other.channels),
     ]
-    return sum(abs(math.log2(a / b)) for a, b in pairs)
+    doublings = sum(abs(math.log2(a / b)) for a, b in pairs)
+    return doublings + _OTHER_DTYPE * (one.dtype != other.dtype)
 
 
 def _axis_length(site: Site) -> int:

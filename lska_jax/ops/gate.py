@@ -97,9 +97,9 @@ _gate.defvjp(_gate_forward, _gate_backward)
 def _convolve(static: _Static, images: Array, chain: _Chain) -> Array:
     dilations, implementation = static
     kernels, biases = chain
-    taps = max(kernel.shape[0] * kernel.shape[1] for kernel in kernels)
+    sizes = [(kernel.shape[0], kernel.shape[1]) for kernel in kernels]
     if takes_pallas(implementation, batch=images.shape[0], dtype=images.dtype) and fits(
-        images.shape, images.dtype, steps=len(kernels), taps=taps
+        images.shape, images.dtype, kernel_sizes=sizes
     ):
         return depthwise_chain(images, kernels, biases, dilations=dilations)
     for kernel, bias, dilation in zip(kernels, biases, dilations, strict=True):

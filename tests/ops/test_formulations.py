@@ -36,7 +36,12 @@ def test_every_platform_says_where_its_rows_come_from():
     assert all(part["source"] and part["rows"] for part in TABLE.values())
     assert TABLE["cpu"]["source"].startswith("Measured by python -m benchmarks.tune")
     assert "Compiled only, never run" in TABLE["tpu"]["source"]
-    assert "Not measured" in TABLE["gpu"]["source"]
+    assert TABLE["gpu"]["source"].startswith("Measured by python -m benchmarks.tune")
+
+
+def test_auto_on_a_gpu_asks_for_no_kernel_that_jax_will_remove():
+    for row in TABLE["gpu"]["rows"]:
+        assert "pallas" not in row["formulations"]
 
 
 @pytest.mark.parametrize("platform_name", sorted(TABLE))
@@ -59,17 +64,22 @@ def test_the_nearest_row_of_the_same_direction_is_taken(table, site, row):
     assert choose(site, platform="cpu") == formulations._table()["cpu"][row][1]
 
 
-def test_rows_of_the_same_dtype_go_before_nearer_ones(monkeypatch):
-    near = Site((1, 5), 1, (56, 56), 32, "float32")
-    far = Site((1, 53), 1, (7, 7), 512, "bfloat16")
-    rows = [(near, parse("shift")), (far, parse("toeplitz"))]
+def test_another_dtype_is_as_far_as_two_doublings(monkeypatch):
+    wide = Site((1, 5), 1, (56, 56), 64, "float32")
+    narrow = Site((1, 5), 1, (56, 56), 32, "bfloat16")
+    rows = [(wide, parse("shift")), (narrow, parse("toeplitz"))]
     monkeypatch.setattr(formulations, "_table", lambda: {"gpu": rows, "cpu": rows[:1]})
-    assert choose(near, platform="gpu") == parse("shift")
-    assert choose(near._replace(dtype="bfloat16"), platform="gpu") == parse("toeplitz")
-    assert choose(near._replace(dtype="bfloat16"), platform="cpu") == parse("shift")
+    assert choose(wide, platform="gpu") == parse("shift")
+    assert choose(wide._replace(dtype="bfloat16"), platform="gpu") == parse("toeplitz")
+    much_wider = wide._replace(dtype="bfloat16", channels=512)
+    assert choose(much_wider, platform="gpu") == parse("toeplitz")
+    smaller = Site((1, 5), 1, (14, 14), 64, "bfloat16")
+    rows.append((smaller._replace(dtype="float32"), parse("xla")))
+    assert choose(smaller, platform="gpu") == parse("xla")  # two doublings, not three
+    assert choose(wide._replace(dtype="bfloat16"), platform="cpu") == parse("shift")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert choose_for((8, 56, 56, 32), (1, 5, 1, 32), 1, jnp.bfloat16) == parse("toeplitz")
-    assert choose_for((8, 56, 56, 32), (1, 5, 1, 32), 1, "float32") == parse("shift")
+    assert choose_for((8, 56, 56, 64), (1, 5, 1, 64), 1, "float32") == parse("shift")
 
 
 def test_without_a_row_of_the_direction_the_reference_is_taken(table):

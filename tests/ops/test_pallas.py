@@ -246,8 +246,9 @@ def calls_in_tpu_program(shape, kernels: Sizes, dilations) -> int:
 
 
 def test_maps_of_the_paper_fit_and_whole_images_do_not():
-    assert all(fits(shape, jnp.bfloat16, steps=4) for shape in STAGES)
-    assert not fits((1, 224, 224, 64), jnp.bfloat16, steps=4)
+    sizes = ((1, 5), (5, 1), (1, 7), (7, 1))
+    assert all(fits(shape, jnp.bfloat16, kernel_sizes=sizes) for shape in STAGES)
+    assert not fits((1, 224, 224, 64), jnp.bfloat16, kernel_sizes=sizes)
 
 
 def test_a_map_that_does_not_fit_is_refused_with_its_size():
@@ -264,10 +265,12 @@ def test_a_kernel_that_does_not_belong_to_the_images_is_refused(shape):
     assert str(shape) in str(refusal.value)
 
 
-def test_a_kernel_with_too_many_taps_is_refused():
-    images, kernel = jnp.zeros((1, 5, 5, 3)), jnp.zeros((11, 11, 1, 3))
-    assert not fits(images.shape, images.dtype, steps=1, taps=121)
-    with pytest.raises(ValueError, match=r"up to 81 taps.*\(11, 11, 1, 3\)"):
+@pytest.mark.parametrize("size", [(11, 11), (25, 1)])
+def test_a_kernel_with_too_many_taps_or_rows_is_refused(size):
+    images, kernel = jnp.zeros((1, 5, 5, 3)), jnp.zeros((*size, 1, 3))
+    assert not fits(images.shape, images.dtype, kernel_sizes=[size])
+    assert fits(images.shape, images.dtype, kernel_sizes=[(23, 1), (1, 81), (9, 9)])
+    with pytest.raises(ValueError, match=f"up to 81 taps in up to 23 rows.*{size[0]} x {size[1]}"):
         depthwise_chain(images, [kernel], None, dilations=[1])
 
 

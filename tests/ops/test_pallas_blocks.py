@@ -338,7 +338,9 @@ def test_both_fit_and_lower_for_tpu_in_the_base_network(shape, hidden):
     exported = jax.export.export(jax.jit(gradients), platforms=["tpu"])(images, ffn, attention)
     # The attention's forward kernel, whose result the FFN's gradient needs, and both backward.
     assert exported.mlir_module().count("tpu_custom_call") == 3
-    assert attention_fits(shape, jnp.bfloat16, steps=4)
+    sizes = [(1, 5), (5, 1), (1, 7), (7, 1)]
+    assert attention_fits(shape, jnp.bfloat16, kernel_sizes=sizes)
+    assert not attention_fits(shape, jnp.bfloat16, kernel_sizes=[(1, 25), (25, 1)])
     assert ffn_fits(shape, jnp.bfloat16, hidden=hidden)
 
 

@@ -27,10 +27,10 @@ from lska_jax.ops.pallas.blocks import (
     BATCH_FIRST,
     LANES,
     MAPS_FIRST,
-    MOST_TAPS,
     SPILL_BYTES,
     SUBLANES,
     VMEM_BYTES,
+    can_unroll,
     lane_blocks,
     live_taps,
 )
@@ -105,7 +105,7 @@ def fused_attention(
     """
     sizes = check_chain(images, kernels, biases, dilations)
     shape = images.shape
-    if not attention_fits(shape, images.dtype, steps=len(sizes)):
+    if not attention_fits(shape, images.dtype, kernel_sizes=sizes):
         raise ValueError(
             f"images {shape} {images.dtype} do not suit the fused attention: of a core's memory "
             f"it needs {_vmem_bytes(shape, images.dtype, len(sizes)) >> 20} MiB, allowed are "
@@ -123,17 +123,19 @@ def fused_attention(
     return on_own_images(run, images, matrices, packed)
 
 
-def attention_fits(shape: tuple[int, ...], dtype: DTypeLike, *, steps: int, taps: int = 1) -> bool:
+def attention_fits(
+    shape: tuple[int, ...], dtype: DTypeLike, *, kernel_sizes: Sequence[tuple[int, int]]
+) -> bool:
     """Tell whether the fused attention takes images of a shape (B, H, W, C).
 
     Args:
       shape: of the images, those of all devices of the mesh in context.
       dtype: of the images.
-      steps: convolutions in the chain.
-      taps: of the largest of their kernels, kh kw.
+      kernel_sizes: (height, width) of the chain's kernels.
     """
     own = (images_of_a_device(shape[0]), *shape[1:])
-    return taps <= MOST_TAPS and _vmem_bytes(own, dtype, steps) <= VMEM_BYTES
+    needed = _vmem_bytes(own, dtype, len(kernel_sizes))
+    return all(map(can_unroll, kernel_sizes)) and needed <= VMEM_BYTES
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -20,6 +20,8 @@ VMEM_BYTES = 100 * 2**20
 # Of one kernel. The backward kernel carries a register of sums for every tap; the compiler spills
 # them: 9 x 9 compiles for the shapes of the paper, 11 x 11 runs out of memory.
 MOST_TAPS = 81
+# With 27 rows the backward kernel of 28 x 28 maps spills more than 8 MB, up to 25 less than 0.1.
+MOST_ROWS = 23
 # For what the compiler spills, beside a kernel's own arrays.
 SPILL_BYTES = 8 * 2**20
 # Orders of axes: (B, H, W, C) to the kernels' (H, W, B, C), and back.
@@ -116,16 +118,26 @@ def vmem_bytes(shape: Sequence[int], dtype: DTypeLike, *, steps: int) -> tuple[i
     return forward, backward
 
 
+def can_unroll(kernel_size: tuple[int, int]) -> bool:
+    """Tell whether a kernel (height, width) has few enough taps and rows to be unrolled."""
+    height, width = kernel_size
+    return height * width <= MOST_TAPS and height <= MOST_ROWS
+
+
 def fits(
-    shape: Sequence[int], dtype: DTypeLike, *, steps: int, taps: int = 1, limit: int = VMEM_BYTES
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    *,
+    kernel_sizes: Sequence[tuple[int, int]],
+    limit: int = VMEM_BYTES,
 ) -> bool:
     """Tell whether a chain's forward and backward kernels fit a TPU core's memory.
 
     Args:
       shape: of the images, (B, H, W, C).
       dtype: of the images.
-      steps: convolutions in the chain.
-      taps: of the largest of their kernels, kh kw.
+      kernel_sizes: (height, width) of the chain's kernels.
       limit: bytes of memory to use; the default suits v5e and v6e.
     """
-    return taps <= MOST_TAPS and max(vmem_bytes(shape, dtype, steps=steps)) <= limit
+    needed = max(vmem_bytes(shape, dtype, steps=len(kernel_sizes)))
+    return all(map(can_unroll, kernel_sizes)) and needed <= limit

@@ -22,8 +22,10 @@ from lska_jax.ops.checks import check_images, check_steps
 from lska_jax.ops.pallas.blocks import (
     BATCH_FIRST,
     MAPS_FIRST,
+    MOST_ROWS,
     MOST_TAPS,
     VMEM_BYTES,
+    can_unroll,
     live_taps,
     vmem_bytes,
 )
@@ -183,10 +185,11 @@ def check_chain(
     if 0 in images.shape:
         raise ValueError(f"images must not be empty, got {images.shape}.")
     check_steps(kernels, biases, dilations, channels=channels)
-    for kernel in kernels:
-        if kernel.shape[0] * kernel.shape[1] > MOST_TAPS:
+    sizes = tuple((kernel.shape[0], kernel.shape[1]) for kernel in kernels)
+    for size in sizes:
+        if not can_unroll(size):
             raise ValueError(
-                f"a kernel may have up to {MOST_TAPS} taps in the TPU kernels, got {kernel.shape}; "
-                "use another implementation."
+                f"a kernel may have up to {MOST_TAPS} taps in up to {MOST_ROWS} rows in the TPU "
+                f"kernels, got {size[0]} x {size[1]}; use another implementation."
             )
-    return tuple((kernel.shape[0], kernel.shape[1]) for kernel in kernels)
+    return sizes

@@ -4,6 +4,7 @@ On GPU that is a kernel of its own, otherwise the TPU's chain of length one. The
 where it is asked for: JAX has announced that it will remove Pallas's Triton backend.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -32,9 +33,9 @@ def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient
 
 def fits(images_shape: Sequence[int], kernel_shape: Sequence[int], dtype: DTypeLike) -> bool:
     """Tell whether the platform's kernel takes such images and kernels."""
-    taps = kernel_shape[0] * kernel_shape[1]
+    size = (kernel_shape[0], kernel_shape[1])
     if target_platform() == "gpu":
         from lska_jax.ops.pallas import gpu
 
-        return taps <= gpu.MOST_TAPS
-    return blocks.fits(images_shape, dtype, steps=1, taps=taps)
+        return math.prod(size) <= gpu.MOST_TAPS
+    return blocks.fits(images_shape, dtype, kernel_sizes=[size])
