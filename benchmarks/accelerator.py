@@ -5,7 +5,8 @@ mean cross entropy, gradients of all parameters) and inference. Contenders of on
 alternately on the same images and weights:
 
 - JAX: ``auto``, the formulations of ``lska_jax/ops/formulations.json``; ``all-lax``, every
-  depth-wise convolution as lax's grouped one; ``pallas``, every one as a kernel.
+  depth-wise convolution as lax's grouped one; ``pallas``, every one as a kernel (on CPU, where
+  ``--quick`` can run, it would be interpreted and is left out).
 - PyTorch on the same GPU: eager, ``torch.autocast`` for bfloat16, tf32 for float32, both memory
   formats, of which the faster counts.
 """
@@ -43,13 +44,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sizes", nargs="+", default=["tiny"], help="of VAN-LSKA (default: tiny)")
     options = parser.parse_args(argv)
     conditions = results.start(_EXPECTED, is_quick=options.quick)
-    conditions["dtype"] = ", ".join(DTYPES)
+    if conditions["backend"].startswith("cpu") and not options.quick:
+        parser.error("there is no GPU or TPU here; on CPU run python -m benchmarks.model")
+    dtypes = DTYPES[:1] if options.quick else DTYPES
+    conditions["dtype"] = ", ".join(dtypes)
     folder = results.output_folder(options)
     rows: list[dict[str, Any]] = []
     batch_size = 2 if options.quick else _BATCH_SIZE
     for size in options.sizes:
         for mode in MODES:
-            cases = [Case(size, mode, dtype, batch_size) for dtype in DTYPES]
+            cases = [Case(size, mode, dtype, batch_size) for dtype in dtypes]
             rows += _measure(cases, is_quick=options.quick)
             result = results.write_result(
                 folder, NAME, conditions=conditions, rows=rows, is_quick=options.quick
@@ -104,11 +108,16 @@ def _measure(cases: list[Case], *, is_quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def _programs(case: Case, *, is_quick: bool) -> dict[str, Any]:
+    import jax
+
     from benchmarks import networks
+    from benchmarks.operations import ACCELERATOR_ONLY
 
     images, labels = _batch(case, is_quick=is_quick)
     found = {}
     for name, implementation in FORMS.items():
+        if jax.default_backend() == "cpu" and implementation in ACCELERATOR_ONLY:
+            continue
         model = _model(case, implementation, is_quick=is_quick)
         if case.mode == "train":
             found[name] = networks.lower_train_step(model, images, labels)
@@ -188,7 +197,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
                 case.size,
                 case.mode,
                 case.dtype,
-                *(f"{1e3 * seconds[name]:.1f}" for name in FORMS),
+                *(f"{1e3 * seconds[name]:.1f}" if name in seconds else "-" for name in FORMS),
                 "not installed" if best is None else f"{1e3 * best:.1f}",
                 f"{case.batch_size / ours:,.0f}",
                 f"{seconds['JAX all-lax'] / ours:.1f}",

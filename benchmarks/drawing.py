@@ -50,7 +50,7 @@ def scale_axis(panel: Any, values: Sequence[float]) -> None:
     from matplotlib import ticker
 
     if not values or min(values) <= 0 or max(values) < _LOG_FROM_RATIO * min(values):
-        panel.set_ylim(bottom=0, top=None if any(values) else 1)
+        panel.set_ylim(bottom=0, top=1.1 * max(values, default=0) or 1)
         return
     panel.set_yscale("log")
     panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))

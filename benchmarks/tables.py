@@ -1,7 +1,7 @@
 """Write the measured tables into docs/performance.md: ``python -m benchmarks.tables``.
 
 The document has a pair of comments for each table, and what stands between them is made from the
-JSON files beside its pictures, so that no figure is typed by hand.
+JSON files beside its pictures and from the package's own, so that no figure is typed by hand.
 """
 
 import argparse
@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import (
+    accelerator,
     cost_against_k,
     cost_tables,
     first_step,
+    formulation_tables,
     goals,
     huge_pages,
     model,
@@ -66,8 +68,9 @@ _MEASURED = (
     cost_against_k.TPU_NAME,
     huge_pages.NAME,
     first_step.NAME,
+    accelerator.NAME,
 )
-_NAMES = (*_MEASURED, tpu_tables.NAME, goals.NAME)
+_NAMES = (*_MEASURED, tpu_tables.NAME, formulation_tables.NAME, goals.NAME)
 
 
 def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
@@ -81,7 +84,7 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
         if (folder / f"{name}.png").exists():
             picture = f"\n\n![{name}]({folder.name}/{name}.png)"
             found[name][f"{name} conditions"] += picture
-        for module in (ops, model, huge_pages, first_step):
+        for module in (ops, model, huge_pages, first_step, accelerator):
             if name == module.NAME:
                 found[name] |= module.tables(result)
     if cost_against_k.NAME in found:
@@ -90,6 +93,7 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
     compiled = tpu_tables.tables(folder)
     if compiled:
         found[tpu_tables.NAME] = compiled
+    found[formulation_tables.NAME] = formulation_tables.tables()
     return {**found, goals.NAME: goals.tables(folder)}
 
 

@@ -183,6 +183,12 @@ def test_the_rows_of_the_tpu_are_those_of_least_bytes():
     assert {tuple(row["formulations"]) for row in part["rows"]} == {("pallas", "xla", "xla")}
 
 
+def test_without_an_accelerator_the_command_for_it_says_what_to_run(capsys):
+    with pytest.raises(SystemExit):
+        accelerator.main([])
+    assert "no GPU or TPU here; on CPU run python -m benchmarks.model" in capsys.readouterr().err
+
+
 def test_on_a_gpu_what_auto_cannot_take_is_not_timed(monkeypatch):
     line, square = Site((1, 17), 3, (56, 56), 64), Site((3, 3), 1, (56, 56), 512)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")

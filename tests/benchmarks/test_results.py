@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import cost_tables, results, tables
+from benchmarks import cost_tables, formulation_tables, results, tables
 from benchmarks.cost_cells import ATTENTION, NETWORK
 from lska_jax._huge_pages import VARIABLE
 
@@ -97,3 +97,15 @@ def test_a_cell_without_a_figure_says_why():
     table = made[f"cost_against_k {NETWORK}"]
     assert "not yet run" in table.splitlines()[2]
     assert table.endswith("- Not run, LKA-trivial: k=65 compiling took longer than 90 s.")
+
+
+def test_the_table_of_a_gpu_has_a_line_for_every_row_of_the_package():
+    rows = json.loads(formulation_tables.TABLE_PATH.read_text())["gpu"]["rows"]
+    source, _, *lines = formulation_tables.tables()["formulations gpu"].splitlines()
+    assert source.startswith("Measured by python -m benchmarks.tune")
+    assert len(lines) == 2 + len(rows)
+    forward = {k: f"{1e3 * ms:,.0f}" for k, ms in rows[0]["milliseconds"]["forward"].items()}
+    assert lines[2].startswith(
+        f"| 1x5 | 1 | 56x56x64 | bfloat16 | {forward['xla']} | {forward['shift']} | "
+        f"{forward['toeplitz']} | - |"
+    )

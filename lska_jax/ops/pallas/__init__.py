@@ -1,4 +1,4 @@
-"""Kernels written in Pallas: TPU's, fused and compiled, GPU's, lowered; neither ever ran there."""
+"""Kernels written in Pallas: TPU's, fused, compiled and never run there; GPU's, which ran."""
 
 from typing import TYPE_CHECKING
 
