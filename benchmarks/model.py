@@ -86,10 +86,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _measure(cases: list[Case], *, is_quick: bool) -> Iterator[dict[str, Any]]:
-    from benchmarks import harness, results
+    from benchmarks import harness, networks
     from benchmarks.progress import Progress
 
-    use_torch = results.has_torch()
+    use_torch = networks.has_torch()
     progress = Progress(len(cases))
     for case in cases:
         shown = f"{case.size} {case.mode}, batch {case.batch_size}"

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks import results
 from benchmarks.operations import TORCH_FORMATS
 from lska_jax.data.workers import usable_cores
 from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
@@ -49,13 +50,13 @@ def loss_and_gradients(functions: Any) -> Callable[..., Any]:
 def jax_inference(model: VAN, images: np.ndarray) -> Call:
     """Return a compiled call of the model's logits."""
     lowered, arguments = lower_inference(model, images)
-    return _bind(lowered.compile(), *arguments)
+    return bind(lowered.compile(), *arguments)
 
 
 def jax_train_step(model: VAN, images: np.ndarray, labels: np.ndarray) -> Call:
     """Return a compiled call of the model's train step."""
     lowered, arguments = lower_train_step(model, images, labels)
-    return _bind(lowered.compile(), *arguments)
+    return bind(lowered.compile(), *arguments)
 
 
 def lower_inference(model: VAN, images: np.ndarray) -> tuple[jax.stages.Lowered, Any]:
@@ -95,7 +96,7 @@ def torch_inference(
     for form in forms:
         form_of_it = torch_van.folded(network) if "folded" in form else network
         for name, placed, batch in _in_formats(form_of_it, images):
-            run = _bind(torch_van.inference, placed, batch)
+            run = bind(torch_van.inference, placed, batch)
             calls[name.replace("torch", form)] = _on_device(run, model)
     return calls
 
@@ -108,7 +109,7 @@ def torch_train_step(model: VAN, images: np.ndarray, labels: np.ndarray) -> dict
 
     targets = torch.from_numpy(labels).long().to(_torch_device())
     return {
-        name: _on_device(_bind(torch_van.train_step, placed.train(), batch, targets), model)
+        name: _on_device(bind(torch_van.train_step, placed.train(), batch, targets), model)
         for name, placed, batch in _in_formats(torch_van.torch_van(model), images)
     }
 
@@ -126,6 +127,19 @@ def _in_formats(network: Any, images: np.ndarray) -> Any:
         yield name, placed, batch.to(_torch_device())
 
 
+def has_torch() -> bool:
+    """Tell whether PyTorch is installed and computes on JAX's device."""
+    if not results.has_torch():
+        return False
+    import torch
+
+    platform = jax.default_backend()
+    is_here = torch.cuda.is_available() if platform == "gpu" else platform == "cpu"
+    if not is_here:
+        print(f"PyTorch does not compute on JAX's {platform}, so nothing is compared with it.")
+    return is_here
+
+
 def _torch_device() -> str:
     return "cuda" if jax.default_backend() == "gpu" else "cpu"
 
@@ -134,7 +148,7 @@ def _on_device(call: Call, model: VAN) -> Call:
     """Return a call that computes in the model's dtype and waits for the device.
 
     On GPU the settings are PyTorch's fastest: the fastest convolutions are looked for, and float32
-    is multiplied as tf32, as JAX does by default.
+    is multiplied as tf32, as JAX does by default (its depth-wise convolutions here are float32).
     """
     import torch
 
@@ -153,5 +167,6 @@ def _on_device(call: Call, model: VAN) -> Call:
     return run
 
 
-def _bind(function: Callable[..., Any], *arguments: Any) -> Call:
+def bind(function: Callable[..., Any], *arguments: Any) -> Call:
+    """Return a call of a function with its arguments."""
     return lambda: function(*arguments)

@@ -87,10 +87,12 @@ def quick_cases() -> Iterator[Case]:
 
 
 def _measure(cases: list[Case]) -> Iterator[dict[str, Any]]:
+    import jax
+
     from benchmarks import harness, operations, results
     from benchmarks.progress import Progress
 
-    use_torch = results.has_torch()
+    use_torch = jax.default_backend() == "cpu" and results.has_torch()
     progress = Progress(len(cases) * len(MODES))
     for case in cases:
         for mode in MODES:

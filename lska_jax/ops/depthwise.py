@@ -68,7 +68,7 @@ def depthwise_conv(
     Raises:
       ValueError: images of another rank or dtype, a kernel of another shape, of even size or not
         of floats, a dilation below 1, an unknown implementation, or "pallas" for a map too large
-        for a TPU core's memory or for a kernel of more taps than it takes.
+        for a TPU core's memory or for a kernel of more taps or rows than it takes.
     """
     check_images(images)
     check_kernel(kernel, channels=images.shape[-1])

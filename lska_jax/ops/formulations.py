@@ -1,7 +1,7 @@
 """Which formulation ``depthwise_conv`` takes where: names, and the table behind "auto".
 
 The table, ``formulations.json``, is made by ``python -m benchmarks.tune``. Each platform's part
-says where its rows come from: measured on which machine, compiled only, or neither.
+says where its rows come from: measured on which machine, or compiled only.
 """
 
 import functools
@@ -88,7 +88,7 @@ def choose(site: Site, *, platform: str) -> Formulations:
       platform: "cpu", "gpu" or "tpu"; any other takes the reference.
     """
     rows = _table().get(platform, ())
-    alike = [row for row in rows if _direction(row[0]) == _direction(site)]
+    alike = [row for row in rows if _kind(row[0]) == _kind(site)]
     if not alike:
         return parse("xla")
     return min(alike, key=lambda row: _distance(row[0], site))[1]
@@ -108,11 +108,12 @@ def _row(row: Mapping[str, Any]) -> tuple[Site, Formulations]:
     return site, parse(row["formulations"])
 
 
-def _direction(site: Site) -> str:
+def _kind(site: Site) -> str:
     height, width = site.kernel_size
     if height == 1 or width == 1:
         return "horizontal" if height == 1 else "vertical"
-    return "both"
+    # The FFN's: where libraries have a convolution for one depth-wise kernel, it is this.
+    return "3x3" if (height, width, site.dilation) == (3, 3, 1) else "square"
 
 
 def _distance(one: Site, other: Site) -> float:
@@ -129,4 +130,4 @@ def _distance(one: Site, other: Site) -> float:
 
 def _axis_length(site: Site) -> int:
     height, width = site.map_size
-    return {"horizontal": width, "vertical": height}.get(_direction(site), max(height, width))
+    return {"horizontal": width, "vertical": height}.get(_kind(site), max(height, width))

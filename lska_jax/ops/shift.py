@@ -48,8 +48,9 @@ def convolve(images: Array, kernel: Array, dilation: int) -> Array:
 def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient: Array) -> Array:
     """Return the gradient of the kernel, float32 sums in the kernel's shape and dtype."""
     taps, padding = _live_taps(images.shape, kernel.shape, dilation)
-    # Whole blocks of rows for the sums: padding here, once, spares a copy of every product.
-    extra = -images.shape[1] % rows_a_sum(images.shape[1])
+    # Whole blocks of rows for CPU's sums: padding here, once, spares a copy of every product.
+    is_cpu = target_platform() == "cpu"
+    extra = -images.shape[1] % rows_a_sum(images.shape[1]) if is_cpu else 0
     gradient = jnp.pad(output_gradient, ((0, 0), (0, extra), (0, 0), (0, 0)))
     windows = _windows(images, taps, padding, extra)
     most = _TAPS_A_LOOP_1D if 1 in kernel.shape[:2] else _TAPS_A_LOOP_2D
@@ -93,14 +94,10 @@ def _windows(
     if platform == "gpu":
         moves = [(above - tap.row_start, before - tap.column_start) for tap in taps]
         zero = jnp.zeros((), images.dtype)
-        return [
-            lax.pad(
-                images, zero, ((0, 0, 0), (down, extra - down, 0), (right, -right, 0), (0, 0, 0))
-            ).astype(jnp.float32)
-            for down, right in moves
-        ]
-    padding[1] = (above, above + extra)
-    padded = jnp.pad(images, tuple(padding))
+        edges = [((0, 0, 0), (y, extra - y, 0), (x, -x, 0), (0, 0, 0)) for y, x in moves]
+        return [lax.pad(images, zero, edge).astype(jnp.float32) for edge in edges]
+    sides = ((0, 0), (above, above + extra), (before, before), (0, 0))
+    padded = jnp.pad(images, sides)
     if platform == "cpu":
         integers = jnp.int32 if images.dtype == jnp.float32 else jnp.int16
         padded = lax.bitcast_convert_type(padded, integers)

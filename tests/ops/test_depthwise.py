@@ -272,17 +272,14 @@ def test_gradients_of_a_batch_that_is_split_over_explicit_axes(implementation):
         np.testing.assert_allclose(one, expected, **FLOAT32_REDUCED)
 
 
-def test_shifted_slices_are_the_same_where_the_padding_is_no_integers(monkeypatch):
-    monkeypatch.setattr("lska_jax.ops.shift.target_platform", lambda: "tpu")
-    images, kernel, _ = draw(CASES["square"])
-
-    def shifted(images, kernel):
-        return depthwise_conv(images, kernel, implementation="shift")
-
-    assert "bitcast_convert_type" not in str(jax.make_jaxpr(shifted)(images, kernel))
-    np.testing.assert_allclose(
-        jax.jit(shifted)(images, kernel), reference(CASES["square"])[0], **FLOAT32
-    )
+@every_case
+@pytest.mark.parametrize("platform", ["tpu", "gpu"])
+def test_shifted_slices_are_the_same_as_other_platforms_pad(case, platform, monkeypatch):
+    monkeypatch.setattr("lska_jax.ops.shift.target_platform", lambda: platform)
+    shifted = functools.partial(depthwise_conv, dilation=case.dilation, implementation="shift")
+    assert "bitcast_convert_type" not in str(jax.make_jaxpr(shifted)(*draw(case)[:2]))
+    for one, expected in zip(value_and_pullback(shifted, case), reference(case), strict=True):
+        np.testing.assert_allclose(one, expected, **FLOAT32_REDUCED)
 
 
 def test_auto_convolves_as_the_reference_does():

@@ -22,11 +22,12 @@ def site_of(row):
 
 @pytest.fixture
 def table(monkeypatch):
-    """A table of three rows."""
+    """A table of four rows, each of another kind."""
     rows = [
         (Site((1, 5), 1, (56, 56), 32), Formulations("shift", "shift", "xla")),
         (Site((1, 17), 3, (14, 14), 256), Formulations("toeplitz", "toeplitz", "shift")),
-        (Site((3, 3), 1, (56, 56), 32), Formulations("xla", "xla", "xla")),
+        (Site((7, 7), 3, (56, 56), 32), Formulations("xla", "xla", "xla")),
+        (Site((3, 3), 1, (56, 56), 32), Formulations("xla", "shift", "xla")),
     ]
     monkeypatch.setattr(formulations, "_table", lambda: {"cpu": rows})
 
@@ -58,9 +59,11 @@ def test_every_row_is_chosen_at_its_own_site(platform_name):
         (Site((1, 7), 1, (40, 50), 48), 0),
         (Site((1, 11), 3, (14, 14), 320), 1),
         (Site((5, 5), 2, (14, 14), 320), 2),
+        (Site((3, 3), 2, (56, 56), 32), 2),
+        (Site((3, 3), 1, (14, 14), 320), 3),
     ],
 )
-def test_the_nearest_row_of_the_same_direction_is_taken(table, site, row):
+def test_the_nearest_row_of_the_same_kind_is_taken(table, site, row):
     assert choose(site, platform="cpu") == formulations._table()["cpu"][row][1]
 
 
@@ -82,7 +85,7 @@ def test_another_dtype_is_as_far_as_two_doublings(monkeypatch):
     assert choose_for((8, 56, 56, 64), (1, 5, 1, 64), 1, "float32") == parse("shift")
 
 
-def test_without_a_row_of_the_direction_the_reference_is_taken(table):
+def test_without_a_row_of_the_kind_the_reference_is_taken(table):
     assert choose(Site((5, 1), 1, (56, 56), 32), platform="cpu") == parse("xla")
     assert choose(Site((1, 5), 1, (56, 56), 32), platform="tpu") == parse("xla")
 

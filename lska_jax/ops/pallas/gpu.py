@@ -211,11 +211,12 @@ class _Tile(NamedTuple):
         """Return the tiles of maps (B, H, W, C) for a kernel (kh, kw, ...)."""
         batch, height, width, _ = maps_shape
         if kernel_size[0] == 1:
-            most_rows = 1
+            columns = min(_POSITIONS, pl.next_power_of_2(width))
+            rows = _POSITIONS // columns
         else:
             most_rows = _POSITIONS if kernel_size[1] == 1 else _ROWS_OF_A_SQUARE
-        rows = min(most_rows, pl.next_power_of_2(height))
-        columns = _POSITIONS // rows
+            rows = min(most_rows, pl.next_power_of_2(height))
+            columns = _POSITIONS // rows
         return cls(batch, rows, columns, pl.cdiv(height, rows), pl.cdiv(width, columns))
 
     @property
