@@ -109,8 +109,8 @@ def choose_for(
     batch, height, width, channels = images_shape
     if 0 in images_shape or not all(isinstance(size, int) for size in images_shape[1:]):
         return parse("xla")  # nothing to choose for, or an export's symbolic size
-    size, name = (kernel_shape[0], kernel_shape[1]), jnp.dtype(dtype).name
-    site = Site(size, dilation, (height, width), channels, name)
+    kernel_size = (kernel_shape[0], kernel_shape[1])
+    site = Site(kernel_size, dilation, (height, width), channels, jnp.dtype(dtype).name)
     chosen = choose(site, platform=target_platform())
     if "shift" in chosen and shift.number_of_slices(site) > shift.MOST_SLICES:
         chosen = Formulations(*("toeplitz" if name == "shift" else name for name in chosen))
