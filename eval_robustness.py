@@ -15,7 +15,7 @@ Running the same command again goes on where it was stopped. SIGTERM and SIGINT 
 exit code 75, which says so; every cell that is done is in the results file.
 """
 
-from lska_jax.training import stop_signals
+from lska_jax.running import stop_signals
 
 if __name__ == "__main__":
     # Before anything else: a preempted machine does not wait for imports.
@@ -26,7 +26,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lska_jax._huge_pages import restart_with_huge_pages
+from lska_jax.running.huge_pages import restart_with_huge_pages
 
 USAGE_ERROR = 2
 _DEFAULT_OUT = "robustness"
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from lska_jax import parallel
+    from lska_jax.running import parallel
 
     parallel.start_processes(
         coordinator_address=arguments.coordinator_address,
@@ -61,13 +61,13 @@ def _run(arguments: argparse.Namespace) -> int:
 def _sweep(arguments: argparse.Namespace) -> int:
     import jax
 
-    from lska_jax import parallel
-    from lska_jax.compilation_cache import use_compilation_cache
     from lska_jax.robustness.classifier import load_classifier
     from lska_jax.robustness.plan import SweepOptions
     from lska_jax.robustness.report import terminal_table, write_report
     from lska_jax.robustness.samples import SHEET_NAME
     from lska_jax.robustness.sweep import sweep
+    from lska_jax.running import parallel
+    from lska_jax.running.compilation_cache import use_compilation_cache
 
     use_compilation_cache(arguments.compilation_cache)
     is_alone = jax.process_count() == 1

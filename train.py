@@ -7,7 +7,7 @@ SIGTERM and SIGINT (Ctrl-C) finish the step in hand, save and leave with exit co
 command goes on. A second one, a second later, leaves at once.
 """
 
-from lska_jax.training import stop_signals
+from lska_jax.running import stop_signals
 
 if __name__ == "__main__":
     # Before anything else: a preempted machine does not wait for imports.
@@ -20,8 +20,9 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from lska_jax import command_line, config_check
-from lska_jax._huge_pages import restart_with_huge_pages
+from lska_jax.commands import command_line
+from lska_jax.running.huge_pages import restart_with_huge_pages
+from lska_jax.training import config_check
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, see configs/.")
 _WORKDIR = flags.DEFINE_string(
@@ -73,7 +74,7 @@ def main(argv: list[str]) -> None:
 
 
 def _run(config: ConfigDict) -> None:
-    from lska_jax import parallel
+    from lska_jax.running import parallel
 
     parallel.start_processes(
         coordinator_address=_COORDINATOR.value,
@@ -89,7 +90,7 @@ def _run(config: ConfigDict) -> None:
 def _work(config: ConfigDict) -> None:
     import jax
 
-    from lska_jax.compilation_cache import use_compilation_cache
+    from lska_jax.running.compilation_cache import use_compilation_cache
 
     use_compilation_cache(_COMPILATION_CACHE.value)
     if jax.process_count() > 1:
@@ -109,7 +110,7 @@ def _train_or_evaluate(config: ConfigDict, workdir: Path) -> None:
     import jax
 
     from lska_jax.data.loader import ExampleError
-    from lska_jax.training.checkpoint import CheckpointDamaged, CheckpointSaveFailed
+    from lska_jax.training.checkpoint.checkpointer import CheckpointDamaged, CheckpointSaveFailed
     from lska_jax.training.evaluate_only import evaluate_checkpoint
     from lska_jax.training.feeding import TrainingStopped
     from lska_jax.training.loop import Interrupted, train
@@ -136,7 +137,7 @@ def _train_or_evaluate(config: ConfigDict, workdir: Path) -> None:
 
 def _check_data(config: ConfigDict) -> None:
     """Compare config and data before jax is imported: cheap, and most mistakes are here."""
-    from lska_jax.data.sources import inspect_source
+    from lska_jax.data.opening import inspect_source
 
     splits = [config.data.eval_split]
     if not _EVAL_ONLY.value:

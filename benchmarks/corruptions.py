@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from lska_jax._huge_pages import restart_with_huge_pages
+from lska_jax.running.huge_pages import restart_with_huge_pages
 
 NAME = "corruptions"
 OURS, GENERATOR = "JAX", "generator"

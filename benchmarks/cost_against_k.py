@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from benchmarks.cost_cells import ATTENTION, FORMS, NETWORK, CellFailed, Scale, Worker, stage_maps
-from lska_jax._huge_pages import restart_with_huge_pages
+from lska_jax.running.huge_pages import restart_with_huge_pages
 
 NAME = "cost_against_k"
 TPU_NAME = f"{NAME}_tpu"
@@ -126,8 +126,8 @@ def _all_cells(
 def _counted(form: str, part: str, k: int, scale: Scale) -> dict[str, Any]:
     """Return the start of a row: what is counted from the architecture."""
     from lska_jax.analysis.complexity import attention_cost, van_cost
-    from lska_jax.nn.model_table import SIZES
-    from lska_jax.nn.van import VANConfig
+    from lska_jax.models.table import SIZES
+    from lska_jax.models.van import VANConfig
 
     if part == NETWORK:
         config = VANConfig(attention=form, k=k, **{**SIZES["tiny"]._asdict(), **scale.architecture})

@@ -142,8 +142,8 @@ def programs_of(
 
     from benchmarks import networks
     from lska_jax import create_model
+    from lska_jax.models.van import ATTENTIONS
     from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
-    from lska_jax.nn.van import ATTENTIONS
 
     common = {"implementation": scale.implementation, "dtype": scale.dtype}
     if part == NETWORK:
@@ -172,7 +172,7 @@ def programs_of(
 
 def stage_maps(scale: Scale) -> list[tuple[int, int, int]]:
     """Return height, width and channels of the map of every stage."""
-    from lska_jax.nn.model_table import SIZES
+    from lska_jax.models.table import SIZES
 
     dims = scale.architecture.get("dims", SIZES["tiny"].dims)
     side, maps = scale.image_size, []

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lska_jax._huge_pages import restart_with_huge_pages
+from lska_jax.running.huge_pages import restart_with_huge_pages
 
 NAME = "first_step"
 AS_IT_IS, SCANNED = FORMS = ("blocks one by one", "blocks scanned")

@@ -2,8 +2,8 @@
 
 With glibc's default every step faults its temporaries in anew. glibc reads GLIBC_TUNABLES when a
 process starts, so processes with its default and with the settings of ``train.py`` (huge pages, and
-freed memory is kept: ``lska_jax._huge_pages``) alternate, three each, and each takes the median of
-its steps: VAN-LSKA-tiny, k = 23, batch 8, 224 px, float32, in JAX and in PyTorch
+freed memory is kept: ``lska_jax.running.huge_pages``) alternate, three each, and each takes the
+median of its steps: VAN-LSKA-tiny, k = 23, batch 8, 224 px, float32, in JAX and in PyTorch
 (channels_last), as in ``benchmarks.model``.
 """
 
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from lska_jax._huge_pages import HUGE_PAGES, VARIABLE
+from lska_jax.running.huge_pages import HUGE_PAGES, VARIABLE
 
 NAME = "huge_pages"
 DEFAULT = "glibc's default"

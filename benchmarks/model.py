@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.results import NOT_YET_RUN
-from lska_jax._huge_pages import restart_with_huge_pages
-from lska_jax.nn.fold import fold_batch_norm
+from lska_jax.models.fold import fold_batch_norm
+from lska_jax.running.huge_pages import restart_with_huge_pages
 
 NAME = "model"
 OURS, FOLDED, ALL_LAX = "JAX", "JAX folded", "JAX all-lax"
@@ -36,7 +36,7 @@ class Case(NamedTuple):
     """One size in one mode; all its kernel sizes run alternately.
 
     Attributes:
-      size: key of ``lska_jax.nn.model_table.SIZES``.
+      size: key of ``lska_jax.models.table.SIZES``.
       kernel_sizes: k of each network.
       mode: "inference" or "train".
       batch_size: images.

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lska_jax._huge_pages import restart_with_huge_pages
-from lska_jax.nn.model_table import SIZES
+from lska_jax.models.table import SIZES
+from lska_jax.running.huge_pages import restart_with_huge_pages
 
 NAME = "ops"
 MODES = ("forward", "forward + backward")

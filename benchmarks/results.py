@@ -19,8 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lska_jax._huge_pages import VARIABLE
 from lska_jax.data.workers import usable_cores
+from lska_jax.running.huge_pages import VARIABLE
 
 DEFAULT_FOLDER = Path("docs/performance")
 NOT_YET_RUN = "not yet run"

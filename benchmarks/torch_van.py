@@ -1,8 +1,8 @@
 """The Visual Attention Network in plain PyTorch, to be measured against.
 
-The same network as ``lska_jax.nn.van`` without dropout and drop path (arXiv 2309.01439, section 3;
-arXiv 2202.09741), written as one writes PyTorch. Parameter names are the reference's, so that
-weights pass through ``lska_jax.weights.reference_names``.
+The same network as ``lska_jax.models.van`` without dropout and drop path (arXiv 2309.01439, section
+3; arXiv 2202.09741), written as one writes PyTorch. Parameter names are the reference's, so that
+weights pass through ``lska_jax.weights.names.van``.
 """
 
 import copy
@@ -15,10 +15,10 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from lska_jax.models.van import VAN, VANConfig
 from lska_jax.nn.functional import batch_stats, parameters
-from lska_jax.nn.van import VAN, VANConfig
 from lska_jax.ops.kernel_spec import kernel_spec
-from lska_jax.weights.reference_names import reference_name
+from lska_jax.weights.names.van import reference_name
 
 
 def depthwise(
@@ -191,7 +191,7 @@ def folded(network: TorchVAN) -> TorchVAN:
     """Return a copy for inference whose BatchNorms and layer scales are folded.
 
     A patch embedding's norm goes into the convolution before it; of a block's norms and scales
-    one product a channel stays, for the shortcut. The same as ``lska_jax.nn.fold``.
+    one product a channel stays, for the shortcut. The same as ``lska_jax.models.fold``.
     """
     network = copy.deepcopy(network).eval()
     for number in range(1, network.num_stages + 1):

@@ -4,13 +4,13 @@
     python train.py --config configs/van_lka_tiny.py:35         # another k
     python train.py --config configs/van_lka_tiny.py:23,trivial # one undilated kernel
 
-Needs ImageNet as ArrayRecord: ``python -m lska_jax.data.prepare imagenet2012 --manual_dir DIR``.
+Needs ImageNet as ArrayRecord: ``lska-jax prepare imagenet2012 --manual_dir DIR``.
 Hardware: any number of TPU or GPU devices that divides the batch. Result: not yet run.
 """
 
 from ml_collections import ConfigDict
 
-from lska_jax.config import imagenet_config
+from lska_jax.training.config import imagenet_config
 
 
 def get_config(argument: str = "") -> ConfigDict:

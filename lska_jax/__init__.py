@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from lska_jax import nn as nn
     from lska_jax import ops as ops
     from lska_jax import weights as weights
+    from lska_jax.models.fold import fold_batch_norm as fold_batch_norm
+    from lska_jax.models.table import list_models as list_models
+    from lska_jax.models.table import model_entry as model_entry
+    from lska_jax.models.van import VAN as VAN
+    from lska_jax.models.van import VANConfig as VANConfig
     from lska_jax.nn.attention import LKA as LKA
     from lska_jax.nn.attention import LSKA as LSKA
     from lska_jax.nn.attention import LKATrivial as LKATrivial
     from lska_jax.nn.attention import LSKATrivial as LSKATrivial
-    from lska_jax.nn.fold import fold_batch_norm as fold_batch_norm
-    from lska_jax.nn.model_table import list_models as list_models
-    from lska_jax.nn.model_table import model_entry as model_entry
-    from lska_jax.nn.van import VAN as VAN
-    from lska_jax.nn.van import VANConfig as VANConfig
     from lska_jax.ops.depthwise import depthwise_conv as depthwise_conv
-    from lska_jax.registry import create_model as create_model
+    from lska_jax.weights.create import create_model as create_model
 
 __version__ = "0.1.0"
 
@@ -34,13 +34,13 @@ __getattr__, __all__ = lazy_attributes(
         "LSKA": "lska_jax.nn.attention",
         "LKATrivial": "lska_jax.nn.attention",
         "LSKATrivial": "lska_jax.nn.attention",
-        "VAN": "lska_jax.nn.van",
-        "VANConfig": "lska_jax.nn.van",
-        "create_model": "lska_jax.registry",
+        "VAN": "lska_jax.models.van",
+        "VANConfig": "lska_jax.models.van",
+        "create_model": "lska_jax.weights.create",
         "depthwise_conv": "lska_jax.ops.depthwise",
-        "fold_batch_norm": "lska_jax.nn.fold",
-        "list_models": "lska_jax.nn.model_table",
-        "model_entry": "lska_jax.nn.model_table",
+        "fold_batch_norm": "lska_jax.models.fold",
+        "list_models": "lska_jax.models.table",
+        "model_entry": "lska_jax.models.table",
         "nn": "lska_jax.nn",
         "ops": "lska_jax.ops",
         "weights": "lska_jax.weights",

@@ -32,10 +32,10 @@ def pytest_configure(config: pytest.Config) -> None:
 # Files that take longest, first: with one of them left for the end, all cores but one would wait.
 _SLOWEST = (
     "training/test_processes.py",
-    "test_registry.py",
+    "weights/test_create.py",
     "benchmarks/test_commands.py",
-    "nn/test_golden.py",
-    "nn/test_van.py",
+    "models/test_golden.py",
+    "models/test_van.py",
     "ops/test_pallas_blocks.py",
     "faults/test_faults.py",
 )

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from lska_jax.nn.model_table import Preprocessing
+from lska_jax.models.table import Preprocessing
 
 STEP = 25
 PREPARED = Preprocessing(image_size=16, mean=(0.0,) * 3, std=(1.0,) * 3, crop_pct=0.9)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lska_jax._huge_pages import HUGE_PAGES, VARIABLE
+from lska_jax.running.huge_pages import HUGE_PAGES, VARIABLE
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,7 +8,7 @@ layer scale, sums, products and pooling count nothing.
 
 from typing import NamedTuple
 
-from lska_jax.nn.van import VANConfig
+from lska_jax.models.van import VANConfig
 from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE, kernel_spec
 
 
@@ -40,7 +40,7 @@ def attention_cost(
     """Count one attention module: its depth-wise convolutions and its 1x1.
 
     Args:
-      attention: key of ``lska_jax.nn.van.ATTENTIONS``.
+      attention: key of ``lska_jax.models.van.ATTENTIONS``.
       channels: of the map.
       height: of the map, in pixels.
       width: of the map, in pixels.

@@ -52,21 +52,21 @@ class TrainTransform:
     the call; the same generator state gives the same pixels. Picklable, without state.
 
     Attributes:
-        image_size: side of the square output, in pixels.
-        channels: 3 (RGB) or 1 (greyscale).
-        crop: "random_resized" cuts a box of random area and aspect ratio and resizes it. "padded"
-            adds `pad` pixels on each side and cuts a random square, the usual recipe for small
-            images. "none" leaves the geometry alone. The last two first bring an image of another
-            size to `image_size` (short side resized, centre crop).
-        crop_scale: area of the box as a fraction of the image, lower and upper bound.
-        crop_ratio: width / height of the box, lower and upper bound.
-        pad: pixels added on each side, for crop "padded" only.
-        pad_mode: "zero" (black) or "reflect".
-        hflip_prob: probability of a left-right flip.
-        rand_augment: "" for none, or a string such as "rand-m9-mstd0.5-inc1".
-        interpolation: "bilinear", "bicubic" or "random" (drawn anew each time), for the resize and
-            for the geometric operations of RandAugment.
-        mean: mean colour in [0, 1], one value or one per channel; RandAugment fills with it.
+      image_size: side of the square output, in pixels.
+      channels: 3 (RGB) or 1 (greyscale).
+      crop: "random_resized" cuts a box of random area and aspect ratio and resizes it. "padded"
+        adds `pad` pixels on each side and cuts a random square, the usual recipe for small
+        images. "none" leaves the geometry alone. The last two first bring an image of another
+        size to `image_size` (short side resized, centre crop).
+      crop_scale: area of the box as a fraction of the image, lower and upper bound.
+      crop_ratio: width / height of the box, lower and upper bound.
+      pad: pixels added on each side, for crop "padded" only.
+      pad_mode: "zero" (black) or "reflect".
+      hflip_prob: probability of a left-right flip.
+      rand_augment: "" for none, or a string such as "rand-m9-mstd0.5-inc1".
+      interpolation: "bilinear", "bicubic" or "random" (drawn anew each time), for the resize and
+        for the geometric operations of RandAugment.
+      mean: mean colour in [0, 1], one value or one per channel; RandAugment fills with it.
     """
 
     image_size: int
@@ -86,7 +86,7 @@ class TrainTransform:
         """Check every field.
 
         Raises:
-            ValueError: a field has a value that is not allowed.
+          ValueError: a field has a value that is not allowed.
         """
         _check_size(self.image_size, self.channels)
         check_interpolation(self.interpolation)
@@ -117,15 +117,15 @@ class TrainTransform:
         """Transform one image.
 
         Args:
-            image: bytes of an image file, or uint8 pixels (H, W), (H, W, 1) or (H, W, 3).
-            rng: the source of all random numbers; it is advanced.
+          image: bytes of an image file, or uint8 pixels (H, W), (H, W, 1) or (H, W, 3).
+          rng: the source of all random numbers; it is advanced.
 
         Returns:
-            Pixels (image_size, image_size, channels) uint8.
+          Pixels (image_size, image_size, channels) uint8.
 
         Raises:
-            BrokenImage: the bytes are not a complete image.
-            ValueError: the array has another shape or type.
+          BrokenImage: the bytes are not a complete image.
+          ValueError: the array has another shape or type.
         """
         pixels = _as_pixels(image, channels=self.channels)
         result = self._crop(pixels, rng)
@@ -160,11 +160,11 @@ class EvalTransform:
     them. Picklable, without state.
 
     Attributes:
-        image_size: side of the square output, in pixels.
-        channels: 3 (RGB) or 1 (greyscale).
-        crop_pct: output side as a fraction of the resized short side. Above 1 the resized image is
-            smaller than the output and is surrounded with black.
-        interpolation: "bicubic" or "bilinear".
+      image_size: side of the square output, in pixels.
+      channels: 3 (RGB) or 1 (greyscale).
+      crop_pct: output side as a fraction of the resized short side. Above 1 the resized image is
+        smaller than the output and is surrounded with black.
+      interpolation: "bicubic" or "bilinear".
     """
 
     image_size: int
@@ -176,7 +176,7 @@ class EvalTransform:
         """Check every field.
 
         Raises:
-            ValueError: a field has a value that is not allowed.
+          ValueError: a field has a value that is not allowed.
         """
         _check_size(self.image_size, self.channels)
         _check_choice("interpolation", self.interpolation, ("bicubic", "bilinear"))
@@ -190,14 +190,14 @@ class EvalTransform:
         """Transform one image.
 
         Args:
-            image: bytes of an image file, or uint8 pixels (H, W), (H, W, 1) or (H, W, 3).
+          image: bytes of an image file, or uint8 pixels (H, W), (H, W, 1) or (H, W, 3).
 
         Returns:
-            Pixels (image_size, image_size, channels) uint8.
+          Pixels (image_size, image_size, channels) uint8.
 
         Raises:
-            BrokenImage: the bytes are not a complete image.
-            ValueError: the array has another shape or type.
+          BrokenImage: the bytes are not a complete image.
+          ValueError: the array has another shape or type.
         """
         (resample,) = INTERPOLATIONS[self.interpolation]
         fitted = _fit(
@@ -224,11 +224,11 @@ def draw_crop(
     ratio is taken.
 
     Args:
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        rng: the source of the random numbers.
-        scale: bounds of the area, as fractions of the image's.
-        ratio: bounds of width / height.
+      height: of the image, in pixels.
+      width: of the image, in pixels.
+      rng: the source of the random numbers.
+      scale: bounds of the area, as fractions of the image's.
+      ratio: bounds of width / height.
     """
     log_ratio = (math.log(ratio[0]), math.log(ratio[1]))
     for _ in range(_CROP_ATTEMPTS):

@@ -36,13 +36,13 @@ def decode_rgb(data: bytes) -> UInt8[np.ndarray, "height width 3"]:
     """Decode an image file to RGB pixels.
 
     Args:
-        data: the whole file. JPEG is the fast path; every format that Pillow reads is accepted.
+      data: the whole file. JPEG is the fast path; every format that Pillow reads is accepted.
 
     Returns:
-        Pixels (H, W, 3) uint8. Greyscale files get three equal channels.
+      Pixels (H, W, 3) uint8. Greyscale files get three equal channels.
 
     Raises:
-        BrokenImage: the bytes are empty, truncated, corrupt or not an image.
+      BrokenImage: the bytes are empty, truncated, corrupt or not an image.
     """
     if not data:
         raise BrokenImage("empty file")
@@ -59,7 +59,7 @@ def decode_pil(data: bytes) -> Image.Image:
     The pixels are those of `decode_rgb`.
 
     Raises:
-        BrokenImage: the bytes are empty, truncated, corrupt or not an image.
+      BrokenImage: the bytes are empty, truncated, corrupt or not an image.
     """
     return Image.fromarray(decode_rgb(data))
 

@@ -73,7 +73,7 @@ def default_num_workers(cpu_count: int | None = None) -> int:
 
     A core thus gives the same either way, and as long as one or two suffice, threads save a
     worker's start (1.4 s of a core) and memory (270 MiB). Beyond that Python's lock is in the way
-    and each worker adds a core. ``python -m lska_jax.data.bench`` measures your machine.
+    and each worker adds a core. ``lska-jax bench`` measures your machine.
 
     Args:
       cpu_count: how many cores there are; None asks the system which ones it may use.

@@ -43,9 +43,9 @@ class Operation(NamedTuple):
     """One row of the table of operations.
 
     Attributes:
-        argument: maps the strength in [0, 1] to what `apply` takes.
-        is_signed: whether the argument is negated with probability 0.5.
-        apply: (image, argument, settings) -> image of the same size and mode.
+      argument: maps the strength in [0, 1] to what `apply` takes.
+      is_signed: whether the argument is negated with probability 0.5.
+      apply: (image, argument, settings) -> image of the same size and mode.
     """
 
     argument: Callable[[float], float]
@@ -178,13 +178,13 @@ class RandAugment:
     """A random sequence of image operations; picklable, without state.
 
     Attributes:
-        num_operations: operations drawn per image.
-        magnitude: mean strength on the scale 0 to 10.
-        magnitude_std: standard deviation of the strength, before it is clipped to [0, 10].
-        probability: of applying each drawn operation.
-        is_increasing: use the variants whose effect always grows with the strength.
-        interpolation: "bilinear", "bicubic" or "random" (drawn anew for each operation).
-        fill: grey levels for what geometric operations uncover, one value or one per channel.
+      num_operations: operations drawn per image.
+      magnitude: mean strength on the scale 0 to 10.
+      magnitude_std: standard deviation of the strength, before it is clipped to [0, 10].
+      probability: of applying each drawn operation.
+      is_increasing: use the variants whose effect always grows with the strength.
+      interpolation: "bilinear", "bicubic" or "random" (drawn anew for each operation).
+      fill: grey levels for what geometric operations uncover, one value or one per channel.
     """
 
     num_operations: int = 2
@@ -246,14 +246,14 @@ def parse_rand_augment(
     """Build RandAugment from timm's notation.
 
     Args:
-        spec: "rand" and any of ``-m`` magnitude (default 10), ``-n`` operations per image (2),
-            ``-mstd`` deviation of the magnitude (0), ``-inc`` 0 or 1 for the increasing variants
-            (0), ``-p`` probability of each operation (0.5), as in "rand-m9-mstd0.5-inc1".
-        fill: grey levels for what geometric operations uncover, one value or one per channel.
-        interpolation: "bilinear", "bicubic" or "random".
+      spec: "rand" and any of ``-m`` magnitude (default 10), ``-n`` operations per image (2),
+        ``-mstd`` deviation of the magnitude (0), ``-inc`` 0 or 1 for the increasing variants
+        (0), ``-p`` probability of each operation (0.5), as in "rand-m9-mstd0.5-inc1".
+      fill: grey levels for what geometric operations uncover, one value or one per channel.
+      interpolation: "bilinear", "bicubic" or "random".
 
     Raises:
-        ValueError: the string does not follow this notation, or a value is out of its range.
+      ValueError: the string does not follow this notation, or a value is out of its range.
     """
     check_interpolation(interpolation)
     name, *sections = spec.split("-")

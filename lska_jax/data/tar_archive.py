@@ -2,8 +2,8 @@
 
 The headers are scanned once per process for each member's offset and size; an example is then one
 ``pread``, in any order and from any thread. The index travels with the pickled source, so worker
-processes do not scan again. The layout is that of ``folder``, also below one leading folder, as
-``tar cf cifar10.tar cifar10/`` makes it.
+processes do not scan again. The layout is that of ``class_folders``, also below one
+leading folder, as ``tar cf cifar10.tar cifar10/`` makes it.
 
 Only regular members count: links, devices and sparse files are skipped. Nothing is ever extracted,
 so a member named ``../../etc/passwd`` can do no harm.
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lska_jax.data.folder import (
+from lska_jax.data.class_folders import (
     IMAGE_SUFFIXES,
     PackedNames,
     check_no_class_is_empty,
@@ -48,12 +48,12 @@ class TarSource:
         """Scan the headers, or reuse this process's earlier scan of the same file.
 
         Args:
-            path: An existing file.
-            split: The split to read.
+          path: an existing file.
+          split: the split to read.
 
         Raises:
-            ValueError: If the file is compressed, no tar or cut short, or if the split is missing,
-                there is no class, or a class has no image.
+          ValueError: if the file is compressed, no tar or cut short, or if the split is missing,
+            there is no class, or a class has no image.
         """
         self._members = TarReader(path)
         images, folders = self._members.index()
@@ -90,7 +90,7 @@ class TarSource:
         """Return the bytes of image ``index`` and its label.
 
         Raises:
-            ValueError: If the archive was replaced or cut short after it was scanned.
+          ValueError: if the archive was replaced or cut short after it was scanned.
         """
         check_index(index, len(self), self.name)
         member = TarMember(
@@ -108,9 +108,9 @@ class TarMember(NamedTuple):
     """A file inside a tar.
 
     Attributes:
-        name: Its path, without a leading ``./``.
-        offset: Where its content begins, in bytes from the beginning of the archive.
-        size: In bytes.
+      name: its path, without a leading ``./``.
+      offset: where its content begins, in bytes from the beginning of the archive.
+      size: in bytes.
     """
 
     name: str
@@ -122,14 +122,14 @@ class TarReader:
     """Reads members of a tar in place, from any thread; pickles without its open file.
 
     Attributes:
-        path: The archive.
+      path: the archive.
     """
 
     def __init__(self, path: Path) -> None:
         """Note the archive's size and time, so that a later change is seen.
 
         Args:
-            path: An existing file.
+          path: an existing file.
         """
         self.path = str(path)
         self._stamp = _stamp(os.stat(path))
@@ -142,14 +142,14 @@ class TarReader:
         """Scan the headers, or reuse this process's earlier scan of the same file.
 
         Args:
-            suffixes: How names of wanted files end, in lower case.
+          suffixes: how names of wanted files end, in lower case.
 
         Returns:
-            The wanted files, and the names of the folders in each folder: "" is the top, others
-            end in "/".
+          The wanted files, and the names of the folders in each folder: "" is the top, others
+          end in "/".
 
         Raises:
-            ValueError: If the file is compressed, no tar or cut short.
+          ValueError: if the file is compressed, no tar or cut short.
         """
         return _scan(self.path, self._stamp, suffixes)
 
@@ -157,7 +157,7 @@ class TarReader:
         """Return a member's content.
 
         Raises:
-            ValueError: If the archive was replaced or cut short after it was scanned.
+          ValueError: if the archive was replaced or cut short after it was scanned.
         """
         content = os.pread(self._open(), member.size, member.offset)
         if len(content) != member.size:

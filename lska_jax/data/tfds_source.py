@@ -31,15 +31,15 @@ class PreparedSet(NamedTuple):
     """What the files of a prepared TFDS set say about it.
 
     Attributes:
-        folder: ``DATA_DIR/NAME[/CONFIG]/VERSION``.
-        full_name: ``NAME[/CONFIG]:VERSION``.
-        formats: File formats of the shards, e.g. ``{"tfrecord"}``.
-        shard_lengths: For each split, the number of examples in each shard.
-        image_key: Name of the image feature.
-        label_key: Name of the label feature.
-        class_names: Name of each class; numbers where the set gives no names.
-        has_file_name: Whether there is a feature ``file_name``.
-        feature_keys: Names of all features.
+      folder: ``DATA_DIR/NAME[/CONFIG]/VERSION``.
+      full_name: ``NAME[/CONFIG]:VERSION``.
+      formats: file formats of the shards, e.g. ``{"tfrecord"}``.
+      shard_lengths: for each split, the number of examples in each shard.
+      image_key: name of the image feature.
+      label_key: name of the label feature.
+      class_names: name of each class; numbers where the set gives no names.
+      has_file_name: whether there is a feature ``file_name``.
+      feature_keys: names of all features.
     """
 
     folder: Path
@@ -57,13 +57,13 @@ def inspect_tfds(location: str, *, split: str, data_dir: str | None = None) -> S
     """Count classes and examples from the set's JSON files.
 
     Args:
-        location: ``NAME[/CONFIG][:VERSION]``.
-        split: A split or a slice of it.
-        data_dir: Where sets are prepared; ``None`` is TFDS's default.
+      location: ``NAME[/CONFIG][:VERSION]``.
+      split: a split or a slice of it.
+      data_dir: where sets are prepared; ``None`` is TFDS's default.
 
     Raises:
-        ValueError: If the set is not prepared as ArrayRecord, is no image classification set, or
-            lacks the split.
+      ValueError: if the set is not prepared as ArrayRecord, is no image classification set, or
+        lacks the split.
     """
     prepared = find_prepared(location, data_dir=data_dir)
     refuse_unreadable_format(prepared, data_dir=data_dir)
@@ -77,12 +77,12 @@ class TfdsSource:
         """Find the set, and read its first and last labels.
 
         Args:
-            location: ``NAME[/CONFIG][:VERSION]``; without a version, the highest one prepared.
-            split: A split or a slice of it, in TFDS's syntax: ``train[:80%]``, ``train+test``.
-            data_dir: Where sets are prepared; ``None`` is TFDS's default.
+          location: ``NAME[/CONFIG][:VERSION]``; without a version, the highest one prepared.
+          split: a split or a slice of it, in TFDS's syntax: ``train[:80%]``, ``train+test``.
+          data_dir: where sets are prepared; ``None`` is TFDS's default.
 
         Raises:
-            ValueError: As ``inspect_tfds``, or if the split carries no labels.
+          ValueError: as ``inspect_tfds``, or if the split carries no labels.
         """
         self._prepared = find_prepared(location, data_dir=data_dir)
         refuse_unreadable_format(self._prepared, data_dir=data_dir)
@@ -104,7 +104,7 @@ class TfdsSource:
         """Return the encoded image ``index`` and its label.
 
         Raises:
-            ValueError: If the label is outside [0, number of classes).
+          ValueError: if the label is outside [0, number of classes).
         """
         check_index(index, len(self), self.name)
         feature = self._read(index)
@@ -125,11 +125,11 @@ class TfdsSource:
         """Return another feature of example ``index``: whole numbers, as many as it holds.
 
         Args:
-            index: The example.
-            key: Name of the feature, e.g. ``real_label``.
+          index: the example.
+          key: name of the feature, e.g. ``real_label``.
 
         Raises:
-            ValueError: If the set has no such feature.
+          ValueError: if the set has no such feature.
         """
         check_index(index, len(self), self.name)
         feature = self._read(index)
@@ -176,11 +176,11 @@ def find_prepared(location: str, *, data_dir: str | None = None) -> PreparedSet:
     """Find a prepared set, in any file format, and read its description.
 
     Args:
-        location: ``NAME[/CONFIG][:VERSION]``; ``VERSION`` may have wildcards, as in ``3.*.*``.
-        data_dir: Where sets are prepared; ``None`` is TFDS's default.
+      location: ``NAME[/CONFIG][:VERSION]``; ``VERSION`` may have wildcards, as in ``3.*.*``.
+      data_dir: where sets are prepared; ``None`` is TFDS's default.
 
     Raises:
-        ValueError: If it is not there, or is no image classification set.
+      ValueError: if it is not there, or is no image classification set.
     """
     match = _NAME.fullmatch(location)
     if match is None:
@@ -208,15 +208,15 @@ def prepare_command(location: str, *, data_dir: str | None = None) -> str:
     """Return the shell command that prepares a set as ArrayRecord."""
     where = f" --data_dir {data_dir}" if data_dir else ""
     if re.split("[/:]", location)[0] == "imagenet2012":
-        return f"python -m lska_jax.data.prepare imagenet2012 --manual_dir DIR_WITH_THE_TARS{where}"
-    return f"python -m lska_jax.data.prepare tfds {location}{where}"
+        return f"lska-jax prepare imagenet2012 --manual_dir DIR_WITH_THE_TARS{where}"
+    return f"lska-jax prepare tfds {location}{where}"
 
 
 def refuse_unreadable_format(prepared: PreparedSet, *, data_dir: str | None = None) -> None:
     """Refuse a set without ArrayRecord shards, with the command that makes them.
 
     Raises:
-        ValueError: If there are none.
+      ValueError: if there are none.
     """
     if "array_record" in prepared.formats:
         return
@@ -224,7 +224,7 @@ def refuse_unreadable_format(prepared: PreparedSet, *, data_dir: str | None = No
     raise ValueError(
         f"{prepared.folder} is prepared as {', '.join(sorted(prepared.formats))}, which allows no "
         "random access; convert it once with: "
-        f"python -m lska_jax.data.prepare convert {prepared.full_name}{where}"
+        f"lska-jax prepare convert {prepared.full_name}{where}"
     )
 
 
@@ -232,7 +232,7 @@ def count_examples(prepared: PreparedSet, split: str) -> int:
     """Count the examples of a split or slice as TFDS does (percentages to the nearest example).
 
     Raises:
-        ValueError: If the split is unknown, cannot be read, or has no example.
+      ValueError: if the split is unknown, cannot be read, or has no example.
     """
     if split == "all":
         return sum(sum(lengths) for lengths in prepared.shard_lengths.values())

@@ -26,7 +26,7 @@ def read_tfrecords(path: Path) -> Iterator[bytes]:
     all little-endian, checksums masked CRC-32C.
 
     Raises:
-        ValueError: If the file is cut short or a checksum does not fit.
+      ValueError: if the file is cut short or a checksum does not fit.
     """
     with open(path, "rb") as file:
         while header := file.read(12):

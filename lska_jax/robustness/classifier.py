@@ -21,16 +21,17 @@ from jax.extend import core as jax_core
 from jaxtyping import Array, Float
 
 from lska_jax.data.augment import EvalTransform
-from lska_jax.nn.fold import fold_batch_norm
-from lska_jax.nn.model_table import Preprocessing
-from lska_jax.predict import eval_transform
+from lska_jax.models.fold import fold_batch_norm
+from lska_jax.models.table import Preprocessing
 from lska_jax.robustness.cells import ModelStamp
-from lska_jax.training.load_tree import find_step_folder
+from lska_jax.tasks.predict import eval_transform
+from lska_jax.training.checkpoint.load_tree import find_step_folder
 from lska_jax.training.publish import read_run
 from lska_jax.weights.class_names import IMAGENET_CLASSES, imagenet_names, readable_names
 from lska_jax.weights.hub import find_model_folder
 from lska_jax.weights.import_torch import import_checkpoint
-from lska_jax.weights.model_folder import ModelFacts, read_model_folder
+from lska_jax.weights.model_facts import ModelFacts
+from lska_jax.weights.model_folder import read_model_folder
 from lska_jax.weights.pretrained import build_from_arrays
 
 LogitsFunction = Callable[

@@ -11,7 +11,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from lska_jax.data.folder import IMAGE_SUFFIXES, PackedNames, is_image_name, list_classes
+from lska_jax.data.class_folders import IMAGE_SUFFIXES, PackedNames, is_image_name
+from lska_jax.data.folder import list_classes
 from lska_jax.data.sources import Record, check_index
 from lska_jax.data.tar_archive import TarMember, TarReader
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from lska_jax.data.folder import SPLIT_SYNONYMS
+from lska_jax.data.class_folders import SPLIT_SYNONYMS
 from lska_jax.robustness.cells import Cell
 from lska_jax.robustness.image_tree import ImageTree, TarTree, open_tree
 from lska_jax.robustness.real_labels import VALIDATION_NAME

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lska_jax.data.folder import IMAGE_SUFFIXES
+from lska_jax.data.class_folders import IMAGE_SUFFIXES
 from lska_jax.data.sources import Source
 from lska_jax.robustness.catalogue import set_facts
 from lska_jax.robustness.cells import Cell

@@ -14,9 +14,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from lska_jax import parallel
 from lska_jax.data.mixing import normalise
 from lska_jax.robustness.classifier import Classifier
+from lska_jax.running import parallel
 
 TOP = 5
 NOT_FINITE = -1

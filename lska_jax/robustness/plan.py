@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lska_jax.data.augment import EvalTransform
-from lska_jax.data.sources import Record, Source, open_source
+from lska_jax.data.opening import open_source
+from lska_jax.data.sources import Record, Source
 from lska_jax.data.tfds_source import default_data_dir
-from lska_jax.predict import eval_transform
 from lska_jax.robustness.catalogue import parse_suite, set_facts
 from lska_jax.robustness.cells import Cell
 from lska_jax.robustness.classifier import Classifier
@@ -28,6 +28,7 @@ from lska_jax.robustness.sets import (
     find_missing,
     open_cell,
 )
+from lska_jax.tasks.predict import eval_transform
 from lska_jax.weights.class_names import imagenet_names, imagenet_wnids, readable_names
 
 # What the sets of ImageNet's classes are called for models of other classes.

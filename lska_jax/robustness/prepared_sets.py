@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lska_jax.data.folder import show_progress
+from lska_jax.data.class_folders import show_progress
 from lska_jax.data.sources import Source
 from lska_jax.data.tfds_source import TfdsSource, default_data_dir
 from lska_jax.robustness.catalogue import set_facts

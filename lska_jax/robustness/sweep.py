@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from lska_jax import parallel
 from lska_jax.data.augment import EvalTransform
 from lska_jax.data.loader import (
     BrokenImages,
@@ -23,7 +22,7 @@ from lska_jax.data.loader import (
     default_num_workers,
     eval_batches,
 )
-from lska_jax.nn.model_table import Preprocessing
+from lska_jax.models.table import Preprocessing
 from lska_jax.robustness.cell_scores import score_cell
 from lska_jax.robustness.cells import Cell, CellResult, Hole, Summary
 from lska_jax.robustness.classifier import (
@@ -49,8 +48,9 @@ from lska_jax.robustness.seen_images import check_labels, facts_of, join_rows, o
 from lska_jax.robustness.sets import CellData
 from lska_jax.robustness.summary import summarise
 from lska_jax.robustness.sweep_display import SweepDisplay
-from lska_jax.training.agreed_stop import AgreedStop
-from lska_jax.training.stop_signals import StopRequested, StopSignals
+from lska_jax.running import parallel
+from lska_jax.running.agreed_stop import AgreedStop
+from lska_jax.running.stop_signals import StopRequested, StopSignals
 
 RESULTS_NAME = "results.jsonl"
 SAMPLES_NAME = "samples"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from lska_jax.robustness.cells import Cell, CellResult
-from lska_jax.training.live_line import LiveLine
+from lska_jax.running.live_line import LiveLine
 from lska_jax.training.reporting import format_duration
 
 

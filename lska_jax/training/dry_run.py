@@ -6,9 +6,9 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from lska_jax.data.sources import inspect_source
+from lska_jax.data.opening import inspect_source
 from lska_jax.training import run as building
-from lska_jax.training.checkpoint import tree_bytes
+from lska_jax.training.checkpoint.checkpointer import tree_bytes
 
 # Only the number of steps depends on it, and only where the data is not here.
 _IMAGENET_TRAIN_EXAMPLES = 1_281_167
@@ -18,8 +18,8 @@ def describe_run(config: ConfigDict) -> str:
     """Compile a config's steps abstractly and return their sizes and costs as text.
 
     Args:
-      config: checked by ``lska_jax.config_check.check_config``. Its data may be missing on this
-        machine; steps are then counted for ImageNet-1K, and the text says so.
+      config: checked by ``training.config_check.check_config``. Its data may be missing on
+        this machine; steps are then counted for ImageNet-1K, and the text says so.
 
     Raises:
       ValueError: the batches or the mesh do not fit the devices.

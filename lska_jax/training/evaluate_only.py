@@ -5,14 +5,14 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from lska_jax.parallel import is_main_process, place, state_sharding
+from lska_jax.running.parallel import is_main_process, place, state_sharding
+from lska_jax.running.stop_signals import StopRequested, StopSignals
 from lska_jax.training import run as building
-from lska_jax.training.checkpoint import load_tree
+from lska_jax.training.checkpoint.checkpointer import load_tree
 from lska_jax.training.evaluator import Evaluator
 from lska_jax.training.feeding import Oversight
 from lska_jax.training.finetune import check_same_arrays, evaluation_arrays
 from lska_jax.training.loop import Interrupted, make_reporter
-from lska_jax.training.stop_signals import StopRequested, StopSignals
 
 
 def evaluate_checkpoint(
@@ -25,7 +25,7 @@ def evaluate_checkpoint(
     """Evaluate the best step of a checkpoint on the config's evaluation split.
 
     Args:
-      config: checked by ``lska_jax.config_check.check_config``; its model must be the checkpoint's.
+      config: checked by ``training.config_check.check_config``; its model is the checkpoint's.
       workdir: where ``evaluation.json`` and the log are written.
       checkpoint: a run's folder, its checkpoints folder or one step's folder.
       signals: requests to stop, of a program that listens to them; None is never asked.

@@ -7,16 +7,16 @@ from collections import deque
 
 import jax
 
-from lska_jax import parallel
 from lska_jax.data.loader import eval_batches
 from lska_jax.data.sources import Source
-from lska_jax.evaluation.metrics import EvalSums
+from lska_jax.running import parallel
+from lska_jax.running.stop_signals import StopRequested
+from lska_jax.tasks.accuracy import EvalSums
 from lska_jax.training import run as building
 from lska_jax.training.feeding import Feed, Oversight
 from lska_jax.training.reporting import Reporter
 from lska_jax.training.run import Run
 from lska_jax.training.state import TrainState
-from lska_jax.training.stop_signals import StopRequested
 
 # Sums are read this many batches late, so that reading them never leaves the device without work.
 _BATCHES_IN_FLIGHT = 2
@@ -42,8 +42,8 @@ class Evaluator:
         """Return and report top-1, top-5 and loss of the state's averaged or own parameters.
 
         Raises:
-            StopRequested: the run was asked to stop; on every process at the same batch.
-            TrainingStopped: too many images are broken.
+          StopRequested: the run was asked to stop; on every process at the same batch.
+          TrainingStopped: too many images are broken.
         """
         config = self._run.config
         size = config.training.eval_batch_size

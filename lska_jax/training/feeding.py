@@ -9,14 +9,14 @@ from typing import Any
 
 import jax
 
-from lska_jax import parallel
 from lska_jax.data.loader import BrokenImages, HostBatch
 from lska_jax.data.reading_now import ReadingNow
 from lska_jax.data.sources import Source
-from lska_jax.training.agreed_stop import AgreedStop
+from lska_jax.running import parallel
+from lska_jax.running.agreed_stop import AgreedStop
+from lska_jax.running.stop_signals import StopSignals
+from lska_jax.running.watchdog import Watchdog
 from lska_jax.training.reporting import Reporter
-from lska_jax.training.stop_signals import StopSignals
-from lska_jax.training.watchdog import Watchdog
 
 
 class TrainingStopped(RuntimeError):
@@ -27,10 +27,10 @@ class Oversight:
     """What looks after a run while it works: signals to stop it, and a watchdog.
 
     Args:
-        signals: of this process.
-        mesh: all devices.
-        stall_seconds: how long a batch or a step may take before that is reported.
-        reporter: whom the run tells.
+      signals: of this process.
+      mesh: all devices.
+      stall_seconds: how long a batch or a step may take before that is reported.
+      reporter: whom the run tells.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class Feed:
     """Global batches of one split, on the devices.
 
     Args:
-        source: the split.
-        transform: what the loader does to its images.
-        oversight: of the run.
-        reporter: told of broken images.
+      source: the split.
+      transform: what the loader does to its images.
+      oversight: of the run.
+      reporter: told of broken images.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class Feed:
         """Yield batches; reading ends with this generator.
 
         Args:
-            host_batches: this process's rows.
-            sharding: from ``lska_jax.parallel.batch_sharding``.
-            global_batch_size: rows over all processes.
-            name: what the batches are for, as in "training".
+          host_batches: this process's rows.
+          sharding: from ``lska_jax.running.parallel.batch_sharding``.
+          global_batch_size: rows over all processes.
+          name: what the batches are for, as in "training".
 
         Raises:
-            StopRequested: a signal came while a batch was waited for, and no other process waits
-                for this one.
+          StopRequested: a signal came while a batch was waited for, and no other process waits
+            for this one.
         """
         with contextlib.closing(host_batches):
             while True:

@@ -6,10 +6,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from lska_jax.models.van import VAN
 from lska_jax.nn.functional import assign, batch_stats, parameters
-from lska_jax.nn.van import VAN
-from lska_jax.training.checkpoint import CheckpointMismatch, load_tree
-from lska_jax.weights.model_folder import WEIGHTS_NAME, read_model_folder
+from lska_jax.training.checkpoint.checkpointer import CheckpointMismatch, load_tree
+from lska_jax.weights.model_facts import WEIGHTS_NAME
+from lska_jax.weights.model_folder import read_model_folder
 from lska_jax.weights.pretrained import adapt_arrays
 
 _HEAD = ("classifier/kernel", "classifier/bias")

@@ -13,20 +13,20 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lska_jax import parallel
 from lska_jax.data.loader import train_batches
 from lska_jax.data.sources import Source
+from lska_jax.running import parallel
+from lska_jax.running.stop_signals import StopRequested, StopSignals
 from lska_jax.training import run as building
-from lska_jax.training.checkpoint import Checkpointer, check_writable, tree_bytes
+from lska_jax.training.checkpoint.checkpointer import Checkpointer, check_writable, tree_bytes
+from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER
 from lska_jax.training.evaluator import Evaluator
 from lska_jax.training.feeding import Feed, Oversight, TrainingStopped
 from lska_jax.training.finetune import load_for_finetuning
-from lska_jax.training.load_tree import CHECKPOINTS_FOLDER
 from lska_jax.training.reporting import Reporter
 from lska_jax.training.run import Run
 from lska_jax.training.start_up import StartUp
 from lska_jax.training.state import TrainState, host_state, place_state
-from lska_jax.training.stop_signals import StopRequested, StopSignals
 
 # Metrics are read this many steps late, so that reading them never leaves the device without work.
 _STEPS_IN_FLIGHT = 2
@@ -42,7 +42,7 @@ def train(
     """Train to the end of the config's schedule, from where the workdir stands.
 
     Args:
-      config: checked by ``lska_jax.config_check.check_config``.
+      config: checked by ``lska_jax.training.config_check.check_config``.
       workdir: folder of the run; the same folder again resumes at its latest checkpoint.
       signals: requests to stop, of a program that listens to them; None is never asked.
 

@@ -34,14 +34,14 @@ class JsonLines:
     removes what a kill left half-written.
 
     Args:
-        path: the file, continued if it is there.
-        start_step: where the run goes on. Lines of later steps are removed, since the run
-            will write them again, and so is a torn last line; a run that starts at 0 removes
-            all lines.
-        is_evaluation_due: whether the evaluation of `start_step` comes again; its line goes too.
+      path: the file, continued if it is there.
+      start_step: where the run goes on. Lines of later steps are removed, since the run
+        will write them again, and so is a torn last line; a run that starts at 0 removes
+        all lines.
+      is_evaluation_due: whether the evaluation of `start_step` comes again; its line goes too.
 
     Raises:
-        OSError: the file cannot be written.
+      OSError: the file cannot be written.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class TensorBoard:
     """Write scalars for TensorBoard, with tensorboardX.
 
     Args:
-        directory: where the event files go.
-        start_step: where the run goes on; TensorBoard forgets what was written beyond it.
+      directory: where the event files go.
+      start_step: where the run goes on; TensorBoard forgets what was written beyond it.
     """
 
     def __init__(self, directory: str | Path, *, start_step: int = 0) -> None:
@@ -95,13 +95,13 @@ class WandB:
     """Send numbers to Weights & Biases; needs `pip install lska-jax[wandb]`.
 
     Args:
-        directory: the run's output folder. The service's id of the run is kept there, so that
-            a resumed run continues its own curves.
-        run_name: the name people see.
-        config: the resolved configuration.
+      directory: the run's output folder. The service's id of the run is kept there, so that
+        a resumed run continues its own curves.
+      run_name: the name people see.
+      config: the resolved configuration.
 
     Raises:
-        ValueError: the package is not installed.
+      ValueError: the package is not installed.
     """
 
     def __init__(self, directory: str | Path, *, run_name: str, config: Mapping[str, Any]) -> None:
@@ -135,13 +135,13 @@ class MLflow:
     """Send numbers to the MLflow server of `MLFLOW_TRACKING_URI`; `pip install lska-jax[mlflow]`.
 
     Args:
-        directory: the run's output folder. The server's id of the run is kept there, so that a
-            resumed run continues its own curves.
-        run_name: the name people see.
-        config: the resolved configuration; nested names are joined with dots.
+      directory: the run's output folder. The server's id of the run is kept there, so that a
+        resumed run continues its own curves.
+      run_name: the name people see.
+      config: the resolved configuration; nested names are joined with dots.
 
     Raises:
-        ValueError: the package is not installed.
+      ValueError: the package is not installed.
     """
 
     def __init__(self, directory: str | Path, *, run_name: str, config: Mapping[str, Any]) -> None:

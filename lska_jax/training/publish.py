@@ -1,4 +1,4 @@
-"""Turn a run into a model folder: ``python -m lska_jax.training.publish RUN_DIR --out DIR``.
+"""Turn a run into a model folder: ``lska-jax publish RUN_DIR --out DIR``.
 
 Takes the best step of the run's checkpoints (or --step), averaged weights where the run kept them
 (or --no-ema), the preprocessing of the run's config and the class names of its data.
@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lska_jax.data.sources import open_source
-from lska_jax.nn.model_table import Preprocessing, model_entry
-from lska_jax.nn.van import VANConfig
-from lska_jax.training.checkpoint_errors import CheckpointDamaged
-from lska_jax.training.load_tree import LoadedTree, load_tree
+from lska_jax.data.opening import open_source
+from lska_jax.models.table import Preprocessing, model_entry
+from lska_jax.models.van import VANConfig
+from lska_jax.training.checkpoint.errors import CheckpointDamaged
+from lska_jax.training.checkpoint.load_tree import LoadedTree, load_tree
 from lska_jax.weights.architecture import describe
 from lska_jax.weights.class_names import read_names, readable_names
-from lska_jax.weights.model_folder import ModelFacts, check_can_write, write_model_folder
+from lska_jax.weights.model_facts import ModelFacts
+from lska_jax.weights.model_folder import check_can_write, write_model_folder
 
 USAGE_ERROR = 2
 
@@ -140,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return USAGE_ERROR
     print(f"Wrote {arguments.out}. Use it: create_model(pretrained={arguments.out!r}), or")
-    print(f"  python -m lska_jax.predict {arguments.out} image.jpg")
+    print(f"  lska-jax predict {arguments.out} image.jpg")
     return 0
 
 
@@ -204,7 +205,7 @@ def _class_names(settings: dict[str, Any], report: Callable[[str], None]) -> tup
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m lska_jax.training.publish", description=__doc__)
+    parser = argparse.ArgumentParser("lska-jax publish", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("run", help="run folder, checkpoints folder or one step's folder")
     parser.add_argument("--out", required=True, help="model folder to write")

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, SupportsFloat, TextIO
 
-from lska_jax.training.live_line import LiveLine, plain_text
+from lska_jax.running.live_line import LiveLine, plain_text
 from lska_jax.training.metric_writers import JsonLines, MetricWriter, MLflow, TensorBoard, WandB
 
 WRITERS = ("jsonl", "tensorboard", "wandb", "mlflow")
@@ -63,24 +63,24 @@ class Reporter:
     the report would resume beyond a line that was never written.
 
     Args:
-        workdir: the run's output folder; made if missing.
-        total_steps: at which step the run ends.
-        steps_per_epoch: how many steps see the training set once.
-        global_batch_size: images a step, over all devices.
-        start_step: where the run goes on; records of later steps are removed.
-        is_evaluation_due: whether the evaluation of `start_step` comes again; its record is
-            removed too.
-        is_main: whether this process writes.
-        log_every_steps: how many steps make one record.
-        writers: which of `WRITERS` keep the numbers.
-        run_name: what services call the run.
-        config: the resolved configuration, for services.
-        stream: where the live line and messages go; standard output where None.
-        clock: seconds that only grow; for tests.
+      workdir: the run's output folder; made if missing.
+      total_steps: at which step the run ends.
+      steps_per_epoch: how many steps see the training set once.
+      global_batch_size: images a step, over all devices.
+      start_step: where the run goes on; records of later steps are removed.
+      is_evaluation_due: whether the evaluation of `start_step` comes again; its record is
+        removed too.
+      is_main: whether this process writes.
+      log_every_steps: how many steps make one record.
+      writers: which of `WRITERS` keep the numbers.
+      run_name: what services call the run.
+      config: the resolved configuration, for services.
+      stream: where the live line and messages go; standard output where None.
+      clock: seconds that only grow; for tests.
 
     Raises:
-        ValueError: a number out of range, an unknown writer, or one whose package is missing.
-        OSError: the folder cannot be written.
+      ValueError: a number out of range, an unknown writer, or one whose package is missing.
+      OSError: the folder cannot be written.
     """
 
     def __init__(
@@ -145,9 +145,9 @@ class Reporter:
         """Report one finished step.
 
         Args:
-            step: how many steps are done, counted from 1.
-            values: host numbers such as `loss` and `learning_rate`; a record has their means
-                over its steps, and the last learning rate.
+          step: how many steps are done, counted from 1.
+          values: host numbers such as `loss` and `learning_rate`; a record has their means
+            over its steps, and the last learning rate.
         """
         if not self._is_main:
             return
@@ -184,8 +184,8 @@ class Reporter:
         """Report an evaluation: one record and one line.
 
         Args:
-            step: how many steps of training the evaluated state has.
-            values: full names and numbers, such as `{"eval/top1": 0.97}`; accuracies in [0, 1].
+          step: how many steps of training the evaluated state has.
+          values: full names and numbers, such as `{"eval/top1": 0.97}`; accuracies in [0, 1].
         """
         if not self._is_main:
             return
@@ -218,11 +218,11 @@ class Reporter:
         """Show how far a long phase is; its time does not count as training.
 
         Args:
-            description: what is going on, such as "evaluating".
-            total: how many times the phase will `advance`; None shows the seconds it takes.
+          description: what is going on, such as "evaluating".
+          total: how many times the phase will `advance`; None shows the seconds it takes.
 
         Yields:
-            A `Progress` to advance.
+          A `Progress` to advance.
         """
         show = self._line.update if self._is_main else lambda text: None
         progress = Progress(show, description=description, total=total)

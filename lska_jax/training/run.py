@@ -12,20 +12,21 @@ from flax import nnx
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
-from lska_jax import parallel
-from lska_jax.config_check import check_against_devices, check_against_source
 from lska_jax.data.augment import EvalTransform, TrainTransform
 from lska_jax.data.loader import default_num_workers
 from lska_jax.data.mixing import MixingSpec
-from lska_jax.data.sources import Source, open_source
+from lska_jax.data.opening import open_source
+from lska_jax.data.sources import Source
+from lska_jax.models.van import VAN
 from lska_jax.nn.functional import ModelFunctions
 from lska_jax.nn.initial_values import OneKey
-from lska_jax.nn.van import VAN
-from lska_jax.registry import create_model
+from lska_jax.running import parallel
+from lska_jax.training.config_check import check_against_devices, check_against_source
 from lska_jax.training.optimizer import Schedule, cosine_schedule, make_optimizer
 from lska_jax.training.program import Program
 from lska_jax.training.state import TrainState, abstract_state, host_state
 from lska_jax.training.step import StepSpec, eval_step, train_step
+from lska_jax.weights.create import create_model
 
 _PROBED_EXAMPLES = 64
 
@@ -63,7 +64,7 @@ def build_run(
     """Build everything but the data, abstractly: no parameter is computed, nothing is compiled.
 
     Args:
-      config: checked by ``lska_jax.config_check.check_config``.
+      config: checked by ``lska_jax.training.config_check.check_config``.
       num_train_examples: size of the training split.
       mesh: to run on; None takes all devices. One of a topology's devices can be compiled for.
 

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import AbstractMesh, Mesh
 
 from lska_jax.nn.functional import FlatArrays, batch_stats, parameters
-from lska_jax.parallel import place, state_sharding
+from lska_jax.running.parallel import place, state_sharding
 
 
 class TrainState(NamedTuple):
@@ -63,7 +63,7 @@ def abstract_state(state: TrainState, mesh: Mesh | AbstractMesh) -> TrainState:
 
     Args:
       state: arrays, or anything with shape and dtype.
-      mesh: from ``lska_jax.parallel.make_mesh``.
+      mesh: from ``lska_jax.running.parallel.make_mesh``.
     """
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=state_sharding(mesh, x)), state

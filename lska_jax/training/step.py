@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from lska_jax.data.mixing import MixingSpec, mix, normalise, random_erasing
-from lska_jax.evaluation.metrics import EvalSums, eval_sums
 from lska_jax.nn.functional import FlatArrays, ModelFunctions
+from lska_jax.tasks.accuracy import EvalSums, eval_sums
 from lska_jax.training.optimizer import Schedule
 from lska_jax.training.state import TrainState
 

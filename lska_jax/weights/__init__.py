@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from lska_jax.weights.export_jax import export_model as export_model
     from lska_jax.weights.export_torch import export_checkpoint as export_checkpoint
     from lska_jax.weights.import_torch import import_checkpoint as import_checkpoint
-    from lska_jax.weights.model_folder import ModelFacts as ModelFacts
+    from lska_jax.weights.model_facts import ModelFacts as ModelFacts
     from lska_jax.weights.model_folder import read_facts as read_facts
     from lska_jax.weights.model_folder import read_model_folder as read_model_folder
     from lska_jax.weights.model_folder import write_model_folder as write_model_folder
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __getattr__, __all__ = lazy_attributes(
     __name__,
     {
-        "ModelFacts": "lska_jax.weights.model_folder",
+        "ModelFacts": "lska_jax.weights.model_facts",
         "export_checkpoint": "lska_jax.weights.export_torch",
         "export_model": "lska_jax.weights.export_jax",
         "import_checkpoint": "lska_jax.weights.import_torch",

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lska_jax.nn.model_table import SIZES
-from lska_jax.nn.van import VANConfig
+from lska_jax.models.table import SIZES
+from lska_jax.models.van import VANConfig
 from lska_jax.ops.kernel_spec import check_odd_kernel, default_dilation, kernel_spec
-from lska_jax.weights.reference_names import COUNTER, read_name
+from lska_jax.weights.names.van import COUNTER, read_name
 
 Shape = tuple[int, ...]
 

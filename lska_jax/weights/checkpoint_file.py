@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lska_jax.weights.conversion import StoredArray
-from lska_jax.weights.reference_names import COUNTER, read_name
+from lska_jax.weights.names.van import COUNTER, read_name
 from lska_jax.weights.safetensors_file import open_safetensors
 from lska_jax.weights.torch_file import open_torch
 

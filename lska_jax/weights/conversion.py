@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lska_jax.weights.reference_names import (
+from lska_jax.weights.names.van import (
     COUNTER,
     NAMINGS,
     UNUSED_BY_HUGGING_FACE,

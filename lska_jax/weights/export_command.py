@@ -8,8 +8,9 @@ from pathlib import Path
 
 from flax import nnx
 
-from lska_jax.nn.van import VAN
-from lska_jax.weights.model_folder import ModelFacts, read_model_folder
+from lska_jax.models.van import VAN
+from lska_jax.weights.model_facts import ModelFacts
+from lska_jax.weights.model_folder import read_model_folder
 from lska_jax.weights.pretrained import build_from_arrays
 
 USAGE_ERROR = 2

@@ -1,6 +1,6 @@
-"""Write a model folder as one compiled-anywhere file: ``python -m lska_jax.weights.export_jax``.
+"""Write a model folder as one compiled-anywhere file: ``lska-jax export``.
 
-    python -m lska_jax.weights.export_jax MODEL_DIR OUT.jaxexport
+    lska-jax export MODEL_DIR OUT.jaxexport
 
 The file holds the network as StableHLO for CPU, CUDA and TPU, weights included, for any batch size,
 and runs without this package:
@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import export
 
-from lska_jax.nn.fold import FoldedVAN, fold_batch_norm
-from lska_jax.nn.van import VAN
+from lska_jax.models.fold import FoldedVAN, fold_batch_norm
+from lska_jax.models.van import VAN
 from lska_jax.weights.export_command import run_export_command
 from lska_jax.weights.pretrained import arrays_of, build_from_arrays
 

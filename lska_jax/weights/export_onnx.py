@@ -1,4 +1,4 @@
-"""Write a model folder as ONNX: ``python -m lska_jax.weights.export_onnx MODEL_DIR OUT.onnx``.
+"""Write a model folder as ONNX: ``lska-jax export MODEL_DIR OUT.onnx``.
 
 The network with its weights, BatchNorm folded, for any batch size, through jax2onnx. What was
 written is run by onnxruntime and compared with the model before the file is put in place. Both
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import jax
 import numpy as np
 
-from lska_jax.nn.van import VAN
+from lska_jax.models.van import VAN
 from lska_jax.weights.export_command import run_export_command
 from lska_jax.weights.export_jax import portable_model
 

@@ -1,7 +1,7 @@
-"""Write a model folder's weights for PyTorch: ``python -m lska_jax.weights.export_torch``.
+"""Write a model folder's weights for PyTorch: ``lska-jax export``.
 
-    python -m lska_jax.weights.export_torch MODEL_DIR OUT.pth          # needs PyTorch
-    python -m lska_jax.weights.export_torch MODEL_DIR OUT.safetensors
+    lska-jax export MODEL_DIR OUT.pth          # needs PyTorch
+    lska-jax export MODEL_DIR OUT.safetensors
 
 The file is a plain state_dict with the reference's names, for ``model.load_state_dict``; importing
 it again gives the same bits.
@@ -17,7 +17,7 @@ import numpy as np
 
 from lska_jax.weights.import_torch import DETECTION_LAYER_NORM_EPSILON
 from lska_jax.weights.model_folder import read_model_folder
-from lska_jax.weights.reference_names import NAMINGS
+from lska_jax.weights.names.van import NAMINGS
 from lska_jax.weights.safetensors_file import save_safetensors
 from lska_jax.weights.state_dict import name_arrays
 
@@ -96,7 +96,7 @@ def _save_torch(temporary: Path, state_dict: Mapping[str, np.ndarray], path: Pat
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; a mistake ends in one readable message."""
-    parser = argparse.ArgumentParser("python -m lska_jax.weights.export_torch", description=__doc__)
+    parser = argparse.ArgumentParser("lska-jax export", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model_dir", help="a model folder")
     parser.add_argument("out", help=".pth, .pth.tar, .pt, .bin or .safetensors")

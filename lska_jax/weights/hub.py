@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from lska_jax.weights.model_folder import CONFIG_NAME, WEIGHTS_NAME
+from lska_jax.weights.model_facts import CONFIG_NAME, WEIGHTS_NAME
 
 HUB_PREFIX = "hf-hub:"
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"

@@ -1,8 +1,8 @@
-"""Import PyTorch weights of the family: ``python -m lska_jax.weights.import_torch CHECKPOINT``.
+"""Import PyTorch weights of the family: ``lska-jax import CHECKPOINT``.
 
 Reads .pth, .pth.tar, .pt and .bin (needs PyTorch; as data, never as code) and .safetensors, of the
 reference's LSKA and VAN, their detection and segmentation copies, and Hugging Face's VAN. Writes a
-model folder for ``create_model(pretrained=FOLDER)`` and ``python -m lska_jax.predict FOLDER``.
+model folder for ``create_model(pretrained=FOLDER)`` and ``lska-jax predict FOLDER``.
 Architecture and k are read off the shapes where they are not given; everything has to fit, or all
 that does not is listed and nothing is written.
 """
@@ -15,20 +15,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lska_jax.models.table import Preprocessing, model_entry
+from lska_jax.models.van import VANConfig
 from lska_jax.nn.layers import LAYER_NORM_EPSILON
-from lska_jax.nn.model_table import Preprocessing, model_entry
-from lska_jax.nn.van import VANConfig
 from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE, default_dilation
 from lska_jax.weights.architecture import Inferred, array_shapes, describe, infer_architecture
 from lska_jax.weights.checkpoint_file import Checkpoint, open_checkpoint
 from lska_jax.weights.class_names import IMAGENET_CLASSES, imagenet_names, read_names
 from lska_jax.weights.conversion import convert
-from lska_jax.weights.model_folder import (
-    ModelFacts,
-    check_can_write,
-    sha256_of,
-    write_model_folder,
-)
+from lska_jax.weights.model_facts import ModelFacts
+from lska_jax.weights.model_folder import check_can_write, sha256_of, write_model_folder
 
 # The mean and std of ImageNet's pixels, and the crop that Hugging Face's copies state.
 IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop_pct=0.875)
@@ -198,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     out = arguments.out
     print(f"Wrote {out}. Use it: create_model(pretrained={out!r}), or")
-    print(f"  python -m lska_jax.predict {out} image.jpg")
+    print(f"  lska-jax predict {out} image.jpg")
     return 0
 
 
@@ -333,7 +329,7 @@ def _notes(opened: Checkpoint, config: VANConfig, inferred: Inferred) -> list[st
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m lska_jax.weights.import_torch", description=__doc__)
+    parser = argparse.ArgumentParser("lska-jax import", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("checkpoint", help=".pth, .pth.tar, .pt, .bin or .safetensors")
     parser.add_argument("--out", required=True, help="model folder to write")

@@ -1,15 +1,11 @@
 """The README.md of a model folder."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lska_jax.weights.architecture import describe
-
-if TYPE_CHECKING:
-    from lska_jax.weights.model_folder import ModelFacts
+from lska_jax.weights.model_facts import ModelFacts
 
 _LSKA_PAPER = "([arXiv 2309.01439](https://arxiv.org/abs/2309.01439))"
 _ATTENTIONS = {
@@ -63,7 +59,7 @@ model.eval()
 model.preprocessing  # mean, std, size and crop that the weights were trained with
 ```
 
-On files: `python -m lska_jax.predict {_cell(folder_name)} image.jpg`.
+On files: `lska-jax predict {_cell(folder_name)} image.jpg`.
 
 | | |
 |---|---|

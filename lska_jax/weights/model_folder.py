@@ -7,10 +7,8 @@
 Reading it executes nothing, verifies the hash, and follows no path out of the folder.
 """
 
-import dataclasses
 import hashlib
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -20,44 +18,23 @@ from typing import Any
 
 import numpy as np
 
-from lska_jax.nn.model_table import Preprocessing
-from lska_jax.nn.van import VANConfig
-from lska_jax.weights.architecture import ARCHITECTURE_FIELDS, array_shapes, size_name
+from lska_jax.models.van import VANConfig
+from lska_jax.weights.architecture import array_shapes
 from lska_jax.weights.conversion import StoredArray
 from lska_jax.weights.model_card import write_card
+from lska_jax.weights.model_facts import (
+    CONFIG_NAME,
+    FORMAT,
+    FORMAT_VERSION,
+    WEIGHTS_NAME,
+    ModelFacts,
+    check_facts,
+    facts_from_json,
+    facts_to_json,
+)
 from lska_jax.weights.safetensors_file import open_safetensors, save_safetensors
 
-FORMAT = "lska_jax model folder"
-FORMAT_VERSION = 1
-WEIGHTS_NAME = "model.safetensors"
-CONFIG_NAME = "config.json"
 CARD_NAME = "README.md"
-INTERPOLATIONS = ("bicubic", "bilinear")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelFacts:
-    """What a model folder says about its model.
-
-    Attributes:
-      config: the architecture; drop rates and compute choices are defaults.
-      preprocessing: of the images.
-      class_names: in label order, or None where they are not known.
-      license: of the weights, an SPDX name or "unknown".
-      source: where the weights come from, any JSON values.
-    """
-
-    config: VANConfig
-    preprocessing: Preprocessing
-    class_names: tuple[str, ...] | None = None
-    license: str = "unknown"
-    source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def name(self) -> str | None:
-        """The named model that this is, or None."""
-        size = size_name(self.config)
-        return f"van_{self.config.attention}_{size}" if size else None
 
 
 def write_model_folder(
@@ -85,14 +62,14 @@ def write_model_folder(
     """
     folder = Path(folder)
     check_can_write(folder, overwrite=overwrite)
-    _check_facts(facts)
+    check_facts(facts)
     _check_shapes({p: a.shape for p, a in arrays.items()}, facts.config, "The arrays")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         weights = temporary / WEIGHTS_NAME
         save_safetensors(weights, arrays, metadata={"format": FORMAT})
-        record = _to_json(facts, sha256=sha256_of(weights), size=weights.stat().st_size)
+        record = facts_to_json(facts, sha256=sha256_of(weights), size=weights.stat().st_size)
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         (temporary / CONFIG_NAME).write_text(text, encoding="utf-8")
         card = write_card(facts, record, folder_name=folder.name)
@@ -143,7 +120,7 @@ def read_facts(folder: str | Path, *, root: Path | None = None) -> ModelFacts:
       FileNotFoundError: it is no model folder.
       ValueError: config.json is damaged, or of another format.
     """
-    return _from_json(_read_config(Path(folder), root), Path(folder))
+    return facts_from_json(_read_config(Path(folder), root), Path(folder))
 
 
 def read_model_folder(
@@ -165,7 +142,7 @@ def read_model_folder(
     """
     folder = Path(folder)
     record = _read_config(folder, root)
-    facts = _from_json(record, folder)
+    facts = facts_from_json(record, folder)
     weights = record.get("weights")
     if not isinstance(weights, dict) or not isinstance(weights.get("sha256"), str):
         raise ValueError(f"{folder / CONFIG_NAME} records no SHA-256 of the weights.")
@@ -244,26 +221,12 @@ def _check_shapes(given: Mapping[str, tuple[int, ...]], config: VANConfig, what:
         raise ValueError(f"{what} do not fit the config's architecture:\n  " + "\n  ".join(lines))
 
 
-def _to_json(facts: ModelFacts, *, sha256: str, size: int) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "model": facts.name,
-        "architecture": {name: getattr(facts.config, name) for name in ARCHITECTURE_FIELDS},
-        "preprocessing": facts.preprocessing._asdict(),
-        "labels": facts.class_names,
-        "license": facts.license,
-        "source": dict(facts.source),
-        "weights": {"file": WEIGHTS_NAME, "sha256": sha256, "bytes": size},
-    }
-
-
 def _read_config(folder: Path, root: Path | None) -> dict[str, Any]:
     path = inside(folder, CONFIG_NAME, root=root)
     if not path.is_file():
         raise FileNotFoundError(
             f"{folder} is no model folder: it has no {CONFIG_NAME}. Make one from a PyTorch "
-            "checkpoint with python -m lska_jax.weights.import_torch."
+            "checkpoint with lska-jax import."
         )
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -272,8 +235,8 @@ def _read_config(folder: Path, root: Path | None) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(
             f"{path} is not a model folder's config. If it is Hugging Face's VAN, import its "
-            "weights first: python -m lska_jax.weights.import_torch FOLDER/model.safetensors. If "
-            "it is a training run's, publish the run: python -m lska_jax.training.publish."
+            "weights first: lska-jax import FOLDER/model.safetensors. If "
+            "it is a training run's, publish the run: lska-jax publish."
         )
     if record.get("format_version") != FORMAT_VERSION:
         raise ValueError(
@@ -281,82 +244,3 @@ def _read_config(folder: Path, root: Path | None) -> dict[str, Any]:
             f"lska_jax reads {FORMAT_VERSION}."
         )
     return record
-
-
-def _from_json(record: Mapping[str, Any], folder: Path) -> ModelFacts:
-    path = folder / CONFIG_NAME
-    try:
-        fields = {name: _tuple(record["architecture"][name]) for name in ARCHITECTURE_FIELDS}
-        _check_types(fields)
-        prepared = {n: _tuple(record["preprocessing"][n]) for n in Preprocessing._fields}
-        names = record.get("labels")
-        if not isinstance(names, list | None) or not all(isinstance(n, str) for n in names or ()):
-            raise ValueError("labels must be texts.")
-        facts = ModelFacts(
-            config=VANConfig(**fields),
-            preprocessing=Preprocessing(**prepared),
-            class_names=None if names is None else tuple(names),
-            license=str(record.get("license", "unknown")),
-            source=dict(record.get("source") or {}),
-        )
-        array_shapes(facts.config)
-        _check_facts(facts)
-    except KeyError as error:
-        raise ValueError(f"{path} has no {error.args[0]!r}.") from error
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    return facts
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _check_types(fields: Mapping[str, Any]) -> None:
-    for name in ("dims", "depths", "ffn_ratios"):
-        value = fields[name]
-        if not isinstance(value, tuple) or not all(_is_count(number, low=1) for number in value):
-            raise ValueError(f"{name} must be a list of positive numbers, got {value!r}.")
-    for name in ("k", "num_classes", "in_channels", "stem_stride"):
-        if not _is_count(fields[name], low=0):
-            raise ValueError(f"{name} must be a whole number, got {fields[name]!r}.")
-    if fields["dilation"] is not None and not _is_count(fields["dilation"], low=1):
-        raise ValueError(f"dilation must be a whole number or null, got {fields['dilation']!r}.")
-    if not _is_number(fields["layer_norm_epsilon"]):
-        raise ValueError(
-            f"layer_norm_epsilon must be a number, got {fields['layer_norm_epsilon']!r}."
-        )
-
-
-def _check_facts(facts: ModelFacts) -> None:
-    prepared, config = facts.preprocessing, facts.config
-    for name in ("mean", "std"):
-        values = getattr(prepared, name)
-        if (
-            not isinstance(values, tuple)
-            or len(values) != config.in_channels
-            or not all(_is_number(v) and (name == "mean" or v > 0) for v in values)
-        ):
-            raise ValueError(
-                f"preprocessing {name} must be {config.in_channels} numbers"
-                f"{'' if name == 'mean' else ' above 0'}, one a channel, got {values!r}."
-            )
-    if not _is_count(prepared.image_size, low=1):
-        raise ValueError(f"image_size must be a positive number, got {prepared.image_size!r}.")
-    if not _is_number(prepared.crop_pct) or not 0 < prepared.crop_pct <= prepared.image_size:
-        raise ValueError(f"crop_pct must be a fraction such as 0.9, got {prepared.crop_pct!r}.")
-    if prepared.interpolation not in INTERPOLATIONS:
-        raise ValueError(
-            f"interpolation must be one of {INTERPOLATIONS}, got {prepared.interpolation!r}."
-        )
-    names = facts.class_names
-    if names is not None and len(names) != config.num_classes:
-        raise ValueError(f"{len(names)} labels for {config.num_classes} classes.")
-
-
-def _is_count(value: object, *, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

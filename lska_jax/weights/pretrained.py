@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from lska_jax.models.van import VAN, VANConfig
 from lska_jax.nn.functional import assign, batch_stats, parameters
 from lska_jax.nn.initial_values import OneKey
-from lska_jax.nn.van import VAN, VANConfig
 
 STEM = "stages/0/patch_embedding/projection/kernel"
 HEAD = ("classifier/kernel", "classifier/bias")

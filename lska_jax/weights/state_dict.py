@@ -6,11 +6,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from lska_jax.models.van import VAN, VANConfig
 from lska_jax.nn.functional import assign, batch_stats, parameters
-from lska_jax.nn.van import VAN, VANConfig
 from lska_jax.weights.architecture import array_shapes
 from lska_jax.weights.conversion import convert, stored
-from lska_jax.weights.reference_names import COUNTER, UNUSED_BY_HUGGING_FACE, reference_name
+from lska_jax.weights.names.van import COUNTER, UNUSED_BY_HUGGING_FACE, reference_name
 
 
 def load_state_dict(model: VAN, state_dict: Mapping[str, Any]) -> None:

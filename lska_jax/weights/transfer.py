@@ -1,7 +1,7 @@
-"""Carry weights over to another kernel size: ``python -m lska_jax.weights.transfer MODEL_DIR``.
+"""Carry weights over to another kernel size: ``lska-jax transfer MODEL_DIR``.
 
-    python -m lska_jax.weights.transfer MODEL_DIR --k 35 --out DIR
-    python -m lska_jax.weights.transfer MODEL_DIR --attention lska --out DIR    # from LKA
+    lska-jax transfer MODEL_DIR --k 35 --out DIR
+    lska-jax transfer MODEL_DIR --attention lska --out DIR    # from LKA
 
 A warm start for fine-tuning (``--config.training.finetune_from=DIR``), with a table of how much of
 each kernel survives. Everything but the large kernels stays as it is.
@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from flax import nnx
 
-from lska_jax.nn.van import ATTENTIONS, VAN, VANConfig
+from lska_jax.models.van import ATTENTIONS, VAN, VANConfig
 from lska_jax.ops.kernel_spec import KernelSpec, kernel_spec
 from lska_jax.weights.architecture import array_shapes, describe
 from lska_jax.weights.kernel_fit import best_rank_1, effective_kernel, fit_cascade, resize_centred
@@ -195,7 +195,7 @@ def transfer_arrays(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; a mistake ends in one readable message."""
-    parser = argparse.ArgumentParser("python -m lska_jax.weights.transfer", description=__doc__)
+    parser = argparse.ArgumentParser("lska-jax transfer", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model_dir", help="a model folder")
     parser.add_argument("--out", required=True, help="model folder to write")

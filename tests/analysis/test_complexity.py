@@ -8,8 +8,8 @@ from flax import nnx
 
 from lska_jax import create_model, list_models, model_entry
 from lska_jax.analysis.complexity import Cost, attention_cost, van_cost
+from lska_jax.models.van import ATTENTIONS, VANConfig
 from lska_jax.nn.functional import parameters
-from lska_jax.nn.van import ATTENTIONS, VANConfig
 
 # (size, k) -> trainable parameters of the reference code at 1000 classes, and GFLOPs at 224.
 LSKA = {

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from lska_jax import parallel
 from lska_jax.analysis.collectives import Collective, collectives, sums_by_kind
 from lska_jax.analysis.step_report import largest_that_fits, report_step
 from lska_jax.analysis.tpu_compile import tpu_devices
+from lska_jax.running import parallel
 from lska_jax.training.program import Program
 
 GIB = 2**30

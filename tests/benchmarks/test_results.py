@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import cost_tables, formulation_tables, results, tables
 from benchmarks.cost_cells import ATTENTION, NETWORK
-from lska_jax._huge_pages import VARIABLE
+from lska_jax.running.huge_pages import VARIABLE
 
 ROW = {
     "group": "FFN 3x3",

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lska_jax.data.sources import Record, Source, SourceFacts, inspect_source, open_source
+from lska_jax.data.opening import inspect_source, open_source
+from lska_jax.data.sources import Record, Source, SourceFacts
 
 # Stand-ins for encoded images: a source hands out bytes and never looks inside.
 FILES = {
@@ -357,7 +358,7 @@ def test_a_tar_that_changed_after_the_scan_is_refused(tmp_path):
 def test_inspecting_imports_neither_tfds_nor_scikit_learn(tmp_path):
     write_folder(tmp_path, FILES)
     program = (
-        "import sys; from lska_jax.data.sources import inspect_source\n"
+        "import sys; from lska_jax.data.opening import inspect_source\n"
         f"inspect_source('folder:{tmp_path}', split='train')\n"
         "inspect_source('digits', split='train')\n"
         "print(sorted({'sklearn', 'tensorflow_datasets', 'tensorflow'} & set(sys.modules)))"

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 from tar_files import make_tar
 
-from lska_jax.data.prepare import main
-from lska_jax.data.sources import Record, SourceFacts, inspect_source, open_source
+from lska_jax.commands.prepare import main
+from lska_jax.data.opening import inspect_source, open_source
+from lska_jax.data.sources import Record, SourceFacts
 
 WNIDS = ("n01440764", "n01443537", "n15075141")
 LABELS = {"n01440764": 0, "n01443537": 1, "n15075141": 999}
@@ -153,7 +154,7 @@ def test_preparing_and_reading_never_import_tensorflow(data_dir):
 
 def test_inspecting_a_set_does_not_import_tfds(data_dir):
     program = (
-        "import sys; from lska_jax.data.sources import inspect_source\n"
+        "import sys; from lska_jax.data.opening import inspect_source\n"
         f"inspect_source('tfds:imagenet2012', split='train[:50%]', data_dir={data_dir!r})\n"
         "print('tensorflow_datasets' in sys.modules)"
     )
@@ -211,12 +212,12 @@ class TestRefusals:
             read("tfds:imagenet2012", split="val", data_dir=data_dir)
 
     def test_a_set_that_is_not_prepared_names_the_command(self, read, data_dir):
-        command = f"python -m lska_jax.data.prepare tfds cifar10 --data_dir {data_dir}"
+        command = f"lska-jax prepare tfds cifar10 --data_dir {data_dir}"
         with pytest.raises(ValueError, match=f"not prepared.*{command}"):
             read("tfds:cifar10", split="train", data_dir=data_dir)
 
     def test_imagenet_that_is_not_prepared_names_its_own_command(self, read, tmp_path):
-        command = "python -m lska_jax.data.prepare imagenet2012 --manual_dir"
+        command = "lska-jax prepare imagenet2012 --manual_dir"
         with pytest.raises(ValueError, match=f"not prepared.*{command}"):
             read("tfds:imagenet2012", split="train", data_dir=str(tmp_path))
 
@@ -228,7 +229,7 @@ class TestRefusals:
         self, read, own_copy, tmp_path
     ):
         change_json(own_copy / "dataset_info.json", fileFormat="tfrecord")
-        command = f"lska_jax.data.prepare convert imagenet2012:5.1.0 --data_dir {tmp_path}"
+        command = f"lska-jax prepare convert imagenet2012:5.1.0 --data_dir {tmp_path}"
         with pytest.raises(ValueError, match=f"prepared as tfrecord.*{command}"):
             read("tfds:imagenet2012", split="train", data_dir=str(tmp_path))
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from lska_jax.data.augment import EvalTransform, TrainTransform
+from lska_jax.data.digits import DigitsSource
 from lska_jax.data.loader import ExampleError, HostBatch, eval_batches, train_batches
-from lska_jax.data.sources import DigitsSource
 
 AUGMENT = TrainTransform(image_size=8, channels=1, crop="padded", pad=2)
 
@@ -89,7 +89,7 @@ SCRIPT = """
 import os, signal, sys
 from lska_jax.data.augment import EvalTransform
 from lska_jax.data.loader import eval_batches
-from lska_jax.data.sources import DigitsSource
+from lska_jax.data.digits import DigitsSource
 
 def main():
     transform = EvalTransform(image_size=8, channels=1, crop_pct=1.0)

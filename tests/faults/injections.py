@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lska_jax.training.checkpoint import Checkpointer
-from lska_jax.training.stop_signals import RESUME_EXIT_CODE
+from lska_jax.running.stop_signals import RESUME_EXIT_CODE
+from lska_jax.training.checkpoint.checkpointer import Checkpointer
 from tests.faults.runs import (
     ROOT,
     Ended,
@@ -43,9 +43,9 @@ class Injection(NamedTuple):
     """One fault that was injected.
 
     Attributes:
-        seconds: from the fault to the process's end, or to its report; None where nothing was
-            injected and a disturbed run was compared after its end.
-        lost: what was lost, in words; empty is nothing.
+      seconds: from the fault to the process's end, or to its report; None where nothing was
+        injected and a disturbed run was compared after its end.
+      lost: what was lost, in words; empty is nothing.
     """
 
     seconds: float | None
@@ -99,10 +99,10 @@ def in_one_run(
     """Disturb one run so often, then let it finish and compare it with one that was not.
 
     Args:
-        lab: where.
-        times: how often.
-        inject: disturbs a process that is ready, and waits for its end.
-        options: flags of the run.
+      lab: where.
+      times: how often.
+      inject: disturbs a process that is ready, and waits for its end.
+      options: flags of the run.
     """
     workdir, done = lab.new_workdir(), 0
     while done < times:

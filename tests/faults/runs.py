@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lska_jax.training.load_tree import load_tree
+from lska_jax.training.checkpoint.load_tree import load_tree
 
 ROOT = Path(__file__).parents[2]
 STEPS_PER_EPOCH = 1442 // 240
@@ -107,8 +107,8 @@ class Runs:
     """Starts tiny runs in one folder; they share compiled programs.
 
     Args:
-        folder: where they are.
-        epochs: how long they are.
+      folder: where they are.
+      epochs: how long they are.
     """
 
     def __init__(self, folder: Path, *, epochs: int):
@@ -127,11 +127,11 @@ class Runs:
         """Start a run.
 
         Args:
-            workdir: its folder.
-            options: flags besides those of the tiny run.
-            devices: how many virtual devices the process has.
-            compiled: name of the folder of compiled programs.
-            before: a command to run it under.
+          workdir: its folder.
+          options: flags besides those of the tiny run.
+          devices: how many virtual devices the process has.
+          compiled: name of the folder of compiled programs.
+          before: a command to run it under.
         """
         environment = {
             **os.environ,

@@ -12,7 +12,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lska_jax import VANConfig
-from lska_jax.nn.van import Block
+from lska_jax.models.van import Block
 from lska_jax.ops.pallas import (
     attention_fits,
     conv_ffn,

@@ -12,14 +12,14 @@ import pytest
 from flax import nnx
 from small_models import CLASSES, small_model, small_state_dict, write_safetensors
 
-from lska_jax.nn.model_table import Preprocessing
+from lska_jax.models.table import Preprocessing
 from lska_jax.robustness.classifier import (
     as_classifiers,
     hash_arrays,
     load_classifier,
     wrap_function,
 )
-from lska_jax.training.checkpoint import Checkpointer
+from lska_jax.training.checkpoint.checkpointer import Checkpointer
 from lska_jax.training.optimizer import make_optimizer
 from lska_jax.training.publish import publish
 from lska_jax.training.run import build_model
@@ -155,7 +155,7 @@ def test_variables_decide_on_the_hash():
 def test_a_functions_hash_is_the_same_in_another_process():
     code = """
 import jax, jax.numpy as jnp
-from lska_jax.nn.model_table import Preprocessing
+from lska_jax.models.table import Preprocessing
 from lska_jax.ops import gelu
 from lska_jax.robustness.classifier import wrap_function
 f = lambda images: jnp.tile(gelu(jnp.mean(images, axis=(1, 2))), (1, 2))

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lska_jax import parallel
-from lska_jax.nn.model_table import Preprocessing
+from lska_jax.models.table import Preprocessing
 from lska_jax.robustness.classifier import wrap_function
 from lska_jax.robustness.outcomes import OutcomeFunction, collect, outcomes_of_logits
+from lska_jax.running import parallel
 
 CLASSES = 12
 SUBSET = np.array([1, 4, 5, 11])

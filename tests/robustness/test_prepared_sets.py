@@ -18,7 +18,7 @@ from set_trees import WNIDS, wnid_folders, write_tree
 from tar_files import make_tar
 from tfds_cache import cache_download
 
-from lska_jax.data.prepare import main
+from lska_jax.commands.prepare import main
 from lska_jax.robustness.cells import Cell
 from lska_jax.robustness.label_sets import shape_classes, subset_classes
 from lska_jax.robustness.sets import MissingSet, choose_provenances, find_missing, open_cell

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lska_jax.evaluation import metrics
 from lska_jax.robustness.scores import accuracy as acc
+from lska_jax.tasks import accuracy as metrics
 
 # The labels have the largest logit of classes 1 and 3 in the first row alone, of all in neither.
 LOGITS = np.asarray([[9.0, 1.0, 8.0, 0.0], [0.0, 5.0, 9.0, 1.0]])

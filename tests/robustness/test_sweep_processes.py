@@ -25,7 +25,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, "tests")
 out, clean, suite, *joined = sys.argv[1:]
-from lska_jax import parallel
+from lska_jax.running import parallel
 if joined:
     address, number = joined
     parallel.start_processes(coordinator_address=address, num_processes=2, process_id=int(number))

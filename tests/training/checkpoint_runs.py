@@ -17,8 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lska_jax.training.checkpoint import Checkpointer, CheckpointSaveFailed, CheckpointWarning
-from lska_jax.training.checkpoint_manifest import STATE_NAME
+from lska_jax.training.checkpoint.checkpointer import (
+    Checkpointer,
+    CheckpointSaveFailed,
+    CheckpointWarning,
+)
+from lska_jax.training.checkpoint.manifest import STATE_NAME
 
 
 class Moments(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from lska_jax.training.checkpoint import (
+from lska_jax.training.checkpoint.checkpointer import (
     CheckpointDamaged,
     Checkpointer,
     CheckpointMismatch,
@@ -345,7 +345,7 @@ def test_a_save_that_takes_too_long_has_failed_and_nothing_waits_for_it(tmp_path
     released = threading.Event()
     save_steps(tmp_path, [1])
     monkeypatch.setattr(
-        "lska_jax.training.checkpoint.write_manifest",
+        "lska_jax.training.checkpoint.checkpointer.write_manifest",
         lambda *arguments, **named: released.wait(60),
     )
     try:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from lska_jax.models.van import VAN
 from lska_jax.nn.functional import batch_stats, parameters
-from lska_jax.nn.van import VAN
 from lska_jax.training import run as building
-from lska_jax.training.checkpoint import Checkpointer, CheckpointMismatch
+from lska_jax.training.checkpoint.checkpointer import Checkpointer, CheckpointMismatch
 from lska_jax.training.finetune import check_same_arrays, evaluation_arrays, load_for_finetuning
 from lska_jax.training.optimizer import make_optimizer
 from lska_jax.training.state import host_state

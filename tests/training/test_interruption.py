@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from lska_jax.training.checkpoint import load_tree
+from lska_jax.running.stop_signals import StopSignals
+from lska_jax.training.checkpoint.checkpointer import load_tree
 from lska_jax.training.evaluate_only import evaluate_checkpoint
 from lska_jax.training.loop import Interrupted, train
-from lska_jax.training.stop_signals import StopSignals
 from tests.faults.runs import what_was_lost
 
 ROOT = Path(__file__).parents[2]

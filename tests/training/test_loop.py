@@ -11,14 +11,14 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from lska_jax.running.stop_signals import StopSignals
 from lska_jax.training import run as building
-from lska_jax.training.checkpoint import Checkpointer, CheckpointMismatch, load_tree
+from lska_jax.training.checkpoint.checkpointer import Checkpointer, CheckpointMismatch, load_tree
+from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER
 from lska_jax.training.evaluate_only import evaluate_checkpoint
 from lska_jax.training.feeding import Oversight, TrainingStopped
-from lska_jax.training.load_tree import CHECKPOINTS_FOLDER
 from lska_jax.training.loop import Trainer, make_reporter, train
 from lska_jax.training.state import host_state, place_state
-from lska_jax.training.stop_signals import StopSignals
 
 ROOT = Path(__file__).parents[2]
 TEST_EXAMPLES = 355

@@ -107,7 +107,7 @@ def test_weights_decay_and_one_dimensional_parameters_do_not():
 
 def test_one_dimensional_parameters_of_a_real_model_are_left_alone_by_the_decay():
     from lska_jax.nn.functional import parameters
-    from lska_jax.registry import create_model
+    from lska_jax.weights.create import create_model
 
     decays: dict[str, bool] = {}
     jax.eval_shape(lambda: decays.update(decay_mask(parameters(create_model("van_lska_tiny")))))

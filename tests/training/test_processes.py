@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lska_jax.training.load_tree import LoadedTree, load_tree
+from lska_jax.training.checkpoint.load_tree import LoadedTree, load_tree
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS_PER_EPOCH = 3, 1442 // 240

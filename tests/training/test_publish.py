@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from lska_jax import create_model
 from lska_jax.training import run as building
-from lska_jax.training.checkpoint import Checkpointer
+from lska_jax.training.checkpoint.checkpointer import Checkpointer
 from lska_jax.training.finetune import load_for_finetuning
 from lska_jax.training.optimizer import make_optimizer
 from lska_jax.training.publish import main, publish

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from lska_jax.training.live_line import LiveLine
+from lska_jax.running.live_line import LiveLine
 from lska_jax.training.metric_writers import JsonLines, TensorBoard
 from lska_jax.training.reporting import Reporter, format_duration
 

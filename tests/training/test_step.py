@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lska_jax import parallel
 from lska_jax.data.mixing import MixingSpec
 from lska_jax.nn.functional import ModelFunctions
+from lska_jax.running import parallel
 from lska_jax.training.optimizer import cosine_schedule, make_optimizer
 from lska_jax.training.state import TrainState, abstract_state, host_state, place_state
 from lska_jax.training.step import Batch, StepSpec, eval_step, train_step

@@ -7,7 +7,7 @@ from flax import nnx
 from lska_jax import VAN, VANConfig, create_model, list_models
 from lska_jax.nn.functional import batch_stats, parameters
 from lska_jax.weights.architecture import array_shapes, describe, infer_architecture
-from lska_jax.weights.reference_names import reference_name
+from lska_jax.weights.names.van import reference_name
 
 SMALL = {"dims": (4, 6), "depths": (1, 2), "ffn_ratios": (2, 3), "num_classes": 5}
 
@@ -45,7 +45,7 @@ def test_shapes_are_those_of_the_model(config):
     + [(name, k) for name in list_models("*_tiny") for k in (7, 11, 35, 41, 53)],
 )
 def test_every_named_model_is_recognised_by_its_shapes(name, k):
-    from lska_jax.nn.model_table import model_entry
+    from lska_jax.models.table import model_entry
 
     entry = model_entry(name)
     config = VANConfig(attention=entry.attention, k=k, **entry.size._asdict())

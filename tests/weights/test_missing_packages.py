@@ -9,7 +9,8 @@ from small_models import small_model, small_state_dict
 from lska_jax import create_model
 from lska_jax.weights import checkpoint_file, export_checkpoint, import_checkpoint
 from lska_jax.weights.conversion import stored
-from lska_jax.weights.model_folder import ModelFacts, write_model_folder
+from lska_jax.weights.model_facts import ModelFacts
+from lska_jax.weights.model_folder import write_model_folder
 from lska_jax.weights.pretrained import arrays_of
 
 

@@ -6,7 +6,7 @@ from small_models import detection_name
 
 from lska_jax import VANConfig
 from lska_jax.weights.architecture import array_shapes
-from lska_jax.weights.reference_names import NAMINGS, read_name, reference_name
+from lska_jax.weights.names.van import NAMINGS, read_name, reference_name
 
 GOLDEN = {"lska_tiny_k23": VANConfig(), "lka_tiny": VANConfig(attention="lka")}
 

@@ -12,7 +12,7 @@ from flax import nnx
 from lska_jax import VAN, create_model
 from lska_jax.nn.functional import batch_stats, parameters
 from lska_jax.weights import load_state_dict, make_state_dict
-from lska_jax.weights.reference_names import reference_name
+from lska_jax.weights.names.van import reference_name
 
 CLASSES = 6
 SMALL = {"dims": (4, 6), "depths": (1, 2), "ffn_ratios": (2, 2), "num_classes": CLASSES}

@@ -1,4 +1,4 @@
-"""Write the report of robustness results: ``python -m lska_jax.robustness.report RESULTS_FILE...``.
+"""Write the report of robustness results: ``lska-jax report RESULTS_FILE...``.
 
 Prints the summary table, and writes tables, pictures and one page that shows them into a folder.
 """

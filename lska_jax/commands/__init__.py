@@ -1,0 +1,1 @@
+"""What ``lska-jax`` and its doors run, one file a command."""

@@ -1,0 +1,80 @@
+"""Scikit-learn's handwritten digits as a source: embedded, so that everything runs at once."""
+
+import numpy as np
+
+from lska_jax.data.sources import Record, SourceFacts, check_index
+
+_HELD_OUT_EVERY = 5
+_NUM_CLASSES = 10
+# Written out so that a config check needs no scikit-learn; a test compares them with the data.
+_NUM_EXAMPLES = {"train": 1442, "test": 355, "all": 1797}
+
+
+class DigitsSource:
+    """Scikit-learn's handwritten digits, (8, 8, 1) uint8, with a fixed held-out fifth.
+
+    Grey levels 0..16 are scaled to 0..255 and rounded. Within each class every fifth example, in
+    the order of the data set (positions 4, 9, 14, ...), belongs to ``test`` and the others to
+    ``train``, so that both splits are stratified and never change. ``all`` is both, in order.
+
+    Source: https://scikit-learn.org/stable/datasets/toy_dataset.html#digits-dataset
+    """
+
+    def __init__(self, split: str) -> None:
+        """Load one split.
+
+        Args:
+          split: ``train`` (1,442 examples), ``test`` (355) or ``all`` (1,797).
+
+        Raises:
+          ValueError: if the split is none of these.
+        """
+        _check_digits_split(split)
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        held_out = _every_fifth_of_each_class(digits.target)
+        chosen = {"train": ~held_out, "test": held_out, "all": np.ones_like(held_out)}[split]
+        self.name = f"digits/{split}"
+        self.class_names = tuple(str(digit) for digit in range(_NUM_CLASSES))
+        self._images = np.rint(digits.images[chosen] * (255 / 16)).astype(np.uint8)[..., None]
+        self._labels = digits.target[chosen]
+        self._positions = np.flatnonzero(chosen)
+
+    def __len__(self) -> int:
+        """Return the number of examples in the split."""
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> Record:
+        """Return example ``index``: image (8, 8, 1) uint8 and label in [0, 10)."""
+        check_index(index, len(self), self.name)
+        return Record(self._images[index], int(self._labels[index]))
+
+    def path(self, index: int) -> str:
+        """Return ``digits#N``, where N counts in scikit-learn's order."""
+        check_index(index, len(self), self.name)
+        return f"digits#{self._positions[index]}"
+
+
+def inspect_digits(split: str) -> SourceFacts:
+    """Count classes and examples without importing scikit-learn.
+
+    Raises:
+      ValueError: the split is none of train, test and all.
+    """
+    _check_digits_split(split)
+    return SourceFacts(_NUM_CLASSES, _NUM_EXAMPLES[split])
+
+
+def _every_fifth_of_each_class(labels: np.ndarray) -> np.ndarray:
+    held_out = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        of_class = np.flatnonzero(labels == label)
+        held_out[of_class[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY]] = True
+    return held_out
+
+
+def _check_digits_split(split: str) -> None:
+    if split not in _NUM_EXAMPLES:
+        allowed = ", ".join(_NUM_EXAMPLES)
+        raise ValueError(f"digits has no split {split!r}; its splits are: {allowed}")

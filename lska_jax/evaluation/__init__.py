@@ -1,1 +1,0 @@
-"""Exact metrics over masked batches."""

@@ -1,0 +1,360 @@
+"""The Visual Attention Network (arXiv 2202.09741) with any of the four attentions.
+
+Reads config -> block -> stage -> model. Images and maps are NHWC.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from lska_jax.models.table import Preprocessing
+from lska_jax.nn.attention import LKA, LSKA, LKATrivial, LSKATrivial
+from lska_jax.nn.initial_values import normal
+from lska_jax.nn.layers import (
+    LAYER_NORM_EPSILON,
+    BatchNorm,
+    ConvFFN,
+    DropPath,
+    LayerNorm,
+    LayerScale,
+    PatchEmbedding,
+    Pointwise,
+)
+from lska_jax.ops import gelu
+from lska_jax.ops.formulations import canonical
+from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE
+from lska_jax.ops.pallas import attention_fits, fused_attention
+from lska_jax.ops.platform import takes_pallas
+
+ATTENTIONS = {"lka": LKA, "lska": LSKA, "lka_trivial": LKATrivial, "lska_trivial": LSKATrivial}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VANConfig:
+    """Everything that decides a VAN's parameters and computation.
+
+    Attributes:
+      attention: key of ``ATTENTIONS``.
+      k: extent of the large kernel.
+      dilation: d of the cascade; None takes the reference's choice for k. Not for trivial forms.
+      dims: channels of each stage.
+      depths: blocks of each stage.
+      ffn_ratios: hidden over input channels of each stage's FFN.
+      num_classes: size of the logits; 0 makes the model return pooled features.
+      in_channels: channels of the images.
+      drop_rate: dropout in the FFNs.
+      drop_path_rate: stochastic depth of the last block; grows linearly from 0 over all blocks.
+      stem_stride: stride of the first patch embedding: 4 in the paper; 1 or 2 suit small images.
+      layer_norm_epsilon: of every stage's LayerNorm; detection copies of the family have 1e-5.
+      dtype: compute dtype. Parameters, statistics and the head are float32.
+      remat: recompute each block in the backward pass instead of keeping its activations.
+      implementation: formulation of the depth-wise convolutions, see ``ops.depthwise_conv``.
+
+    The operations have gradients of their own: reverse mode (``jax.grad``, ``jax.vjp``), to any
+    order but for the fused kernels, and no forward mode. Dense products and patch embeddings in
+    float32 follow ``jax_default_matmul_precision``, which on TPU and GPU is below float32 unless it
+    is set to "highest".
+    """
+
+    attention: str = "lska"
+    k: int = DEFAULT_KERNEL_SIZE
+    dilation: int | None = None
+    dims: tuple[int, ...] = (32, 64, 160, 256)
+    depths: tuple[int, ...] = (3, 3, 5, 2)
+    ffn_ratios: tuple[int, ...] = (8, 8, 4, 4)
+    num_classes: int = 1000
+    in_channels: int = 3
+    drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    stem_stride: int = 4
+    layer_norm_epsilon: float = LAYER_NORM_EPSILON
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+    implementation: str | Sequence[str] = "auto"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for values that make no network."""
+        if self.attention not in ATTENTIONS:
+            raise ValueError(
+                f"attention={self.attention!r} is unknown; allowed: {', '.join(ATTENTIONS)}."
+            )
+        if self.dilation is not None and self.attention.endswith("_trivial"):
+            raise ValueError(
+                f"attention={self.attention!r} has no dilation, got dilation={self.dilation}; "
+                "leave it None."
+            )
+        if not len(self.dims) == len(self.depths) == len(self.ffn_ratios) >= 1:
+            raise ValueError(
+                "dims, depths and ffn_ratios need one entry for each stage, got "
+                f"{self.dims}, {self.depths} and {self.ffn_ratios}."
+            )
+        for name, minimum in (("num_classes", 0), ("in_channels", 1), ("stem_stride", 1)):
+            if getattr(self, name) < minimum:
+                raise ValueError(f"{name} must be at least {minimum}, got {getattr(self, name)}.")
+        canonical(self.implementation)
+        if jnp.dtype(self.dtype) not in (jnp.float32, jnp.bfloat16):
+            raise ValueError(f"dtype must be float32 or bfloat16, got {jnp.dtype(self.dtype)}.")
+        if not self.layer_norm_epsilon > 0:
+            raise ValueError(f"layer_norm_epsilon must be above 0, got {self.layer_norm_epsilon}.")
+        for name in ("drop_rate", "drop_path_rate"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+
+
+class Attention(nnx.Module):
+    """1x1, GELU, large-kernel gate, 1x1, and a shortcut around all of it."""
+
+    def __init__(self, channels: int, config: VANConfig, *, rngs: nnx.Rngs):
+        dilation = {} if config.attention.endswith("_trivial") else {"dilation": config.dilation}
+        self.proj_in = Pointwise(channels, channels, dtype=config.dtype, rngs=rngs)
+        self.gate = ATTENTIONS[config.attention](
+            channels,
+            config.k,
+            dtype=config.dtype,
+            implementation=config.implementation,
+            rngs=rngs,
+            **dilation,
+        )
+        self.proj_out = Pointwise(channels, channels, dtype=config.dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch height width channels"],
+        *,
+        scale: LayerScale | None = None,
+    ) -> Float[Array, "batch height width channels"]:
+        """Map the normalised (B, H, W, C) to the same shape, times the layer scale if there is one.
+
+        The shortcut is of the normalised.
+        """
+        return attend(x, self.proj_in, self.gate, self.proj_out, scale=scale)
+
+
+def attend(
+    x: Float[Array, "batch height width channels"],
+    proj_in: Pointwise,
+    gate: Any,
+    proj_out: Pointwise,
+    *,
+    scale: LayerScale | None = None,
+    shortcut: Float[Array, " channels"] | None = None,
+) -> Float[Array, "batch height width channels"]:
+    """Return scale (shortcut x + proj_out(gate(gelu(proj_in(x))))), as one TPU kernel if it fits.
+
+    Args:
+      x: (B, H, W, C).
+      proj_in: the first 1x1.
+      gate: one of ``ATTENTIONS``.
+      proj_out: the last 1x1.
+      scale: layer scale; None is none.
+      shortcut: factor (C,) float32 of x, as a folded BatchNorm leaves it; None is one.
+
+    Returns:
+      (B, H, W, C) in the compute dtype.
+    """
+    steps, dtype = list(gate.depthwise), proj_in.dtype
+    is_fused = takes_pallas(gate.implementation, batch=x.shape[0], dtype=dtype)
+    sizes = [(step.kernel.shape[0], step.kernel.shape[1]) for step in steps]
+    if is_fused and attention_fits(x.shape, dtype, kernel_sizes=sizes):
+        return fused_attention(
+            x.astype(dtype),
+            (proj_in.kernel[...], proj_in.bias[...]),
+            [step.kernel[...] for step in steps],
+            [step.bias[...] for step in steps],
+            (gate.pointwise.kernel[...], gate.pointwise.bias[...]),
+            (proj_out.kernel[...], proj_out.bias[...]),
+            dilations=[step.dilation for step in steps],
+            scale=None if scale is None else scale.scale[...],
+            shortcut=shortcut,
+        )
+    branch = proj_out(gate(gelu(proj_in(x))))
+    # The product is float32: in bfloat16 the factor would lose the part that differs from 1.
+    out = x + branch if shortcut is None else (x * shortcut + branch).astype(dtype)
+    return out if scale is None else scale(out)
+
+
+class Block(nnx.Module):
+    """x + DropPath(scale_1 Attention(BN(x))), then x + DropPath(scale_2 FFN(BN(x)))."""
+
+    def __init__(
+        self,
+        channels: int,
+        ffn_ratio: int,
+        config: VANConfig,
+        *,
+        drop_path_rate: float,
+        rngs: nnx.Rngs,
+    ):
+        self.norm_1 = BatchNorm(channels, dtype=config.dtype, rngs=rngs)
+        self.attention = Attention(channels, config, rngs=rngs)
+        self.scale_1 = LayerScale(channels, dtype=config.dtype)
+        self.norm_2 = BatchNorm(channels, dtype=config.dtype, rngs=rngs)
+        self.ffn = ConvFFN(
+            channels,
+            channels * ffn_ratio,
+            drop_rate=config.drop_rate,
+            dtype=config.dtype,
+            implementation=config.implementation,
+            rngs=rngs,
+        )
+        self.scale_2 = LayerScale(channels, dtype=config.dtype)
+        self.drop_path = DropPath(drop_path_rate, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "batch height width channels"]:
+        """Map (B, H, W, C) to the same shape."""
+        branch = self.attention(self.norm_1(x), scale=self.scale_1)
+        x = x + self.drop_path(branch, rngs=rngs)
+        branch = self.ffn(self.norm_2(x), scale=self.scale_2, rngs=rngs)
+        return x + self.drop_path(branch, rngs=rngs)
+
+
+class Stage(nnx.Module):
+    """Patch embedding, blocks, LayerNorm."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        ffn_ratio: int,
+        config: VANConfig,
+        *,
+        is_first: bool,
+        drop_path_rates: Sequence[float],
+        rngs: nnx.Rngs,
+    ):
+        self.patch_embedding = PatchEmbedding(
+            in_channels,
+            channels,
+            kernel_size=7 if is_first else 3,
+            stride=config.stem_stride if is_first else 2,
+            dtype=config.dtype,
+            rngs=rngs,
+        )
+        self.blocks = nnx.List(
+            Block(channels, ffn_ratio, config, drop_path_rate=rate, rngs=rngs)
+            for rate in drop_path_rates
+        )
+        self.norm = LayerNorm(
+            channels, epsilon=config.layer_norm_epsilon, dtype=config.dtype, rngs=rngs
+        )
+        self.remat = config.remat
+
+    def __call__(
+        self,
+        x: Float[Array, "batch height width in_channels"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch out_height out_width channels"]:
+        """Return the stage's map, normalised over channels."""
+        run_block = nnx.remat(Block.__call__) if self.remat else Block.__call__
+        x = self.patch_embedding(x)
+        for block in self.blocks:
+            x = run_block(block, x, rngs)
+        return self.norm(x)
+
+
+class VAN(nnx.Module):
+    """Visual Attention Network.
+
+    Args:
+      config: architecture and computation.
+      rngs: source of the initial parameters and, with dropout or drop path, of their keys.
+
+    Attributes:
+      preprocessing: how images have to be prepared; the reference's, or that of the pretrained
+        weights.
+    """
+
+    def __init__(self, config: VANConfig, *, rngs: nnx.Rngs):
+        total = sum(config.depths)
+        rates = iter([config.drop_path_rate * i / max(total - 1, 1) for i in range(total)])
+        in_channels = (config.in_channels, *config.dims[:-1])
+        self.config = config
+        self.preprocessing = Preprocessing().for_channels(config.in_channels)
+        self.stages = nnx.List(
+            Stage(
+                in_channels[i],
+                config.dims[i],
+                config.ffn_ratios[i],
+                config,
+                is_first=i == 0,
+                drop_path_rates=[next(rates) for _ in range(config.depths[i])],
+                rngs=rngs,
+            )
+            for i in range(len(config.dims))
+        )
+        self.classifier = nnx.data(_classifier(config, rngs) if config.num_classes else None)
+
+    def features(
+        self,
+        images: Float[Array | np.ndarray, "batch height width in_channels"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> list[Float[Array, "batch _ _ _"]]:
+        """Return the map of every stage, each behind its LayerNorm.
+
+        Args:
+          images: (B, H, W, in_channels), normalised, any height and width.
+          rngs: keys for dropout and drop path in training mode; None takes the model's own.
+
+        Raises:
+          ValueError: images of another rank or number of channels.
+
+        Returns:
+          One (B, ceil(H / s), ceil(W / s), dims[i]) a stage in the compute dtype, with
+          s = 4, 8, 16, 32 at the paper's stem stride.
+        """
+        if images.ndim != 4 or images.shape[-1] != self.config.in_channels:
+            raise ValueError(
+                f"images must have shape (B, H, W, {self.config.in_channels}), got {images.shape}."
+            )
+        maps = []
+        x = jnp.asarray(images, self.config.dtype)
+        for stage in self.stages:
+            x = stage(x, rngs=rngs)
+            maps.append(x)
+        return maps
+
+    def head(
+        self, features: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch outputs"]:
+        """Return logits (B, num_classes), or pooled features if num_classes is 0, in float32.
+
+        Args:
+          features: the last of ``features()``.
+        """
+        pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
+        return pooled if self.classifier is None else self.classifier(pooled)
+
+    def __call__(
+        self,
+        images: Float[Array | np.ndarray, "batch height width in_channels"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch outputs"]:
+        """Return float32 logits (B, num_classes), or pooled features if num_classes is 0.
+
+        Args:
+          images: (B, H, W, in_channels), normalised, any height and width.
+          rngs: keys for dropout and drop path in training mode; None takes the model's own.
+        """
+        return self.head(self.features(images, rngs=rngs)[-1])
+
+
+def _classifier(config: VANConfig, rngs: nnx.Rngs) -> nnx.Linear:
+    return nnx.Linear(
+        config.dims[-1],
+        config.num_classes,
+        # The reference truncates at +-2 absolute, 100 standard deviations: a plain normal.
+        kernel_init=normal(0.02),
+        dtype=jnp.float32,
+        rngs=rngs,
+    )

@@ -1,0 +1,1 @@
+"""What any program of the package needs around its work: processes, caches, signals."""

@@ -1,0 +1,84 @@
+"""One line of a terminal that is rewritten in place, below lines that stay.
+
+On anything but a terminal (a pipe, a file, a dumb terminal) there is no such line, and no
+control character is ever written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from io import TextIOBase
+from typing import TextIO
+
+_SECONDS_BETWEEN_REFRESHES = 0.2
+_ERASE_TO_END = "\x1b[K"
+_ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
+
+
+class LiveLine:
+    """A line that changes in place, and plain lines above it. Safe to use from threads.
+
+    Args:
+      stream: where to write; standard output where None.
+      clock: seconds that only grow; for tests.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | TextIOBase | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = sys.stdout if stream is None else stream
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._shown = ""
+        self._next_refresh = float("-inf")
+        self.is_terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+
+    def update(self, text: str) -> None:
+        """Show `text` as the live line, unless the last change was a moment ago."""
+        if not self.is_terminal or self._clock() < self._next_refresh:
+            return
+        with self._lock:
+            self._next_refresh = self._clock() + _SECONDS_BETWEEN_REFRESHES
+            # One column stays free: a full last column makes some terminals wrap.
+            columns = shutil.get_terminal_size().columns
+            self._shown = plain_text(text)[: max(columns - 1, 1)]
+            self._write(f"\r{self._shown}{_ERASE_TO_END}")
+
+    def print(self, text: str) -> None:
+        """Write a line that stays, above the live one."""
+        with self._lock:
+            if self._shown:
+                self._write(f"\r{_ERASE_TO_END}{text}\n{self._shown}")
+            else:
+                self._write(f"{text}\n")
+
+    def clear(self) -> None:
+        """Take the live line away."""
+        with self._lock:
+            if self._shown:
+                self._write(f"\r{_ERASE_TO_END}")
+            self._shown = ""
+            self._next_refresh = float("-inf")
+
+    def _write(self, text: str) -> None:
+        # A terminal that went away (a closed window, a pipe to `head`) must not end a run.
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            self.is_terminal = False
+
+
+def plain_text(text: str) -> str:
+    """Return `text` without colour codes and other control characters but tab and newline."""
+    return _CONTROL_CHARACTER.sub("", _ESCAPE_SEQUENCE.sub("", text))

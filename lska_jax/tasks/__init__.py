@@ -1,0 +1,1 @@
+"""What is learned: batches, losses and metrics of each task."""

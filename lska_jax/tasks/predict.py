@@ -1,0 +1,276 @@
+"""Classify images with a model folder: ``lska-jax predict MODEL_DIR IMAGE ...``.
+
+An IMAGE may be a folder, which is searched at any depth. Images are prepared as the model folder's
+preprocessing says. Without --output the five best classes of each are printed; with it they go into
+a CSV (one row a class) or JSON file. Broken images are named and skipped, with exit status 1.
+"""
+
+import argparse
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt8
+
+from lska_jax.data.augment import EvalTransform
+from lska_jax.data.class_folders import is_image_name
+from lska_jax.data.decode import BrokenImage
+from lska_jax.data.mixing import normalise
+from lska_jax.models.fold import fold_batch_norm
+from lska_jax.models.table import Preprocessing
+from lska_jax.running.huge_pages import restart_with_huge_pages
+from lska_jax.weights.create import create_model
+from lska_jax.weights.hub import find_model_folder
+from lska_jax.weights.model_folder import read_facts
+
+OUTPUT_SUFFIXES = (".csv", ".json")
+SKIPPED_IMAGES = 1
+USAGE_ERROR = 2
+_SECONDS_BEFORE_PROGRESS = 1.0
+
+
+class ClassScore(NamedTuple):
+    """One of an image's best classes.
+
+    Attributes:
+      label: index of the class.
+      name: of the class.
+      probability: softmax of the logits, in [0, 1].
+    """
+
+    label: int
+    name: str
+    probability: float
+
+
+class Prediction(NamedTuple):
+    """What a model says about one image.
+
+    Attributes:
+      image: path of the file.
+      scores: the best classes, best first; empty for a broken image.
+      problem: why there are none, or "".
+    """
+
+    image: str
+    scores: list[ClassScore]
+    problem: str = ""
+
+
+def predict(
+    pretrained: str | Path, images: Sequence[str | Path], *, top: int = 5, batch_size: int = 32
+) -> Iterator[Prediction]:
+    """Classify image files, in their order, batch by batch.
+
+    Args:
+      pretrained: a model folder or its Hub id.
+      images: files of any format that Pillow reads.
+      top: how many classes to return for each.
+      batch_size: images that go through the network at once.
+
+    Raises:
+      ValueError: ``top`` or ``batch_size`` below 1, a model without a classifier, or a damaged
+        folder.
+      FileNotFoundError: there is no such model.
+    """
+    if top < 1 or batch_size < 1:
+        raise ValueError(f"top and batch_size must be positive, got {top} and {batch_size}.")
+    located = find_model_folder(pretrained)
+    facts = read_facts(located.folder, root=located.root)
+    if not facts.config.num_classes:
+        raise ValueError(f"{pretrained} has no classifier: it returns features, not classes.")
+    transform = eval_transform(facts.preprocessing)
+    names = facts.class_names or tuple(f"class {n}" for n in range(facts.config.num_classes))
+    model = fold_batch_norm(create_model(pretrained=pretrained))
+
+    @jax.jit
+    def probabilities(pixels: jax.Array) -> jax.Array:
+        prepared = facts.preprocessing
+        return jax.nn.softmax(model(normalise(pixels, mean=prepared.mean, std=prepared.std)))
+
+    # One shape, hence one compilation; the last batch is filled up.
+    size = min(batch_size, max(len(images), 1))
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(images), size):
+            batch = [str(image) for image in images[start : start + size]]
+            decoded = list(pool.map(lambda image: _decode(image, transform), batch))
+            pixels = np.zeros((size, *_shape(facts.preprocessing)), np.uint8)
+            for row, item in enumerate(decoded):
+                if not isinstance(item, str):
+                    pixels[row] = item
+            scores = np.asarray(probabilities(jnp.asarray(pixels)))
+            for image, item, row_scores in zip(batch, decoded, scores, strict=False):
+                if isinstance(item, str):
+                    yield Prediction(image, [], item)
+                else:
+                    yield Prediction(image, _best(row_scores, names, top))
+
+
+def eval_transform(preprocessing: Preprocessing) -> EvalTransform:
+    """Return the host side of a model's preprocessing: decode, resize, centre crop.
+
+    Raises:
+      ValueError: neither one channel nor three: image files hold no others.
+    """
+    return EvalTransform(
+        image_size=preprocessing.image_size,
+        channels=len(preprocessing.mean),
+        crop_pct=preprocessing.crop_pct,
+        interpolation=preprocessing.interpolation,
+    )
+
+
+def find_images(places: Sequence[str | Path]) -> list[Path]:
+    """Return the image files among files and, at any depth, in folders, sorted within each folder.
+
+    Raises:
+      FileNotFoundError: a place does not exist.
+      ValueError: a folder holds no image.
+    """
+    found: list[Path] = []
+    for place in map(Path, places):
+        if not place.is_dir():
+            if not place.exists():
+                raise FileNotFoundError(f"There is no image or folder {place}.")
+            found.append(place)
+            continue
+        inside = sorted(
+            Path(folder, name)
+            for folder, _, names in os.walk(place)
+            for name in names
+            if is_image_name(name)
+        )
+        if not inside:
+            raise ValueError(f"{place} holds no image.")
+        found += inside
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; mistakes end in one readable message."""
+    arguments = _build_parser().parse_args(argv)
+    output = arguments.output and Path(arguments.output)
+    try:
+        if output:
+            _check_output(output)
+        images = find_images(arguments.images)
+        predictions = list(_show_progress(arguments, images, is_printing=not output))
+        if output:
+            _write(output, predictions, arguments.model_dir)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    broken = [prediction for prediction in predictions if prediction.problem]
+    for prediction in broken:
+        print(f"Skipped {prediction.image}: {prediction.problem}", file=sys.stderr)
+    if output:
+        print(f"Wrote {output}: {len(predictions) - len(broken)} images, {len(broken)} skipped.")
+    return SKIPPED_IMAGES if broken else 0
+
+
+def _show_progress(
+    arguments: argparse.Namespace, images: list[Path], *, is_printing: bool
+) -> Iterator[Prediction]:
+    from tqdm import tqdm
+
+    predictions = predict(
+        arguments.model_dir, images, top=arguments.top, batch_size=arguments.batch_size
+    )
+    with tqdm(
+        total=len(images),
+        desc="predicting",
+        unit=" images",
+        delay=_SECONDS_BEFORE_PROGRESS,
+        leave=False,
+    ) as bar:
+        for prediction in predictions:
+            if is_printing and prediction.scores:
+                bar.clear()
+                print(_readable(prediction), flush=True)
+            bar.update()
+            yield prediction
+
+
+def _readable(prediction: Prediction) -> str:
+    lines = [
+        f"  {100 * score.probability:5.1f} %  {score.name} ({score.label})"
+        for score in prediction.scores
+    ]
+    return "\n".join([prediction.image, *lines])
+
+
+def _decode(image: str, transform: EvalTransform) -> UInt8[np.ndarray, "size size channels"] | str:
+    try:
+        return transform(Path(image).read_bytes())
+    except BrokenImage as error:
+        return str(error)
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _shape(preprocessing: Preprocessing) -> tuple[int, int, int]:
+    size = preprocessing.image_size
+    return (size, size, len(preprocessing.mean))
+
+
+def _best(scores: np.ndarray, names: Sequence[str], top: int) -> list[ClassScore]:
+    order = np.argsort(-scores, kind="stable")[:top].tolist()
+    return [ClassScore(label, names[label], float(scores[label])) for label in order]
+
+
+def _check_output(output: Path) -> None:
+    if output.suffix.lower() not in OUTPUT_SUFFIXES:
+        raise ValueError(f"--output {output} must end in {' or '.join(OUTPUT_SUFFIXES)}.")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {output.parent} for --output.")
+
+
+def _write(output: Path, predictions: Sequence[Prediction], model: str) -> None:
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        if output.suffix.lower() == ".csv":
+            writer = csv.writer(file)
+            writer.writerow(["image", "rank", "label", "name", "probability"])
+            for prediction in predictions:
+                for rank, score in enumerate(prediction.scores, 1):
+                    writer.writerow([prediction.image, rank, *score])
+        else:
+            json.dump(_to_json(predictions, model), file, indent=2, ensure_ascii=False)
+            file.write("\n")
+    temporary.replace(output)
+
+
+def _to_json(predictions: Sequence[Prediction], model: str) -> dict[str, Any]:
+    return {
+        "model": model,
+        "predictions": [
+            {"image": p.image, "top": [score._asdict() for score in p.scores]}
+            for p in predictions
+            if not p.problem
+        ],
+        "skipped": [{"image": p.image, "reason": p.problem} for p in predictions if p.problem],
+    }
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("lska-jax predict", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("model_dir", help="a model folder, or its Hub id")
+    parser.add_argument("images", nargs="+", help="image files and folders of them")
+    parser.add_argument("--top", type=int, default=5, help="classes an image (default: 5)")
+    parser.add_argument("--batch_size", type=int, default=32, help="default: 32")
+    parser.add_argument("--output", help="file to write, .csv or .json")
+    return parser
+
+
+if __name__ == "__main__":
+    restart_with_huge_pages()
+    sys.exit(main())

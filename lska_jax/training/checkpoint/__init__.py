@@ -1,0 +1,1 @@
+"""Checkpoints: atomic, hashed, compared before they are restored."""

@@ -1,0 +1,174 @@
+"""The configuration of a run: every key with its default.
+
+A config file in ``configs/`` starts from ``base_config`` and changes what its experiment changes;
+``lska_jax.training.config_check`` checks the whole.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE
+
+
+def base_config() -> ConfigDict:
+    """Return the paper's recipe for ImageNet-1K, complete and unlocked, for a config to change."""
+    config = ConfigDict()
+
+    config.model = model = ConfigDict()
+    model.name = "van_lska_tiny"
+    model.k = DEFAULT_KERNEL_SIZE  # extent of the large kernel
+    model.dilation = placeholder(int)  # None: the reference's choice for k
+    model.num_classes = 1000
+    model.in_channels = 3
+    model.dims = ()  # () keeps the named size; otherwise one entry a stage
+    model.depths = ()
+    model.ffn_ratios = ()
+    model.stem_stride = 4  # 1 or 2 for small images
+    model.drop_rate = 0.0
+    model.drop_path_rate = 0.1
+    model.dtype = "float32"  # compute dtype: float32 or bfloat16
+    model.remat = False  # recompute blocks in the backward pass: less memory, more compute
+    model.implementation = "auto"  # formulation of the depth-wise convolutions
+
+    config.data = data = ConfigDict()
+    data.source = "tfds:imagenet2012"  # digits, folder:PATH or tfds:NAME
+    data.data_dir = ""  # where TFDS keeps its sets; "" is TFDS's default
+    data.train_split = "train"
+    data.eval_split = "validation"
+    data.image_size = 224
+    data.mean = (0.5, 0.5, 0.5)  # for pixels in [0, 1]; the reference's, not ImageNet's
+    data.std = (0.5, 0.5, 0.5)
+    data.crop_pct = 0.9  # evaluation: image_size over the resized short side
+    data.interpolation = "bicubic"  # evaluation
+    data.crop = "random_resized"  # training: random_resized, padded or none
+    data.crop_scale = (0.08, 1.0)
+    data.crop_ratio = (3 / 4, 4 / 3)
+    data.pad = 0  # pixels on each side, for crop "padded"
+    data.hflip_prob = 0.5
+    data.rand_augment = "rand-m9-mstd0.5-inc1"  # "" turns it off
+    data.train_interpolation = "random"  # bilinear, bicubic or random
+    data.erase_prob = 0.25
+    data.mixup_alpha = 0.8
+    data.cutmix_alpha = 1.0
+    data.switch_prob = 0.5  # of CutMix where Mixup is on too
+    data.num_workers = -1  # decoding processes; -1: by the number of cores; 0: threads
+    data.max_broken_fraction = 0.01  # of an epoch's images; beyond it the run stops
+
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.learning_rate = 1e-3  # not scaled by the batch size
+    optimizer.min_learning_rate = 1e-6
+    optimizer.warmup_learning_rate = 1e-6
+    optimizer.epochs = 300  # of the cosine, warm-up included
+    optimizer.warmup_epochs = 5
+    optimizer.cooldown_epochs = 10  # at the minimum, after the cosine
+    optimizer.schedule_by = "epoch"  # epoch (the reference) or step
+    optimizer.weight_decay = 0.05
+    optimizer.beta1 = 0.9
+    optimizer.beta2 = 0.999
+    optimizer.epsilon = 1e-8
+    optimizer.clip_norm = 0.0  # 0 does not clip
+
+    config.training = training = ConfigDict()
+    training.batch_size = 512  # of a step, over all devices
+    training.eval_batch_size = 512
+    training.gradient_accumulation = 1  # microbatches that a batch is split into
+    training.seed = 0
+    training.label_smoothing = 0.1
+    training.ema_decay = 0.0  # 0.9998 when on; 0 keeps no average
+    training.fsdp = 1  # devices that share one copy of the parameters
+    training.eval_every_epochs = 1
+    training.checkpoint_every_steps = 0  # besides the one after each evaluation; 0: none
+    training.keep_latest = 2
+    training.keep_best = 1
+    training.log_every_steps = 50
+    training.writers = ("jsonl", "tensorboard")
+    training.max_bad_steps = 20  # non-finite steps in a row after which the run stops
+    training.save_seconds = 600  # a checkpoint that takes longer has failed
+    training.stall_seconds = 300  # without a batch or a step, after which it is reported; 0: never
+    training.finetune_from = ""  # run, checkpoint or model folder to start the parameters from
+    return config
+
+
+def parse_argument(argument: str | None) -> dict[str, int | bool]:
+    """Read a config's argument, as in ``configs/van_lska_base.py:35,trivial``.
+
+    Args:
+      argument: what stands behind the colon: k, "trivial", or both with a comma; None or "" is
+        nothing.
+
+    Returns:
+      {"k": int, "is_trivial": bool}.
+
+    Raises:
+      ValueError: a part is neither a number nor "trivial".
+    """
+    parsed: dict[str, int | bool] = {"k": DEFAULT_KERNEL_SIZE, "is_trivial": False}
+    for part in (argument or "").split(","):
+        word = part.strip()
+        if word == "trivial":
+            parsed["is_trivial"] = True
+        elif re.fullmatch(r"(k=)?\d+", word):
+            parsed["k"] = int(word.removeprefix("k="))
+        elif word:
+            raise ValueError(
+                f"Config argument {argument!r}: {word!r} is not understood; allowed: a kernel "
+                "size, trivial, or both, as in configs/van_lska_base.py:35,trivial."
+            )
+    return parsed
+
+
+def imagenet_config(attention: str, size: str, argument: str | None) -> ConfigDict:
+    """Return the paper's recipe for one VAN, with k and the trivial form from the argument.
+
+    Args:
+      attention: "lska" or "lka".
+      size: key of ``lska_jax.models.table.SIZES``.
+      argument: see ``parse_argument``.
+    """
+    parsed = parse_argument(argument)
+    config = base_config()
+    config.model.name = f"van_{attention}{'_trivial' if parsed['is_trivial'] else ''}_{size}"
+    config.model.k = parsed["k"]
+    return config
+
+
+def unknown_key_message(config: ConfigDict, key: str) -> str:
+    """Say that a key does not exist, which come close, and which its group has.
+
+    Args:
+      config: the config that was loaded.
+      key: dotted, without the leading "config.".
+    """
+    allowed = list(_leaf_keys(config))
+    close = difflib.get_close_matches(key, allowed, n=3, cutoff=0.6)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    group = key.split(".")[0]
+    siblings = [name for name in allowed if name.startswith(f"{group}.")]
+    listed = ", ".join(siblings or config.keys())
+    return f"Unknown config key {key!r}.{hint} Allowed: {listed}."
+
+
+def has_key(config: ConfigDict, key: str) -> bool:
+    """Tell whether a dotted key names a value of the config."""
+    return key in _leaf_keys(config)
+
+
+def describe_type(config: ConfigDict, key: str) -> str:
+    """Return which values a dotted key takes, with its present value as an example."""
+    group, _, name = key.rpartition(".")
+    parent = config[group] if group else config
+    return f"{parent.get_type(name).__name__}, as in {key}={parent[name]!r}"
+
+
+def _leaf_keys(config: ConfigDict, prefix: str = "") -> Sequence[str]:
+    keys: list[str] = []
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            keys += _leaf_keys(value, f"{prefix}{name}.")
+        else:
+            keys.append(f"{prefix}{name}")
+    return keys

@@ -1,0 +1,1 @@
+"""Names and layouts of the checkpoints out there, one table a family."""

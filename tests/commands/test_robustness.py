@@ -1,0 +1,128 @@
+"""``eval_robustness.py`` as a person runs it: a report, or one readable line for a mistake."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from known_models import write_pictures
+from small_models import small_model
+
+from eval_robustness import main
+from lska_jax.models.table import Preprocessing
+from lska_jax.running.stop_signals import RESUME_EXIT_CODE
+from lska_jax.weights import ModelFacts, write_model_folder
+from lska_jax.weights.pretrained import arrays_of
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_SECONDS = 240
+NAMES = ("bird", "car", "cat", "dog")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    built = small_model(k=7, num_classes=len(NAMES))
+    facts = ModelFacts(
+        config=built.config, preprocessing=Preprocessing(image_size=32), class_names=NAMES
+    )
+    return str(write_model_folder(tmp_path_factory.mktemp("m") / "small", facts, arrays_of(built)))
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("clean")
+    answers = {"bird": [0, 1, 2], "car": [1, 5], "cat": [2, 9], "dog": [3]}
+    write_pictures(folder / "test", answers, suffix="png")
+    return f"folder:{folder}"
+
+
+def arguments(model: str, clean: str, out: Path, *more: str) -> list[str]:
+    suite = "imagenet,imagenet_c/contrast,imagenet_c/saturate/2"
+    return [
+        *("--model", model, "--suite", suite, "--generate", "--clean", clean),
+        *("--clean_split", "test", "--out", str(out), "--batch_size", "8", *more),
+    ]
+
+
+def test_a_sweep_ends_in_a_table_and_a_report_and_is_not_repeated(model, clean, tmp_path, capsys):
+    assert main(arguments(model, clean, tmp_path)) == 0
+    printed = capsys.readouterr().out
+    assert "clean | small | top1" in printed and "Wrote" in printed
+    written = {path.name for path in (tmp_path / "report").iterdir()}
+    assert {"report.html", "results.csv", "results.json", "tables.md", "tables.tex"} <= written
+    samples = {path.name for path in (tmp_path / "samples").iterdir()}
+    assert samples == {"clean.png", "saturate_2.png", *(f"contrast_{s}.png" for s in range(1, 6))}
+    assert "samples.png" in written
+    before = (tmp_path / "results.jsonl").read_bytes()
+    assert main(arguments(model, clean, tmp_path)) == 0
+    assert "7 of 7 cells are measured already" in capsys.readouterr().out
+    assert (tmp_path / "results.jsonl").read_bytes() == before
+
+
+def test_several_models_get_the_names_they_are_given(model, clean, tmp_path):
+    more = ("--model", f"twin={model}")
+    assert main(arguments(f"first={model}", clean, tmp_path, *more)) == 0
+    results = json.loads((tmp_path / "report" / "results.json").read_text())
+    assert "first" in json.dumps(results) and "twin" in json.dumps(results)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("--model", "nowhere"), "There is no model folder 'nowhere'"),
+        (("--suite", "imagenet_z"), "There is no suite or image set 'imagenet_z'"),
+        (("--clean", "folder:/nowhere"), "/nowhere does not exist"),
+        (("--clean_split", "train"), "train"),
+        (("--limit", "-3"), "limit is -3; give a whole number of at least 0"),
+        (("--frost_pictures", "/nowhere"), "/nowhere"),
+        (("--suite", "paper"), "can only be measured for ImageNet's 1,000"),
+        (("--num_processes", "2"), "--coordinator_address"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_readable_line(model, clean, tmp_path, capsys, change, message):
+    assert main(arguments(model, clean, tmp_path, *change)) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("Error: ") and "Traceback" not in error
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_leaves_with_the_code_that_means_go_on(model, clean, tmp_path, name):
+    suite = "imagenet,imagenet_c"
+    command = [sys.executable, "eval_robustness.py", *arguments(model, clean, tmp_path)]
+    command[command.index("--suite") + 1] = suite
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    results = tmp_path / "results.jsonl"
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not (results.exists() and b'{"result"' in results.read_bytes()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.Signals[name])
+    _, errors = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == RESUME_EXIT_CODE
+    assert "every cell that is done is in the results file" in errors
+    assert "Traceback" not in errors
+
+
+def test_help_and_the_list_of_sets_load_no_framework():
+    code = (
+        "import sys, eval_robustness\n"
+        "try: eval_robustness.main([sys.argv[1]])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert not {'jax', 'flax', 'matplotlib', 'tensorflow'} & set(sys.modules)"
+    )
+    for option, expected in (("--help", "--suite"), ("--list", "ImageNet-Sketch")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, option],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stdout
