@@ -286,8 +286,8 @@ def _read_checkpoint(
             import_checkpoint(path, Path(folder) / "model", report=report)
         except ValueError as error:
             raise ValueError(
-                f"{error} If more has to be said of the file, say it once: python -m "
-                f"lska_jax.weights.import_torch {path} --out DIR, and give DIR here."
+                f"{error} If the file needs further options, import it once: lska-jax import "
+                f"{path} --out DIR, and pass DIR here."
             ) from error
         return read_model_folder(Path(folder) / "model")
 

@@ -1,19 +1,10 @@
-"""Classify images with a model folder: ``lska-jax predict MODEL_DIR IMAGE ...``.
+"""Classify image files with a model folder."""
 
-An IMAGE may be a folder, which is searched at any depth. Images are prepared as the model folder's
-preprocessing says. Without --output the five best classes of each are printed; with it they go into
-a CSV (one row a class) or JSON file. Broken images are named and skipped, with exit status 1.
-"""
-
-import argparse
-import csv
-import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,15 +17,9 @@ from lska_jax.data.decode import BrokenImage
 from lska_jax.data.mixing import normalise
 from lska_jax.models.fold import fold_batch_norm
 from lska_jax.models.table import Preprocessing
-from lska_jax.running.huge_pages import restart_with_huge_pages
 from lska_jax.weights.create import create_model
 from lska_jax.weights.hub import find_model_folder
 from lska_jax.weights.model_folder import read_facts
-
-OUTPUT_SUFFIXES = (".csv", ".json")
-SKIPPED_IMAGES = 1
-USAGE_ERROR = 2
-_SECONDS_BEFORE_PROGRESS = 1.0
 
 
 class ClassScore(NamedTuple):
@@ -154,59 +139,6 @@ def find_images(places: Sequence[str | Path]) -> list[Path]:
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; mistakes end in one readable message."""
-    arguments = _build_parser().parse_args(argv)
-    output = arguments.output and Path(arguments.output)
-    try:
-        if output:
-            _check_output(output)
-        images = find_images(arguments.images)
-        predictions = list(_show_progress(arguments, images, is_printing=not output))
-        if output:
-            _write(output, predictions, arguments.model_dir)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    broken = [prediction for prediction in predictions if prediction.problem]
-    for prediction in broken:
-        print(f"Skipped {prediction.image}: {prediction.problem}", file=sys.stderr)
-    if output:
-        print(f"Wrote {output}: {len(predictions) - len(broken)} images, {len(broken)} skipped.")
-    return SKIPPED_IMAGES if broken else 0
-
-
-def _show_progress(
-    arguments: argparse.Namespace, images: list[Path], *, is_printing: bool
-) -> Iterator[Prediction]:
-    from tqdm import tqdm
-
-    predictions = predict(
-        arguments.model_dir, images, top=arguments.top, batch_size=arguments.batch_size
-    )
-    with tqdm(
-        total=len(images),
-        desc="predicting",
-        unit=" images",
-        delay=_SECONDS_BEFORE_PROGRESS,
-        leave=False,
-    ) as bar:
-        for prediction in predictions:
-            if is_printing and prediction.scores:
-                bar.clear()
-                print(_readable(prediction), flush=True)
-            bar.update()
-            yield prediction
-
-
-def _readable(prediction: Prediction) -> str:
-    lines = [
-        f"  {100 * score.probability:5.1f} %  {score.name} ({score.label})"
-        for score in prediction.scores
-    ]
-    return "\n".join([prediction.image, *lines])
-
-
 def _decode(image: str, transform: EvalTransform) -> UInt8[np.ndarray, "size size channels"] | str:
     try:
         return transform(Path(image).read_bytes())
@@ -224,53 +156,3 @@ def _shape(preprocessing: Preprocessing) -> tuple[int, int, int]:
 def _best(scores: np.ndarray, names: Sequence[str], top: int) -> list[ClassScore]:
     order = np.argsort(-scores, kind="stable")[:top].tolist()
     return [ClassScore(label, names[label], float(scores[label])) for label in order]
-
-
-def _check_output(output: Path) -> None:
-    if output.suffix.lower() not in OUTPUT_SUFFIXES:
-        raise ValueError(f"--output {output} must end in {' or '.join(OUTPUT_SUFFIXES)}.")
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {output.parent} for --output.")
-
-
-def _write(output: Path, predictions: Sequence[Prediction], model: str) -> None:
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        if output.suffix.lower() == ".csv":
-            writer = csv.writer(file)
-            writer.writerow(["image", "rank", "label", "name", "probability"])
-            for prediction in predictions:
-                for rank, score in enumerate(prediction.scores, 1):
-                    writer.writerow([prediction.image, rank, *score])
-        else:
-            json.dump(_to_json(predictions, model), file, indent=2, ensure_ascii=False)
-            file.write("\n")
-    temporary.replace(output)
-
-
-def _to_json(predictions: Sequence[Prediction], model: str) -> dict[str, Any]:
-    return {
-        "model": model,
-        "predictions": [
-            {"image": p.image, "top": [score._asdict() for score in p.scores]}
-            for p in predictions
-            if not p.problem
-        ],
-        "skipped": [{"image": p.image, "reason": p.problem} for p in predictions if p.problem],
-    }
-
-
-def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("lska-jax predict", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("model_dir", help="a model folder, or its Hub id")
-    parser.add_argument("images", nargs="+", help="image files and folders of them")
-    parser.add_argument("--top", type=int, default=5, help="classes an image (default: 5)")
-    parser.add_argument("--batch_size", type=int, default=32, help="default: 32")
-    parser.add_argument("--output", help="file to write, .csv or .json")
-    return parser
-
-
-if __name__ == "__main__":
-    restart_with_huge_pages()
-    sys.exit(main())

@@ -1,11 +1,9 @@
-"""Turn a run into a model folder: ``lska-jax publish RUN_DIR --out DIR``.
+"""Turn a run into a model folder.
 
-Takes the best step of the run's checkpoints (or --step), averaged weights where the run kept them
-(or --no-ema), the preprocessing of the run's config and the class names of its data.
+It takes the best step of the run's checkpoints, averaged weights if the run kept them, the
+preprocessing of the run's config and the class names of its data.
 """
 
-import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +13,11 @@ import numpy as np
 from lska_jax.data.opening import open_source
 from lska_jax.models.table import Preprocessing, model_entry
 from lska_jax.models.van import VANConfig
-from lska_jax.training.checkpoint.errors import CheckpointDamaged
 from lska_jax.training.checkpoint.load_tree import LoadedTree, load_tree
 from lska_jax.weights.architecture import describe
-from lska_jax.weights.class_names import read_names, readable_names
+from lska_jax.weights.class_names import readable_names
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import check_can_write, write_model_folder
-
-USAGE_ERROR = 2
 
 
 class RunModel(NamedTuple):
@@ -124,33 +119,12 @@ def read_run(
     return RunModel(facts, arrays, loaded.folder, loaded.step, is_averaged)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; a mistake ends in one readable message."""
-    arguments = _build_parser().parse_args(argv)
-    try:
-        publish(
-            arguments.run,
-            arguments.out,
-            use_ema=arguments.ema,
-            step=int(arguments.step) if arguments.step.isdigit() else arguments.step,
-            class_names=read_names(arguments.labels) if arguments.labels else None,
-            license=arguments.license,
-            overwrite=arguments.overwrite,
-        )
-    except (ValueError, OSError, CheckpointDamaged) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    print(f"Wrote {arguments.out}. Use it: create_model(pretrained={arguments.out!r}), or")
-    print(f"  lska-jax predict {arguments.out} image.jpg")
-    return 0
-
-
 def _arrays(loaded: LoadedTree, use_ema: bool | None) -> tuple[dict[str, np.ndarray], bool]:
     averaged = loaded.tree.get("ema")
     if use_ema and not averaged:
         raise ValueError(
             f"{loaded.folder} holds no averaged weights: the run had training.ema_decay=0. Leave "
-            "--ema away."
+            "out --ema."
         )
     is_averaged = bool(averaged) and use_ema is not False
     chosen: dict[str, Any] = loaded.tree["ema"] if is_averaged else loaded.tree
@@ -202,24 +176,3 @@ def _class_names(settings: dict[str, Any], report: Callable[[str], None]) -> tup
         )
         return None
     return readable_names(source.class_names)
-
-
-def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("lska-jax publish", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("run", help="run folder, checkpoints folder or one step's folder")
-    parser.add_argument("--out", required=True, help="model folder to write")
-    parser.add_argument(
-        "--ema",
-        action=argparse.BooleanOptionalAction,
-        help="averaged weights, or the trained ones (default: averaged where there are)",
-    )
-    parser.add_argument("--step", default="best", help="a number, best or latest (default: best)")
-    parser.add_argument("--labels", help="file of class names; default: those of the run's data")
-    parser.add_argument("--license", default="unknown", help="licence of the weights")
-    parser.add_argument("--overwrite", action="store_true", help="replace a model folder")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

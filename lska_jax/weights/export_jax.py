@@ -1,17 +1,14 @@
-"""Write a model folder as one compiled-anywhere file: ``lska-jax export``.
+"""Export a model's evaluation as one program for every backend of JAX.
 
-    lska-jax export MODEL_DIR OUT.jaxexport
-
-The file holds the network as StableHLO for CPU, CUDA and TPU, weights included, for any batch size,
+It holds the network as StableHLO for CPU, CUDA and TPU, weights included, for any batch size,
 and runs without this package:
 
     import jax.export
-    exported = jax.export.deserialize(open("OUT.jaxexport", "rb").read())
+    exported = jax.export.deserialize(open("van.jaxexport", "rb").read())
     logits = exported.call(images)    # (B, image_size, image_size, C) float32, normalised
 """
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 
 import jax
@@ -21,7 +18,6 @@ from jax import export
 
 from lska_jax.models.fold import FoldedVAN, fold_batch_norm
 from lska_jax.models.van import VAN
-from lska_jax.weights.export_command import run_export_command
 from lska_jax.weights.pretrained import arrays_of, build_from_arrays
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -58,22 +54,3 @@ def portable_model(model: VAN) -> FoldedVAN:
     portable = build_from_arrays(config, arrays_of(model), rngs=nnx.Rngs(0))
     portable.preprocessing = model.preprocessing
     return fold_batch_norm(portable)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; a mistake ends in one readable message."""
-    return run_export_command(
-        "export_jax",
-        __doc__,
-        argv,
-        export=lambda model, size: export_model(model, image_size=size).serialize(),
-        describe=lambda facts, size: (
-            f"for {', '.join(PLATFORMS)}: images (batch, {size}, {size}, "
-            f"{facts.config.in_channels}) float32, any batch; normalise them with mean "
-            f"{facts.preprocessing.mean} and std {facts.preprocessing.std}."
-        ),
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

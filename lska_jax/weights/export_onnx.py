@@ -1,4 +1,4 @@
-"""Write a model folder as ONNX: ``lska-jax export MODEL_DIR OUT.onnx``.
+"""Export a model's evaluation as ONNX.
 
 The network with its weights, BatchNorm folded, for any batch size, through jax2onnx. What was
 written is run by onnxruntime and compared with the model before the file is put in place. Both
@@ -6,15 +6,13 @@ packages are installed apart from this one's requirements, see docs/weights.md.
 """
 
 import logging
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import jax
 import numpy as np
 
 from lska_jax.models.van import VAN
-from lska_jax.weights.export_command import run_export_command
 from lska_jax.weights.export_jax import portable_model
 
 # Of the largest output. Float32 rounding of another runtime's sums; 6e-7 was seen.
@@ -65,17 +63,6 @@ def export_onnx(model: VAN, *, image_size: int | None = None) -> bytes:
     return data
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; a mistake ends in one readable message."""
-    return run_export_command(
-        "export_onnx",
-        __doc__,
-        argv,
-        export=lambda model, size: export_onnx(model, image_size=size),
-        describe=lambda facts, size: "checked with onnxruntime.",
-    )
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter from a warning about every shape it does not know."""
@@ -86,7 +73,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,27 +1,19 @@
-"""Write a model folder's weights for PyTorch: ``lska-jax export``.
-
-    lska-jax export MODEL_DIR OUT.pth          # needs PyTorch
-    lska-jax export MODEL_DIR OUT.safetensors
+"""Write a model folder's weights for PyTorch.
 
 The file is a plain state_dict with the reference's names, for ``model.load_state_dict``; importing
 it again gives the same bits.
 """
 
-import argparse
 import os
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from lska_jax.weights.import_torch import DETECTION_LAYER_NORM_EPSILON
 from lska_jax.weights.model_folder import read_model_folder
-from lska_jax.weights.names.van import NAMINGS
 from lska_jax.weights.safetensors_file import save_safetensors
 from lska_jax.weights.state_dict import name_arrays
-
-USAGE_ERROR = 2
 
 
 def export_checkpoint(
@@ -92,30 +84,3 @@ def _save_torch(temporary: Path, state_dict: Mapping[str, np.ndarray], path: Pat
         ) from error
     # Copies: PyTorch wants writable memory.
     torch.save({n: torch.from_numpy(np.array(a)) for n, a in state_dict.items()}, temporary)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; a mistake ends in one readable message."""
-    parser = argparse.ArgumentParser("lska-jax export", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("model_dir", help="a model folder")
-    parser.add_argument("out", help=".pth, .pth.tar, .pt, .bin or .safetensors")
-    parser.add_argument("--naming", choices=NAMINGS, default="reference")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file")
-    arguments = parser.parse_args(argv)
-    try:
-        notes = export_checkpoint(
-            arguments.model_dir,
-            arguments.out,
-            naming=arguments.naming,
-            overwrite=arguments.overwrite,
-        )
-    except (ValueError, OSError, ImportError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    print(f"Wrote {arguments.out}, a state_dict with {arguments.naming} names.", *notes, sep="\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Import PyTorch weights of the family: ``lska-jax import CHECKPOINT``.
+"""Import PyTorch weights of the family.
 
 Reads .pth, .pth.tar, .pt and .bin (needs PyTorch; as data, never as code) and .safetensors, of the
 reference's LSKA and VAN, their detection and segmentation copies, and Hugging Face's VAN. Writes a
@@ -7,9 +7,7 @@ Architecture and k are read off the shapes where they are not given; everything 
 that does not is listed and nothing is written.
 """
 
-import argparse
 import dataclasses
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +19,7 @@ from lska_jax.nn.layers import LAYER_NORM_EPSILON
 from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE, default_dilation
 from lska_jax.weights.architecture import Inferred, array_shapes, describe, infer_architecture
 from lska_jax.weights.checkpoint_file import Checkpoint, open_checkpoint
-from lska_jax.weights.class_names import IMAGENET_CLASSES, imagenet_names, read_names
+from lska_jax.weights.class_names import IMAGENET_CLASSES, imagenet_names
 from lska_jax.weights.conversion import convert
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import check_can_write, sha256_of, write_model_folder
@@ -58,7 +56,6 @@ _PREPROCESSING_NOTES = {
     ),
 }
 _SECONDS_BEFORE_PROGRESS = 1.0
-USAGE_ERROR = 2
 
 
 def import_checkpoint(
@@ -166,36 +163,6 @@ def import_checkpoint(
     elif class_names is None and names is not None:
         report("Labels: ImageNet's 1000 classes in their usual order; --labels FILE for others.")
     return facts
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; a mistake or a file that does not fit ends in one readable message."""
-    arguments = _build_parser().parse_args(argv)
-    try:
-        labels = arguments.labels
-        import_checkpoint(
-            arguments.checkpoint,
-            arguments.out,
-            model=arguments.model,
-            k=arguments.k,
-            dilation=arguments.dilation,
-            use_ema=arguments.ema,
-            preprocessing=arguments.preprocessing,
-            class_names=() if labels == "none" else labels and read_names(labels),
-            license=arguments.license,
-            source=arguments.source,
-            sha256=arguments.sha256,
-            stem_stride=arguments.stem_stride,
-            layer_norm_epsilon=arguments.layer_norm_epsilon,
-            overwrite=arguments.overwrite,
-        )
-    except (ValueError, OSError, ImportError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    out = arguments.out
-    print(f"Wrote {out}. Use it: create_model(pretrained={out!r}), or")
-    print(f"  lska-jax predict {out} image.jpg")
-    return 0
 
 
 def _progress(path: Path) -> Any:
@@ -326,31 +293,3 @@ def _notes(opened: Checkpoint, config: VANConfig, inferred: Inferred) -> list[st
     if cast:
         notes.append(f"Converted from {', '.join(cast)} to float32.")
     return notes
-
-
-def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("lska-jax import", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("checkpoint", help=".pth, .pth.tar, .pt, .bin or .safetensors")
-    parser.add_argument("--out", required=True, help="model folder to write")
-    parser.add_argument("--model", help="as in van_lska_tiny; default: by the shapes")
-    parser.add_argument("--k", type=int, help="extent of the large kernel; default: by the shapes")
-    parser.add_argument("--dilation", type=int, help="where it is not the reference's for k")
-    parser.add_argument("--ema", action="store_true", help="take the averaged weights")
-    parser.add_argument(
-        "--preprocessing",
-        choices=tuple(PREPROCESSINGS),
-        help="mean/std 0.5 or ImageNet's; default: what these weights were trained with",
-    )
-    parser.add_argument("--labels", help='file of class names, one a line; "none" for no names')
-    parser.add_argument("--license", default="unknown", help="licence of the weights")
-    parser.add_argument("--source", default="", help="where the file comes from, for the card")
-    parser.add_argument("--sha256", default="", help="of CHECKPOINT, to be verified")
-    parser.add_argument("--stem_stride", type=int, default=4, help="no shape shows it (default: 4)")
-    parser.add_argument("--layer_norm_epsilon", type=float, help="default: by the naming")
-    parser.add_argument("--overwrite", action="store_true", help="replace a model folder")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,4 @@
-"""Carry weights over to another kernel size: ``lska-jax transfer MODEL_DIR``.
-
-    lska-jax transfer MODEL_DIR --k 35 --out DIR
-    lska-jax transfer MODEL_DIR --attention lska --out DIR    # from LKA
+"""Carry weights over to another kernel size, or from LKA to LSKA.
 
 A warm start for fine-tuning (``--config.training.finetune_from=DIR``), with a table of how much of
 each kernel survives. Everything but the large kernels stays as it is.
@@ -14,24 +11,23 @@ What survives is 1 - |old - new|^2 / |old|^2 of the effective kernel, and of eac
 has a counterpart. The last bias takes up what the constant part of the gate would have lost.
 """
 
-import argparse
 import dataclasses
 import re
-import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from flax import nnx
 
-from lska_jax.models.van import ATTENTIONS, VAN, VANConfig
+from lska_jax.models.van import VAN, VANConfig
 from lska_jax.ops.kernel_spec import KernelSpec, kernel_spec
 from lska_jax.weights.architecture import array_shapes, describe
 from lska_jax.weights.kernel_fit import best_rank_1, effective_kernel, fit_cascade, resize_centred
+from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import check_can_write, read_model_folder, write_model_folder
 from lska_jax.weights.pretrained import arrays_of, build_from_arrays
 
-USAGE_ERROR = 2
 _GATE = re.compile(r"(stages/\d+/blocks/\d+)/attention/gate/depthwise/(\d+)/(kernel|bias)")
 _SEPARATED = {"lka": "lska", "lka_trivial": "lska_trivial"}
 
@@ -139,6 +135,45 @@ def transfer_kernels(
     return transferred, report
 
 
+def transfer_folder(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    k: int | None = None,
+    attention: str | None = None,
+    dilation: int | None = None,
+    overwrite: bool = False,
+) -> tuple[ModelFacts, TransferReport]:
+    """Write a model folder with other large kernels, started from those of another folder.
+
+    Args:
+      folder: the model folder to start from.
+      out: the model folder to write.
+      k: as in ``transfer_kernels``.
+      attention: as in ``transfer_kernels``.
+      dilation: as in ``transfer_kernels``.
+      overwrite: replace a model folder that is there.
+
+    Returns:
+      What the new folder says about its model, and what survives.
+
+    Raises:
+      ValueError: a damaged folder, an invalid k, or an attention that cannot be reached.
+      FileNotFoundError: ``folder`` is no model folder.
+      FileExistsError: ``out`` is not empty.
+    """
+    check_can_write(out, overwrite=overwrite)
+    facts, arrays = read_model_folder(folder)
+    config = new_config(facts.config, k=k, attention=attention, dilation=dilation)
+    arrays, report = transfer_arrays(arrays, facts.config, config)
+    origin = f"{describe(facts.config)}; {_percent(report.overall)} of the energy survives"
+    transferred = dataclasses.replace(
+        facts, config=config, source={**facts.source, "kernels_transferred_from": origin}
+    )
+    write_model_folder(out, transferred, arrays, overwrite=overwrite)
+    return transferred, report
+
+
 def new_config(
     config: VANConfig, *, k: int | None, attention: str | None, dilation: int | None
 ) -> VANConfig:
@@ -191,41 +226,6 @@ def transfer_arrays(
             result[path] = array.astype(np.float32)
     overall = float(1 - lost / max(total, 1e-300))
     return {p: result[p] for p in array_shapes(new)}, TransferReport(tuple(rows), overall)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; a mistake ends in one readable message."""
-    parser = argparse.ArgumentParser("lska-jax transfer", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("model_dir", help="a model folder")
-    parser.add_argument("--out", required=True, help="model folder to write")
-    parser.add_argument("--k", type=int, help="extent of the new kernels; default: as it is")
-    parser.add_argument("--attention", choices=tuple(ATTENTIONS), help="default: as it is")
-    parser.add_argument("--dilation", type=int, help="default: the reference's for k")
-    parser.add_argument("--overwrite", action="store_true", help="replace a model folder")
-    arguments = parser.parse_args(argv)
-    try:
-        check_can_write(arguments.out, overwrite=arguments.overwrite)
-        facts, arrays = read_model_folder(arguments.model_dir)
-        config = new_config(
-            facts.config,
-            k=arguments.k,
-            attention=arguments.attention,
-            dilation=arguments.dilation,
-        )
-        arrays, report = transfer_arrays(arrays, facts.config, config)
-        origin = f"{describe(facts.config)}; {_percent(report.overall)} of the energy survives"
-        transferred = dataclasses.replace(
-            facts, config=config, source={**facts.source, "kernels_transferred_from": origin}
-        )
-        write_model_folder(arguments.out, transferred, arrays, overwrite=arguments.overwrite)
-    except (ValueError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    print(report)
-    print(f"Wrote {arguments.out}: {describe(config)}. It is a start for fine-tuning:")
-    print(f"  python train.py --config ... --config.training.finetune_from={arguments.out}")
-    return 0
 
 
 def _is_separable(config: VANConfig) -> bool:
@@ -329,7 +329,3 @@ def _percent(fraction: float) -> str:
     # Never rounded up to a whole that it is not.
     shown = f"{100 * fraction:.1f}"
     return f"{'99.9+' if shown == '100.0' and fraction < 1 - 1e-9 else shown} %"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

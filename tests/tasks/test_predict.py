@@ -10,9 +10,10 @@ from PIL import Image
 from small_models import small_model, small_state_dict
 
 from lska_jax import create_model
+from lska_jax.commands.predict import main
 from lska_jax.data.augment import EvalTransform
 from lska_jax.models.table import Preprocessing
-from lska_jax.tasks.predict import find_images, main, predict
+from lska_jax.tasks.predict import find_images, predict
 from lska_jax.weights import ModelFacts, load_state_dict, write_model_folder
 from lska_jax.weights.pretrained import arrays_of
 

@@ -9,11 +9,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from lska_jax import create_model
+from lska_jax.commands.publish import main
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import Checkpointer
 from lska_jax.training.finetune import load_for_finetuning
 from lska_jax.training.optimizer import make_optimizer
-from lska_jax.training.publish import main, publish
+from lska_jax.training.publish import publish
 from lska_jax.training.state import host_state
 from lska_jax.weights import read_model_folder
 from lska_jax.weights.pretrained import arrays_of

@@ -8,12 +8,11 @@ from safetensors.numpy import load_file
 from small_models import detection_name, small_model, small_state_dict
 
 from lska_jax import VAN
+from lska_jax.commands.export import main
 from lska_jax.weights import (
     ModelFacts,
     export_checkpoint,
-    export_jax,
     export_model,
-    export_torch,
     import_checkpoint,
     load_state_dict,
     write_model_folder,
@@ -78,11 +77,11 @@ def test_the_command_refuses_in_one_line_and_keeps_what_is_there(tmp_path, capsy
     kept.write_text("dear")
     for out, message in (
         (kept, "is there; choose another name"),
-        (tmp_path / "a.txt", "must end in .pth"),
+        (tmp_path / "a.txt", "names no format; allowed: .pth"),
     ):
-        assert export_torch.main([folder, str(out)]) == 2
+        assert main([folder, str(out)]) == 2
         assert message in capsys.readouterr().err
-    assert export_torch.main([folder, str(tmp_path / "a.bin"), "--naming", "hugging_face"]) == 2
+    assert main([folder, str(tmp_path / "a.bin"), "--naming", "hugging_face"]) == 2
     assert "it has LKA only" in capsys.readouterr().err
     assert kept.read_text() == "dear"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kept.safetensors", "model"]
@@ -108,11 +107,11 @@ def test_the_export_command_writes_a_file_that_runs(tmp_path, capsys):
     model = trained(k=7)
     folder = folder_of(model, tmp_path / "model")
     out = tmp_path / "van.jaxexport"
-    assert export_jax.main([str(folder), str(out), "--image_size", "32"]) == 0
+    assert main([str(folder), str(out), "--image_size", "32"]) == 0
     assert "images (batch, 32, 32, 3) float32" in capsys.readouterr().out
     exported = jax.export.deserialize(bytearray(out.read_bytes()))
     assert exported.call(golden_weights.images(2, 32, 32)).shape == (2, 6)
-    assert export_jax.main([str(folder), str(out)]) == 2
+    assert main([str(folder), str(out)]) == 2
     assert "is there; choose another name" in capsys.readouterr().err
 
 
@@ -133,9 +132,7 @@ def test_onnx_runs_in_onnxruntime_as_the_model_does_here():
 def test_onnx_without_its_packages_says_how_to_install_them(tmp_path, capsys, monkeypatch):
     import sys
 
-    from lska_jax.weights import export_onnx
-
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     folder = folder_of(trained(k=7), tmp_path / "model")
-    assert export_onnx.main([str(folder), str(tmp_path / "a.onnx")]) == 2
+    assert main([str(folder), str(tmp_path / "a.onnx")]) == 2
     assert "pip install jax2onnx onnxruntime" in capsys.readouterr().err

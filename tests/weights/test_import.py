@@ -11,9 +11,9 @@ import pytest
 from small_models import detection_name, small_model, small_state_dict, write_safetensors
 
 from lska_jax import create_model
+from lska_jax.commands.convert import main
 from lska_jax.weights import import_checkpoint, load_state_dict, read_model_folder
 from lska_jax.weights.class_names import imagenet_names
-from lska_jax.weights.import_torch import main
 from lska_jax.weights.pretrained import arrays_of
 
 GATE = "block1.0.attn.spatial_gating_unit"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from small_models import detection_name, small_state_dict
 
+from lska_jax.commands.convert import main
 from lska_jax.weights import export_checkpoint, import_checkpoint, read_model_folder
 from lska_jax.weights.conversion import stored
-from lska_jax.weights.import_torch import main
 from lska_jax.weights.torch_file import open_torch
 
 torch = pytest.importorskip("torch", reason="reading .pth files needs the extra 'torch'")

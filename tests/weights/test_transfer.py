@@ -8,6 +8,7 @@ from flax import nnx
 from small_models import small_model, small_state_dict
 
 from lska_jax import VAN
+from lska_jax.commands.transfer import main
 from lska_jax.ops.kernel_spec import kernel_spec
 from lska_jax.weights import (
     ModelFacts,
@@ -19,7 +20,6 @@ from lska_jax.weights import (
 )
 from lska_jax.weights.kernel_fit import best_rank_1, effective_kernel, fit_cascade, resize_centred
 from lska_jax.weights.pretrained import arrays_of
-from lska_jax.weights.transfer import main
 
 
 def trained(attention: str = "lska", **config) -> VAN:

@@ -1,0 +1,79 @@
+"""``lska-jax import``: turn a PyTorch checkpoint into a model folder."""
+
+import argparse
+from collections.abc import Sequence
+
+from lska_jax.commands import frame
+
+_DESCRIPTION = """\
+Turn a PyTorch checkpoint into a model folder.
+
+Reads .pth, .pth.tar, .pt and .bin files (with PyTorch, as data and never as code) and .safetensors
+files of the reference's LSKA and VAN, of their detection and segmentation copies, and of Hugging
+Face's VAN. The architecture and k are read off the shapes of the arrays unless they are given.
+Either every array fits, or all that do not are listed and nothing is written."""
+
+_EXAMPLES = (
+    "lska-jax import van_tiny.pth.tar --out van_tiny",
+    "lska-jax import model.safetensors --out lska_35 --model van_lska_tiny --k 35",
+    "lska-jax import finetuned.pth --out flowers --labels flowers.txt --license apache-2.0",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; a mistake or a file that does not fit ends in one readable message."""
+    return frame.run(_build_parser(), _import, argv)
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from lska_jax.weights.class_names import read_names
+    from lska_jax.weights.import_torch import import_checkpoint
+
+    labels, out = arguments.labels, arguments.out
+    import_checkpoint(
+        arguments.checkpoint,
+        out,
+        model=arguments.model,
+        k=arguments.k,
+        dilation=arguments.dilation,
+        use_ema=arguments.ema,
+        preprocessing=arguments.preprocessing,
+        class_names=() if labels == "none" else labels and read_names(labels),
+        license=arguments.license,
+        source=arguments.source,
+        sha256=arguments.sha256,
+        stem_stride=arguments.stem_stride,
+        layer_norm_epsilon=arguments.layer_norm_epsilon,
+        overwrite=arguments.overwrite,
+    )
+    frame.say_written_model(out)
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = frame.make_parser("lska-jax import", _DESCRIPTION, examples=_EXAMPLES)
+    add = parser.add_argument
+    add("checkpoint", metavar="CHECKPOINT", help=".pth, .pth.tar, .pt, .bin or .safetensors")
+    add("--out", required=True, metavar="DIR", help="model folder to write")
+    add("--model", metavar="NAME", help="such as van_lska_tiny (default: read off the shapes)")
+    add("--k", type=int, help="extent of the large kernel (default: read off the shapes)")
+    add("--dilation", type=int, metavar="D", help="if it is not the reference's for k")
+    add("--ema", action="store_true", help="take the averaged weights")
+    add(
+        "--preprocessing",
+        metavar="reference|imagenet",
+        help="mean and std of 0.5, or ImageNet's (default: what these weights were trained with)",
+    )
+    add("--labels", metavar="FILE", help="class names, one a line; none for no names")
+    add("--license", default="unknown", metavar="TEXT", help="license of the weights")
+    add("--source", default="", metavar="TEXT", help="where the file comes from, for the card")
+    add("--sha256", default="", metavar="HEX", help="of CHECKPOINT, to be verified")
+    add(
+        "--stem_stride",
+        type=int,
+        default=4,
+        metavar="N",
+        help="stride of the first convolution, which no shape shows (default: 4)",
+    )
+    add("--layer_norm_epsilon", type=float, metavar="X", help="default: by the naming")
+    add("--overwrite", action="store_true", help="replace an existing model folder")
+    return parser

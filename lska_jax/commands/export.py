@@ -1,0 +1,91 @@
+"""``lska-jax export``: write a model for PyTorch, for any JAX, or as ONNX."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from lska_jax.commands import frame
+
+_DESCRIPTION = """\
+Write a model folder as one file; the suffix of OUT chooses the format.
+
+- .pth, .pth.tar, .pt, .bin or .safetensors: the weights as a plain PyTorch state_dict, with the
+  names of --naming. Importing it again gives the same bits. All but .safetensors need PyTorch.
+- .jaxexport: the network with its weights as StableHLO for CPU, CUDA and TPU, for any batch size.
+  It runs without this package:
+      exported = jax.export.deserialize(open(OUT, "rb").read())
+      logits = exported.call(images)    # (B, image_size, image_size, C) float32, normalized
+- .onnx: the same through jax2onnx, compared with the model in onnxruntime before it is written.
+  Both packages are installed separately, see docs/weights.md."""
+
+_EXAMPLES = (
+    "lska-jax export lska_35 lska_35.safetensors",
+    "lska-jax export van_lka van.pth --naming hugging_face",
+    "lska-jax export lska_35 lska_35.jaxexport --image_size 256",
+    "lska-jax export lska_35 lska_35.onnx",
+)
+
+STATE_DICT_SUFFIXES = (".pth", ".pth.tar", ".pt", ".bin", ".safetensors")
+PROGRAM_SUFFIXES = (".jaxexport", ".onnx")
+_DEFAULT_NAMING = "reference"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; a mistake ends in one readable message."""
+    return frame.run(_build_parser(), _export, argv)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    out = Path(arguments.out)
+    name = out.name.lower()
+    if name.endswith(STATE_DICT_SUFFIXES):
+        _export_state_dict(arguments)
+    elif name.endswith(PROGRAM_SUFFIXES):
+        _export_program(arguments, out)
+    else:
+        allowed = ", ".join((*STATE_DICT_SUFFIXES, *PROGRAM_SUFFIXES))
+        raise ValueError(f"The suffix of {out} names no format; allowed: {allowed}.")
+
+
+def _export_state_dict(arguments: argparse.Namespace) -> None:
+    from lska_jax.weights.export_torch import export_checkpoint
+
+    if arguments.image_size is not None:
+        raise ValueError(
+            f"--image_size={arguments.image_size} is for {' and '.join(PROGRAM_SUFFIXES)}: a "
+            "state_dict has no image size. Leave it out."
+        )
+    naming = arguments.naming or _DEFAULT_NAMING
+    notes = export_checkpoint(
+        arguments.model_dir, arguments.out, naming=naming, overwrite=arguments.overwrite
+    )
+    print(f"Wrote {arguments.out}, a state_dict with {naming} names.", *notes, sep="\n")
+
+
+def _export_program(arguments: argparse.Namespace, out: Path) -> None:
+    if arguments.naming is not None:
+        raise ValueError(
+            f"--naming={arguments.naming} is for state_dicts; {out.name} has no names. Leave it "
+            "out."
+        )
+    from lska_jax.weights.export_program import export_program
+
+    note = export_program(
+        arguments.model_dir, out, image_size=arguments.image_size, overwrite=arguments.overwrite
+    )
+    print(f"Wrote {out}, {out.stat().st_size / 1e6:.1f} MB, {note}")
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = frame.make_parser("lska-jax export", _DESCRIPTION, examples=_EXAMPLES)
+    add = parser.add_argument
+    add("model_dir", metavar="MODEL", help="a model folder")
+    add("out", metavar="OUT", help="file to write")
+    add(
+        "--naming",
+        metavar="reference|detection|hugging_face",
+        help="whose names a state_dict has (default: reference)",
+    )
+    add("--image_size", type=int, metavar="PIXELS", help="default: the model's own")
+    add("--overwrite", action="store_true", help="replace an existing file")
+    return parser

@@ -1,0 +1,134 @@
+"""``lska-jax predict``: classify images with a model folder."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lska_jax.commands import frame
+
+if TYPE_CHECKING:
+    from lska_jax.tasks.predict import Prediction
+
+_DESCRIPTION = """\
+Classify images with a model folder.
+
+An IMAGE may be a folder, which is searched at any depth. Images are prepared as the model folder's
+preprocessing says. The five best classes of each image are printed, or written with --output as CSV
+(one row per class) or JSON. Broken images are named and skipped; the exit status is then 1."""
+
+_EXAMPLES = (
+    "lska-jax predict lska_35 cat.jpg",
+    "lska-jax predict flowers photos/ --top 1 --output flowers.csv",
+)
+
+OUTPUT_SUFFIXES = (".csv", ".json")
+SKIPPED_IMAGES = 1
+_SECONDS_BEFORE_PROGRESS = 1.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; a mistake ends in one readable message."""
+    return frame.run(_build_parser(), _predict, argv)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from lska_jax.tasks.predict import find_images
+
+    output = Path(arguments.output) if arguments.output else None
+    if output:
+        _check_output(output)
+    images = find_images(arguments.images)
+    predictions = list(_show_progress(arguments, images, is_printing=not output))
+    if output:
+        _write(output, predictions, arguments.model_dir)
+    broken = [prediction for prediction in predictions if prediction.problem]
+    for prediction in broken:
+        print(f"Skipped {prediction.image}: {prediction.problem}", file=sys.stderr)
+    if output:
+        print(f"Wrote {output}: {len(predictions) - len(broken)} images, {len(broken)} skipped.")
+    return SKIPPED_IMAGES if broken else 0
+
+
+def _show_progress(
+    arguments: argparse.Namespace, images: list[Path], *, is_printing: bool
+) -> Iterator[Prediction]:
+    from tqdm import tqdm
+
+    from lska_jax.tasks.predict import predict
+
+    predictions = predict(
+        arguments.model_dir, images, top=arguments.top, batch_size=arguments.batch_size
+    )
+    with tqdm(
+        total=len(images),
+        desc="predicting",
+        unit=" images",
+        delay=_SECONDS_BEFORE_PROGRESS,
+        leave=False,
+    ) as bar:
+        for prediction in predictions:
+            if is_printing and prediction.scores:
+                bar.clear()
+                print(_readable(prediction), flush=True)
+            bar.update()
+            yield prediction
+
+
+def _readable(prediction: Prediction) -> str:
+    lines = [
+        f"  {100 * score.probability:5.1f} %  {score.name} ({score.label})"
+        for score in prediction.scores
+    ]
+    return "\n".join([prediction.image, *lines])
+
+
+def _check_output(output: Path) -> None:
+    if output.suffix.lower() not in OUTPUT_SUFFIXES:
+        raise ValueError(f"--output {output} must end in {' or '.join(OUTPUT_SUFFIXES)}.")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {output.parent} for --output.")
+
+
+def _write(output: Path, predictions: Sequence[Prediction], model: str) -> None:
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        if output.suffix.lower() == ".csv":
+            writer = csv.writer(file)
+            writer.writerow(["image", "rank", "label", "name", "probability"])
+            for prediction in predictions:
+                for rank, score in enumerate(prediction.scores, 1):
+                    writer.writerow([prediction.image, rank, *score])
+        else:
+            json.dump(_to_json(predictions, model), file, indent=2, ensure_ascii=False)
+            file.write("\n")
+    temporary.replace(output)
+
+
+def _to_json(predictions: Sequence[Prediction], model: str) -> dict[str, Any]:
+    return {
+        "model": model,
+        "predictions": [
+            {"image": p.image, "top": [score._asdict() for score in p.scores]}
+            for p in predictions
+            if not p.problem
+        ],
+        "skipped": [{"image": p.image, "reason": p.problem} for p in predictions if p.problem],
+    }
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = frame.make_parser("lska-jax predict", _DESCRIPTION, examples=_EXAMPLES)
+    add = parser.add_argument
+    add("model_dir", metavar="MODEL", help="a model folder, or its Hub id")
+    add("images", nargs="+", metavar="IMAGE", help="image files and folders of them")
+    add("--top", type=int, default=5, metavar="N", help="classes per image (default: 5)")
+    add("--batch_size", type=int, default=32, metavar="N", help="images at once (default: 32)")
+    add("--output", metavar="FILE", help="file to write, .csv or .json")
+    return parser

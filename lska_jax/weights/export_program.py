@@ -1,0 +1,62 @@
+"""A model folder as one file that holds the whole network: jax.export's or ONNX."""
+
+import os
+from pathlib import Path
+
+from flax import nnx
+
+from lska_jax.weights.model_folder import read_model_folder
+from lska_jax.weights.pretrained import build_from_arrays
+
+
+def export_program(
+    folder: str | Path, out: str | Path, *, image_size: int | None = None, overwrite: bool = False
+) -> str:
+    """Write a model folder's evaluation as a program with its weights, complete or not at all.
+
+    Args:
+      folder: a model folder.
+      out: .jaxexport or .onnx.
+      image_size: side of the square images; None is the model's own.
+      overwrite: replace a file that is there.
+
+    Returns:
+      What a user of the file has to know.
+
+    Raises:
+      ValueError: a damaged folder, an unknown suffix, or an image size below 1.
+      FileNotFoundError: ``folder`` is no model folder.
+      FileExistsError: the file is there.
+      ImportError: ONNX's packages are not installed.
+    """
+    out = Path(out)
+    suffix = out.suffix.lower()
+    if suffix not in (".jaxexport", ".onnx"):
+        raise ValueError(f"{out} must end in .jaxexport or .onnx.")
+    if out.exists() and not (overwrite and out.is_file()):
+        raise FileExistsError(f"{out} is there; choose another name, or pass --overwrite.")
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be positive, got {image_size}.")
+    facts, arrays = read_model_folder(folder)
+    model = build_from_arrays(facts.config, arrays, rngs=nnx.Rngs(0))
+    model.preprocessing = facts.preprocessing
+    size = image_size or facts.preprocessing.image_size
+    data: bytes | bytearray
+    if suffix == ".onnx":
+        from lska_jax.weights.export_onnx import export_onnx
+
+        data, note = export_onnx(model, image_size=size), "checked with onnxruntime."
+    else:
+        from lska_jax.weights.export_jax import PLATFORMS, export_model
+
+        data = export_model(model, image_size=size).serialize()
+        note = (
+            f"for {', '.join(PLATFORMS)}: images (batch, {size}, {size}, "
+            f"{facts.config.in_channels}) float32, any batch; normalize them with mean "
+            f"{facts.preprocessing.mean} and std {facts.preprocessing.std}."
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(out)
+    return note
