@@ -2,7 +2,6 @@
 
 import gc
 import os
-from collections.abc import Iterator
 
 import pytest
 from jaxtyping import install_import_hook
@@ -57,22 +56,23 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(scope="module")
-def compiled_programs(tmp_path_factory) -> Iterator[None]:
-    """Keep compiled programs for a file whose runs compile the same ones."""
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(tmp_path_factory) -> None:
+    """Keep compiled programs for all tests of this process and the processes that they start.
+
+    Each worker has a folder of its own: JAX writes entries in place, and a worker that read half
+    of one would warn.
+    """
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
     settings = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        # A small program too takes longer to compile than to read.
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
-    before = {name: getattr(jax.config, name) for name in settings}
     for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
+        os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
     compilation_cache.reset_cache()

@@ -17,9 +17,6 @@ ROOT = Path(__file__).parents[2]
 STEPS = 2 * (1442 // 240)
 
 
-pytestmark = pytest.mark.usefixtures("compiled_programs")
-
-
 def tiny_config() -> ConfigDict:
     config = runpy.run_path(str(ROOT / "configs" / "digits.py"))["get_config"]("11")
     config.model.update({"dims": (8,), "depths": (1,), "ffn_ratios": (2,)})

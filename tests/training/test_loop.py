@@ -26,9 +26,6 @@ STEPS_PER_EPOCH, EPOCHS = 1442 // 240, 2
 STEPS = EPOCHS * STEPS_PER_EPOCH
 
 
-pytestmark = pytest.mark.usefixtures("compiled_programs")
-
-
 @pytest.fixture(scope="module")
 def compiles() -> Iterator[list[str]]:
     """Return a list that grows by the name of every program that is compiled or read from disk."""
