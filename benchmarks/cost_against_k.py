@@ -125,20 +125,25 @@ def _all_cells(
 
 def _counted(form: str, part: str, k: int, scale: Scale) -> dict[str, Any]:
     """Return the start of a row: what is counted from the architecture."""
-    from lska_jax.analysis.complexity import attention_cost, van_cost
-    from lska_jax.models.table import SIZES
-    from lska_jax.models.van import VANConfig
+    from lska_jax.analysis.complexity import module_cost, network_cost
+    from lska_jax.models.van import abstract_attention
+    from lska_jax.models.van_config import SIZES, VANConfig
 
     if part == NETWORK:
         config = VANConfig(attention=form, k=k, **{**SIZES["tiny"]._asdict(), **scale.architecture})
-        total = van_cost(config, height=scale.image_size, width=scale.image_size)
+        costs = [network_cost(config, height=scale.image_size, width=scale.image_size)]
     else:
-        first, *others = [
-            attention_cost(form, channels, height=height, width=width, k=k)
-            for height, width, channels in stage_maps(scale)
+        costs = [
+            module_cost(abstract_attention(form, shape[-1], k=k), shape)
+            for shape in stage_maps(scale)
         ]
-        total = sum(others, first)
-    return {"part": part, "form": form, "k": k, **total._asdict()}
+    return {
+        "part": part,
+        "form": form,
+        "k": k,
+        "parameters": sum(cost.parameters for cost in costs),
+        "flops": sum(cost.flops for cost in costs),
+    }
 
 
 def _build_all(

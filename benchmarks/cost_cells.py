@@ -172,7 +172,7 @@ def programs_of(
 
 def stage_maps(scale: Scale) -> list[tuple[int, int, int]]:
     """Return height, width and channels of the map of every stage."""
-    from lska_jax.models.table import SIZES
+    from lska_jax.models.van_config import SIZES
 
     dims = scale.architecture.get("dims", SIZES["tiny"].dims)
     side, maps = scale.image_size, []

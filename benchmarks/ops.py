@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lska_jax.models.table import SIZES
+from lska_jax.models.van_config import SIZES
 from lska_jax.running.huge_pages import restart_with_huge_pages
 
 NAME = "ops"

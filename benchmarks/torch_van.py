@@ -15,10 +15,11 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from lska_jax.models.van import VAN, VANConfig
+from lska_jax.models.van import VAN
+from lska_jax.models.van_config import VANConfig
 from lska_jax.nn.functional import batch_stats, parameters
 from lska_jax.ops.kernel_spec import kernel_spec
-from lska_jax.weights.names.van import reference_name
+from lska_jax.weights.names.van import NAMES
 
 
 def depthwise(
@@ -176,7 +177,7 @@ def reference_arrays(model: VAN) -> Mapping[str, np.ndarray]:
     """Return a model's parameters and statistics by reference name, in PyTorch's layout."""
     arrays = {}
     for path, value in {**parameters(model), **batch_stats(model)}.items():
-        name, layout = reference_name(path, attention=model.config.attention)
+        name, layout = NAMES.name_of(path, variant=model.config.attention)
         array = np.array(value)
         if layout.ndim == 4:
             full = array if array.ndim == 4 else array[None, None]

@@ -32,13 +32,13 @@ from benchmarks.results import DEFAULT_FOLDER, commit
 from lska_jax.analysis import hlo
 from lska_jax.analysis.tpu_compile import compile_for_tpu, compiled_cost
 from lska_jax.models import van
-from lska_jax.models.table import SIZES
+from lska_jax.models.van_config import SIZES
 from lska_jax.nn import attention, layers
 from lska_jax.ops import depthwise_conv
 from lska_jax.ops.pallas import depthwise_chain
 from lska_jax.training import run as runs
 from lska_jax.training import step as steps
-from lska_jax.training.config import imagenet_config
+from lska_jax.training.van_recipe import imagenet_config
 
 TOPOLOGY = "v5e:2x2"
 BATCH = 64

@@ -9,7 +9,7 @@ Result: 84.43 % top-1 on the test split after 66 minutes (docs/results.md).
 
 from ml_collections import ConfigDict
 
-from lska_jax.training.config import imagenet_config
+from lska_jax.training.van_recipe import imagenet_config
 
 
 def get_config(argument: str = "") -> ConfigDict:

@@ -8,7 +8,7 @@ included (docs/results.md).
 
 from ml_collections import ConfigDict
 
-from lska_jax.training.config import imagenet_config
+from lska_jax.training.van_recipe import imagenet_config
 
 
 def get_config(argument: str = "") -> ConfigDict:

@@ -10,7 +10,7 @@ Hardware: any number of TPU or GPU devices that divides the batch. Result: not y
 
 from ml_collections import ConfigDict
 
-from lska_jax.training.config import imagenet_config
+from lska_jax.training.van_recipe import imagenet_config
 
 
 def get_config(argument: str = "") -> ConfigDict:

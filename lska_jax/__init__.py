@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lska_jax.models.table import list_models as list_models
     from lska_jax.models.table import model_entry as model_entry
     from lska_jax.models.van import VAN as VAN
-    from lska_jax.models.van import VANConfig as VANConfig
+    from lska_jax.models.van_config import VANConfig as VANConfig
     from lska_jax.nn.attention import LKA as LKA
     from lska_jax.nn.attention import LSKA as LSKA
     from lska_jax.nn.attention import LKATrivial as LKATrivial
@@ -35,7 +35,7 @@ __getattr__, __all__ = lazy_attributes(
         "LKATrivial": "lska_jax.nn.attention",
         "LSKATrivial": "lska_jax.nn.attention",
         "VAN": "lska_jax.models.van",
-        "VANConfig": "lska_jax.models.van",
+        "VANConfig": "lska_jax.models.van_config",
         "create_model": "lska_jax.weights.create",
         "depthwise_conv": "lska_jax.ops.depthwise",
         "fold_batch_norm": "lska_jax.models.fold",

@@ -7,7 +7,7 @@ import golden_weights
 import numpy as np
 
 from lska_jax import VAN, VANConfig, create_model
-from lska_jax.weights.architecture import array_shapes
+from lska_jax.models.build import array_shapes
 from lska_jax.weights.safetensors_file import save_safetensors
 from lska_jax.weights.state_dict import name_arrays
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from lska_jax.commands import frame
-from lska_jax.models.table import ATTENTION_NAMES
+from lska_jax.models.van_config import ATTENTION_NAMES
 
 _DESCRIPTION = """\
 Carry weights over to another kernel size, or from LKA to LSKA: a warm start for fine-tuning, with a
@@ -29,7 +29,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _transfer(arguments: argparse.Namespace) -> None:
-    from lska_jax.weights.architecture import describe
     from lska_jax.weights.transfer import transfer_folder
 
     facts, report = transfer_folder(
@@ -41,7 +40,7 @@ def _transfer(arguments: argparse.Namespace) -> None:
         overwrite=arguments.overwrite,
     )
     print(report)
-    print(f"Wrote {arguments.out}: {describe(facts.config)}. Use it as a start for fine-tuning:")
+    print(f"Wrote {arguments.out}: {facts.description}. Use it as a start for fine-tuning:")
     print(f"  lska-jax train --config ... --config.training.finetune_from={arguments.out}")
 
 

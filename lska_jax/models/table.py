@@ -1,12 +1,23 @@
-"""The named models as facts: sizes, and what each expects of its images.
+"""Families of networks and their named models, as facts.
 
-No jax here: ``list_models`` and the check of a config cost nothing.
+No jax here: ``list_models`` and the check of a config cost nothing. A family is two files beside
+this one: ``NAME_config.py`` says what there is (config, named models, preprocessing, checks) in a
+``FAMILY``, and is found by its name; ``NAME.py`` builds it. A family from elsewhere is added by
+``register_family``.
 """
 
 import dataclasses
 import difflib
 import fnmatch
-from typing import NamedTuple
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+DTYPES = ("float32", "bfloat16")
+# What any config may be given beside its architecture, and what no checkpoint depends on.
+COMPUTE_FIELDS = frozenset({"drop_rate", "drop_path_rate", "dtype", "remat", "implementation"})
 
 
 class Preprocessing(NamedTuple):
@@ -42,57 +53,131 @@ class Preprocessing(NamedTuple):
         return self._replace(mean=adapted(self.mean), std=adapted(self.std))
 
 
-class Size(NamedTuple):
-    """Channels, blocks and FFN expansion of the four stages."""
-
-    dims: tuple[int, ...]
-    depths: tuple[int, ...]
-    ffn_ratios: tuple[int, ...]
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelEntry:
     """One named model.
 
     Attributes:
-      name: ``van_{attention}_{size}``.
-      attention: key of ``lska_jax.models.van.ATTENTIONS``.
-      size: stages of the network.
-      preprocessing: of the reference classification models. Their mean and std are 0.5, not
-        ImageNet's: the wrong one costs accuracy silently.
+      name: as in "van_lska_tiny".
+      family: name of its family.
+      fields: fields of the family's config that the name stands for.
+      preprocessing: of its images, unless its weights say otherwise.
     """
 
     name: str
-    attention: str
-    size: Size
+    family: str
+    fields: Mapping[str, Any]
+    preprocessing: Preprocessing
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """One family of networks: what it is called, what it takes, and where its code is.
+
+    Places are "module:attribute" and are imported when they are needed.
+
+    Attributes:
+      name: as in "van".
+      config: frozen dataclass of everything that decides parameters and computation; it has
+        ``num_classes``, ``in_channels`` and ``dtype``, and its defaults are the family's.
+      models: {name: fields of the config that the name stands for}.
+      preprocessing: of the images of its models.
+      network: place of the ``nnx.Module``, called as ``network(config, rngs=rngs)``. It has
+        ``config``, ``preprocessing``, ``features(images, rngs=None)`` (a list of maps),
+        ``head(features)`` and ``__call__(images, rngs=None)``.
+      check: fields -> what is wrong with them, one sentence each that begins with the field; types
+        as well as values, since files are checked by it.
+      describe: config -> the model in a few words.
+      summary: config -> the first paragraph of a model card.
+      stem: path of the kernel that reads the images, (..., in_channels, channels).
+      head: paths of the classifier's arrays; the last axis of each is the number of classes.
+      names: place of the names of its PyTorch checkpoints, a ``weights.names.naming.Names``; "" if
+        there are none.
+      fold: place of a function model -> model for inference with fewer operations; "" if there is
+        nothing to fold.
+      transfer: place of a function that carries weights over to other kernel sizes, see
+        ``weights.transfer``; "" if its kernels have one size.
+    """
+
+    name: str
+    config: type[Any]
+    models: Mapping[str, Mapping[str, Any]]
+    network: str
+    check: Callable[[Mapping[str, Any]], list[str]]
+    describe: Callable[[Any], str]
+    summary: Callable[[Any], str]
+    stem: str
+    head: tuple[str, ...]
     preprocessing: Preprocessing = Preprocessing()
+    names: str = ""
+    fold: str = ""
+    transfer: str = ""
+
+    @property
+    def architecture_fields(self) -> tuple[str, ...]:
+        """Fields that decide which arrays there are and what is computed from them."""
+        return tuple(name for name in self.defaults if name not in COMPUTE_FIELDS)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Every field of the config with its default."""
+        return {field.name: field.default for field in dataclasses.fields(self.config)}
+
+    @property
+    def section_fields(self) -> dict[str, Any]:
+        """Defaults of a run's ``config.model`` beside ``name``.
+
+        What the name decides is () or None there, which leaves it to the name; words, as an
+        attention is, are the name's alone.
+        """
+        named = {name: value for fields in self.models.values() for name, value in fields.items()}
+        words = {name for name, value in named.items() if isinstance(value, str)}
+        left = {name: () if isinstance(value, tuple) else None for name, value in named.items()}
+        return {n: left.get(n, default) for n, default in self.defaults.items() if n not in words}
+
+    def type_of(self, field: str) -> type[Any]:
+        """Return the type of a field's values other than None."""
+        hint = get_type_hints(self.config)[field]
+        return next(kind for kind in get_args(hint) or (hint,) if kind is not type(None))
 
 
-ATTENTION_NAMES = ("lska", "lka", "lska_trivial", "lka_trivial")
+_registered: dict[str, Family] = {}
 
-# VAN, arXiv 2202.09741, table 2; B4 to B6 from its code.
-SIZES = {
-    "tiny": Size((32, 64, 160, 256), (3, 3, 5, 2), (8, 8, 4, 4)),
-    "small": Size((64, 128, 320, 512), (2, 2, 4, 2), (8, 8, 4, 4)),
-    "base": Size((64, 128, 320, 512), (3, 3, 12, 3), (8, 8, 4, 4)),
-    "large": Size((64, 128, 320, 512), (3, 5, 27, 3), (8, 8, 4, 4)),
-    "b4": Size((64, 128, 320, 512), (3, 6, 40, 3), (8, 8, 4, 4)),
-    "b5": Size((96, 192, 480, 768), (3, 3, 24, 3), (8, 8, 4, 4)),
-    "b6": Size((96, 192, 384, 768), (6, 6, 90, 6), (8, 8, 4, 4)),
-}
 
-_ENTRIES = {
-    f"van_{attention}_{size}": ModelEntry(
-        name=f"van_{attention}_{size}", attention=attention, size=SIZES[size]
-    )
-    for attention in ATTENTION_NAMES
-    for size in SIZES
-}
+def register_family(family: Family) -> None:
+    """Add a family from outside this package; the same one may be registered again.
+
+    Raises:
+      ValueError: its name, or one of its models' names, is taken by another family.
+    """
+    others = [known for known in families().values() if known.name != family.name]
+    taken = [name for known in others for name in known.models if name in family.models]
+    if taken or family.name in _built_in():
+        raise ValueError(
+            f"Family {family.name!r} cannot be registered: {', '.join(taken) or family.name} is "
+            "taken. Choose another name."
+        )
+    _registered[family.name] = family
+
+
+def families() -> dict[str, Family]:
+    """Return all families by name."""
+    return {**_built_in(), **_registered}
+
+
+@functools.cache
+def _built_in() -> dict[str, Family]:
+    package = importlib.import_module("lska_jax.models")
+    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    modules = (n for n in names if n.endswith("_config"))
+    found = [importlib.import_module(f"lska_jax.models.{name}").FAMILY for name in modules]
+    return {family.name: family for family in found}
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """Return the names of the models that match a shell pattern such as ``van_lska_*``."""
-    return [name for name in _ENTRIES if fnmatch.fnmatchcase(name, pattern)]
+    names = (name for family in families().values() for name in family.models)
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
 def model_entry(name: str) -> ModelEntry:
@@ -101,8 +186,137 @@ def model_entry(name: str) -> ModelEntry:
     Raises:
       ValueError: no model has this name; the message suggests the closest.
     """
-    if name in _ENTRIES:
-        return _ENTRIES[name]
-    close = difflib.get_close_matches(str(name), _ENTRIES, n=3, cutoff=0.5)
+    for family in families().values():
+        if name in family.models:
+            return ModelEntry(
+                name=name,
+                family=family.name,
+                fields=family.models[name],
+                preprocessing=family.preprocessing,
+            )
+    close = difflib.get_close_matches(str(name), list_models(), n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(close)}?" if close else "See lska_jax.list_models()."
     raise ValueError(f"Unknown model {name!r}. {hint}")
+
+
+def family_of(config: Any) -> Family:
+    """Return the family that a config, or a model, is of.
+
+    Raises:
+      TypeError: it is of none.
+    """
+    kind = type(getattr(config, "config", config))
+    for family in families().values():
+        if kind is family.config:
+            return family
+    raise TypeError(
+        f"{kind.__name__} is the config of no family; there are {', '.join(families())}."
+    )
+
+
+def named_model(config: Any) -> str | None:
+    """Return the name of the model that a config is, whatever its classes and kernels, or None."""
+    family = family_of(config)
+    for name, fields in family.models.items():
+        if all(getattr(config, field) == value for field, value in fields.items()):
+            return name
+    return None
+
+
+def section_of(name: str, **fields: Any) -> dict[str, Any]:
+    """Return a run's ``config.model`` for a named model: its name and the family's own fields.
+
+    Args:
+      name: of the model.
+      **fields: values that replace the family's defaults.
+
+    Raises:
+      ValueError: an unknown name, or a field that the family does not have.
+    """
+    family = families()[model_entry(name).family]
+    section = {"name": name, **family.section_fields}
+    check_fields(family, fields, allowed=section)
+    return {**section, **fields}
+
+
+def fields_of(section: Mapping[str, Any]) -> tuple[Family, dict[str, Any]]:
+    """Return the family and the config's fields that a run's ``config.model`` stands for.
+
+    Args:
+      section: as ``section_of`` makes it; what is missing has its default.
+
+    Raises:
+      ValueError: an unknown name, or a field that the family does not have.
+    """
+    entry = model_entry(section["name"])
+    family = families()[entry.family]
+    given = {name: value for name, value in section.items() if name != "name"}
+    check_fields(family, given, allowed=family.section_fields)
+    replaced = {
+        n: v for n, v in plain(given).items() if n not in entry.fields or v not in ((), None)
+    }
+    return family, {**family.defaults, **entry.fields, **replaced}
+
+
+def check_fields(family: Family, given: Mapping[str, Any], *, allowed: Mapping[str, Any]) -> None:
+    """Refuse fields that a family does not have.
+
+    Raises:
+      ValueError: naming them, and those that it has.
+    """
+    unknown = sorted(set(given) - set(allowed))
+    if unknown:
+        raise ValueError(
+            f"{family.name} has no {', '.join(unknown)}; it has {', '.join(sorted(allowed))}."
+        )
+
+
+def load(place: str) -> Any:
+    """Return what a place, "module:attribute", stands for."""
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def load_capability(family: Family, capability: str) -> Any:
+    """Return what a family has in one of its optional places.
+
+    Args:
+      family: the family.
+      capability: "names", "fold" or "transfer".
+
+    Raises:
+      ValueError: the family has none; the message names the families that do.
+    """
+    place = getattr(family, capability)
+    if not place:
+        have = [other.name for other in families().values() if getattr(other, capability)]
+        what = {
+            "names": "names of PyTorch checkpoints",
+            "fold": "anything to fold for inference",
+            "transfer": "kernels that can be carried over to another size",
+        }[capability]
+        raise ValueError(f"{family.name} has no {what}; these families do: {', '.join(have)}.")
+    return load(place)
+
+
+def plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields with lists and arrays as tuples, NumPy's numbers as Python's, dtypes by name.
+
+    Configs are compared, hashed and written as JSON.
+    """
+    return {name: _plain(value) for name, value in fields.items()}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return value
+    return tuple(_plain(entry) for entry in value)
+
+
+def dtype_name(dtype: Any) -> Any:
+    """Return the name of a dtype given as a name, a NumPy dtype, or a scalar type of jax.numpy."""
+    if isinstance(dtype, str):
+        return dtype
+    return getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype)

@@ -1,23 +1,20 @@
 """The Visual Attention Network (arXiv 2202.09741) with any of the four attentions.
 
-Reads config -> block -> stage -> model. Images and maps are NHWC.
+Reads block -> stage -> model; the config is in ``van_config``. Images and maps are NHWC.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from lska_jax.models.table import Preprocessing
+from lska_jax.models.van_config import FAMILY, VANConfig
 from lska_jax.nn.attention import LKA, LSKA, LKATrivial, LSKATrivial
 from lska_jax.nn.initial_values import normal
 from lska_jax.nn.layers import (
-    LAYER_NORM_EPSILON,
     BatchNorm,
     ConvFFN,
     DropPath,
@@ -27,91 +24,32 @@ from lska_jax.nn.layers import (
     Pointwise,
 )
 from lska_jax.ops import gelu
-from lska_jax.ops.formulations import canonical
-from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE
 from lska_jax.ops.pallas import attention_fits, fused_attention
 from lska_jax.ops.platform import takes_pallas
 
 ATTENTIONS = {"lka": LKA, "lska": LSKA, "lka_trivial": LKATrivial, "lska_trivial": LSKATrivial}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class VANConfig:
-    """Everything that decides a VAN's parameters and computation.
+def abstract_attention(attention: str, channels: int, *, k: int) -> nnx.Module:
+    """Return a gate with shapes in place of arrays, its convolutions as they are defined.
 
-    Attributes:
+    Args:
       attention: key of ``ATTENTIONS``.
+      channels: of the map.
       k: extent of the large kernel.
-      dilation: d of the cascade; None takes the reference's choice for k. Not for trivial forms.
-      dims: channels of each stage.
-      depths: blocks of each stage.
-      ffn_ratios: hidden over input channels of each stage's FFN.
-      num_classes: size of the logits; 0 makes the model return pooled features.
-      in_channels: channels of the images.
-      drop_rate: dropout in the FFNs.
-      drop_path_rate: stochastic depth of the last block; grows linearly from 0 over all blocks.
-      stem_stride: stride of the first patch embedding: 4 in the paper; 1 or 2 suit small images.
-      layer_norm_epsilon: of every stage's LayerNorm; detection copies of the family have 1e-5.
-      dtype: compute dtype. Parameters, statistics and the head are float32.
-      remat: recompute each block in the backward pass instead of keeping its activations.
-      implementation: formulation of the depth-wise convolutions, see ``ops.depthwise_conv``.
 
-    The operations have gradients of their own: reverse mode (``jax.grad``, ``jax.vjp``), to any
-    order but for the fused kernels, and no forward mode. Dense products and patch embeddings in
-    float32 follow ``jax_default_matmul_precision``, which on TPU and GPU is below float32 unless it
-    is set to "highest".
+    Raises:
+      ValueError: no kernel of the attention has this extent.
     """
-
-    attention: str = "lska"
-    k: int = DEFAULT_KERNEL_SIZE
-    dilation: int | None = None
-    dims: tuple[int, ...] = (32, 64, 160, 256)
-    depths: tuple[int, ...] = (3, 3, 5, 2)
-    ffn_ratios: tuple[int, ...] = (8, 8, 4, 4)
-    num_classes: int = 1000
-    in_channels: int = 3
-    drop_rate: float = 0.0
-    drop_path_rate: float = 0.0
-    stem_stride: int = 4
-    layer_norm_epsilon: float = LAYER_NORM_EPSILON
-    dtype: DTypeLike = jnp.float32
-    remat: bool = False
-    implementation: str | Sequence[str] = "auto"
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for values that make no network."""
-        if self.attention not in ATTENTIONS:
-            raise ValueError(
-                f"attention={self.attention!r} is unknown; allowed: {', '.join(ATTENTIONS)}."
-            )
-        if self.dilation is not None and self.attention.endswith("_trivial"):
-            raise ValueError(
-                f"attention={self.attention!r} has no dilation, got dilation={self.dilation}; "
-                "leave it None."
-            )
-        if not len(self.dims) == len(self.depths) == len(self.ffn_ratios) >= 1:
-            raise ValueError(
-                "dims, depths and ffn_ratios need one entry for each stage, got "
-                f"{self.dims}, {self.depths} and {self.ffn_ratios}."
-            )
-        for name, minimum in (("num_classes", 0), ("in_channels", 1), ("stem_stride", 1)):
-            if getattr(self, name) < minimum:
-                raise ValueError(f"{name} must be at least {minimum}, got {getattr(self, name)}.")
-        canonical(self.implementation)
-        if jnp.dtype(self.dtype) not in (jnp.float32, jnp.bfloat16):
-            raise ValueError(f"dtype must be float32 or bfloat16, got {jnp.dtype(self.dtype)}.")
-        if not self.layer_norm_epsilon > 0:
-            raise ValueError(f"layer_norm_epsilon must be above 0, got {self.layer_norm_epsilon}.")
-        for name in ("drop_rate", "drop_path_rate"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+    gate = ATTENTIONS[attention]
+    return nnx.eval_shape(lambda: gate(channels, k, implementation="xla", rngs=nnx.Rngs(0)))
 
 
 class Attention(nnx.Module):
     """1x1, GELU, large-kernel gate, 1x1, and a shortcut around all of it."""
 
     def __init__(self, channels: int, config: VANConfig, *, rngs: nnx.Rngs):
-        dilation = {} if config.attention.endswith("_trivial") else {"dilation": config.dilation}
+        dilation = {} if config.is_trivial else {"dilation": config.dilation}
         self.proj_in = Pointwise(channels, channels, dtype=config.dtype, rngs=rngs)
         self.gate = ATTENTIONS[config.attention](
             channels,
@@ -278,7 +216,7 @@ class VAN(nnx.Module):
         rates = iter([config.drop_path_rate * i / max(total - 1, 1) for i in range(total)])
         in_channels = (config.in_channels, *config.dims[:-1])
         self.config = config
-        self.preprocessing = Preprocessing().for_channels(config.in_channels)
+        self.preprocessing = FAMILY.preprocessing.for_channels(config.in_channels)
         self.stages = nnx.List(
             Stage(
                 in_channels[i],

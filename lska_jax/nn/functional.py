@@ -19,8 +19,13 @@ FlatArrays = dict[str, jax.Array]
 
 def flat_arrays(state: nnx.State) -> FlatArrays:
     """Return an ``nnx.State`` as {path joined by "/": array}, sorted by path."""
+    return flat_values(state)
+
+
+def flat_values(state: nnx.State) -> dict[str, Any]:
+    """Return an ``nnx.State`` of arrays, or of their shapes, by path, sorted by path."""
     leaves = {
-        "/".join(str(part) for part in path): variable[...]
+        "/".join(str(part) for part in path): variable.get_value()
         for path, variable in nnx.to_flat_state(state)
     }
     return dict(sorted(leaves.items()))

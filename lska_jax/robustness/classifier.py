@@ -21,7 +21,7 @@ from jax.extend import core as jax_core
 from jaxtyping import Array, Float
 
 from lska_jax.data.augment import EvalTransform
-from lska_jax.models.fold import fold_batch_norm
+from lska_jax.models.fold import fold_for_inference
 from lska_jax.models.table import Preprocessing
 from lska_jax.robustness.cells import ModelStamp
 from lska_jax.tasks.predict import eval_transform
@@ -155,7 +155,7 @@ def load_classifier(
             f"{place} takes images of {config.in_channels} channels; the sets are RGB. Only models "
             "with in_channels=3 can be measured."
         )
-    model = fold_batch_norm(build_from_arrays(config, arrays, rngs=nnx.Rngs(0)))
+    model = fold_for_inference(build_from_arrays(config, arrays, rngs=nnx.Rngs(0)))
     graph, variables = nnx.split(model)
     is_imagenet = config.num_classes == IMAGENET_CLASSES and (
         facts.class_names is None or readable_names(facts.class_names) == imagenet_names()

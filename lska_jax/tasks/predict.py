@@ -15,7 +15,7 @@ from lska_jax.data.augment import EvalTransform
 from lska_jax.data.class_folders import is_image_name
 from lska_jax.data.decode import BrokenImage
 from lska_jax.data.mixing import normalise
-from lska_jax.models.fold import fold_batch_norm
+from lska_jax.models.fold import fold_for_inference
 from lska_jax.models.table import Preprocessing
 from lska_jax.weights.create import create_model
 from lska_jax.weights.hub import find_model_folder
@@ -74,7 +74,7 @@ def predict(
         raise ValueError(f"{pretrained} has no classifier: it returns features, not classes.")
     transform = eval_transform(facts.preprocessing)
     names = facts.class_names or tuple(f"class {n}" for n in range(facts.config.num_classes))
-    model = fold_batch_norm(create_model(pretrained=pretrained))
+    model = fold_for_inference(create_model(pretrained=pretrained))
 
     @jax.jit
     def probabilities(pixels: jax.Array) -> jax.Array:

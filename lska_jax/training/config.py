@@ -5,34 +5,20 @@ A config file in ``configs/`` starts from ``base_config`` and changes what its e
 """
 
 import difflib
-import re
 from collections.abc import Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE
+from lska_jax.models.table import families, model_entry, section_of
 
 
 def base_config() -> ConfigDict:
     """Return the paper's recipe for ImageNet-1K, complete and unlocked, for a config to change."""
     config = ConfigDict()
 
-    config.model = model = ConfigDict()
-    model.name = "van_lska_tiny"
-    model.k = DEFAULT_KERNEL_SIZE  # extent of the large kernel
-    model.dilation = placeholder(int)  # None: the reference's choice for k
-    model.num_classes = 1000
-    model.in_channels = 3
-    model.dims = ()  # () keeps the named size; otherwise one entry a stage
-    model.depths = ()
-    model.ffn_ratios = ()
-    model.stem_stride = 4  # 1 or 2 for small images
-    model.drop_rate = 0.0
-    model.drop_path_rate = 0.1
-    model.dtype = "float32"  # compute dtype: float32 or bfloat16
-    model.remat = False  # recompute blocks in the backward pass: less memory, more compute
-    model.implementation = "auto"  # formulation of the depth-wise convolutions
+    config.model = model_section("van_lska_tiny", drop_path_rate=0.1)
 
     config.data = data = ConfigDict()
     data.source = "tfds:imagenet2012"  # digits, folder:PATH or tfds:NAME
@@ -93,47 +79,27 @@ def base_config() -> ConfigDict:
     return config
 
 
-def parse_argument(argument: str | None) -> dict[str, int | bool]:
-    """Read a config's argument, as in ``configs/van_lska_base.py:35,trivial``.
+def model_section(name: str, **fields: Any) -> ConfigDict:
+    """Return a run's ``config.model``: a name and the fields of its family, with their defaults.
+
+    () and None leave to the name what it decides, as ``dims`` of a VAN.
 
     Args:
-      argument: what stands behind the colon: k, "trivial", or both with a comma; None or "" is
-        nothing.
-
-    Returns:
-      {"k": int, "is_trivial": bool}.
+      name: one of ``list_models()``.
+      **fields: values that replace the defaults.
 
     Raises:
-      ValueError: a part is neither a number nor "trivial".
+      ValueError: an unknown name, or a field that the family does not have.
     """
-    parsed: dict[str, int | bool] = {"k": DEFAULT_KERNEL_SIZE, "is_trivial": False}
-    for part in (argument or "").split(","):
-        word = part.strip()
-        if word == "trivial":
-            parsed["is_trivial"] = True
-        elif re.fullmatch(r"(k=)?\d+", word):
-            parsed["k"] = int(word.removeprefix("k="))
-        elif word:
-            raise ValueError(
-                f"Config argument {argument!r}: {word!r} is not understood; allowed: a kernel "
-                "size, trivial, or both, as in configs/van_lska_base.py:35,trivial."
-            )
-    return parsed
-
-
-def imagenet_config(attention: str, size: str, argument: str | None) -> ConfigDict:
-    """Return the paper's recipe for one VAN, with k and the trivial form from the argument.
-
-    Args:
-      attention: "lska" or "lka".
-      size: key of ``lska_jax.models.table.SIZES``.
-      argument: see ``parse_argument``.
-    """
-    parsed = parse_argument(argument)
-    config = base_config()
-    config.model.name = f"van_{attention}{'_trivial' if parsed['is_trivial'] else ''}_{size}"
-    config.model.k = parsed["k"]
-    return config
+    family = families()[model_entry(name).family]
+    section = section_of(name, **fields)
+    # A placeholder keeps the type of what a command line may put in place of None.
+    return ConfigDict(
+        {
+            field: placeholder(family.type_of(field)) if value is None else value
+            for field, value in section.items()
+        }
+    )
 
 
 def unknown_key_message(config: ConfigDict, key: str) -> str:

@@ -9,15 +9,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lska_jax.models.table import ATTENTION_NAMES, model_entry
-from lska_jax.ops.kernel_spec import check_odd_kernel, kernel_spec
+from lska_jax.models.table import fields_of
 
 METRIC_WRITERS = ("jsonl", "tensorboard", "wandb", "mlflow")
-# Written out so that checking a config does not import jax; tests compare both with their modules.
-IMPLEMENTATIONS = ("auto", "xla", "shift", "toeplitz", "pallas")
-
-# Search for the nearest valid k stays instant below it; no image is as large.
-_LARGEST_K = 9999
 
 
 def check_config(config: ConfigDict) -> None:
@@ -150,37 +144,14 @@ def _check_choice(problems: list[str], name: str, value: str, allowed: Sequence[
 
 
 def _check_model(config: ConfigDict, problems: list[str]) -> None:
-    model = config.model
-    attention = None
+    section = config.model
     try:
-        attention = model_entry(model.name).attention
+        family, fields = fields_of(section.to_dict())
     except ValueError as error:
-        problems.append(f"model.name: {error}")
-    if attention in ATTENTION_NAMES:
-        if attention.endswith("_trivial"):
-            if model.dilation is not None:
-                problems.append(f"model.dilation={model.dilation}: {model.name} has no dilation.")
-            _collect(problems, lambda: check_odd_kernel(model.k))
-        elif model.k <= _LARGEST_K:
-            _collect(problems, lambda: kernel_spec(model.k, dilation=model.dilation))
-    lengths = {len(model[name]) for name in ("dims", "depths", "ffn_ratios") if model[name]}
-    stages = lengths | ({4} if not all((model.dims, model.depths, model.ffn_ratios)) else set())
-    if len(stages) > 1:
-        problems.append(
-            f"model.dims={model.dims}, model.depths={model.depths} and "
-            f"model.ffn_ratios={model.ffn_ratios} need one entry for each stage "
-            "(an empty one keeps the named size's four)."
-        )
-    for name in ("dims", "depths", "ffn_ratios"):
-        _check_entries(problems, f"model.{name}", model[name], is_whole=True, low=1)
-    if model.k > _LARGEST_K:
-        problems.append(f"model.k={model.k} must be at most {_LARGEST_K}.")
-    for name in ("num_classes", "in_channels", "stem_stride"):
-        _check_range(problems, f"model.{name}", model[name], low=1)
-    for name in ("drop_rate", "drop_path_rate"):
-        _check_range(problems, f"model.{name}", model[name], low=0, below=1)
-    _check_choice(problems, "model.dtype", model.dtype, ("float32", "bfloat16"))
-    _check_choice(problems, "model.implementation", model.implementation, IMPLEMENTATIONS)
+        problems.append(f"model: {error}")
+        return
+    problems += [f"model.{problem}" for problem in family.check(fields)]
+    _check_range(problems, "model.num_classes", section.num_classes, low=1)
 
 
 def _check_data(config: ConfigDict, problems: list[str]) -> None:

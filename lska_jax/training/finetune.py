@@ -6,14 +6,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from lska_jax.models.van import VAN
+from lska_jax.models.table import family_of
 from lska_jax.nn.functional import assign, batch_stats, parameters
 from lska_jax.training.checkpoint.checkpointer import CheckpointMismatch, load_tree
 from lska_jax.weights.model_facts import WEIGHTS_NAME
 from lska_jax.weights.model_folder import read_model_folder
 from lska_jax.weights.pretrained import adapt_arrays
-
-_HEAD = ("classifier/kernel", "classifier/bias")
 
 
 def evaluation_arrays(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,10 +24,10 @@ def evaluation_arrays(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {**chosen["params"], **chosen["batch_stats"]}
 
 
-def load_for_finetuning(model: VAN, path: str | Path) -> str:
+def load_for_finetuning(model: Any, path: str | Path) -> str:
     """Write pretrained weights into a model, all of them but a head of another size.
 
-    The network is convolutional, so any image size goes. The head is kept at its fresh values
+    Any image size works that the network takes. The head is kept at its fresh values
     when the number of classes differs, and only then. A model folder's RGB weights are adapted to
     other input channels.
 
@@ -48,32 +46,41 @@ def load_for_finetuning(model: VAN, path: str | Path) -> str:
     """
     arrays, place, remark = _pretrained_arrays(model, Path(path))
     wanted = {**parameters(model), **batch_stats(model)}
+    head = family_of(model).head
     new_head = [
         name
-        for name in _HEAD
+        for name in head
         if name in wanted and name in arrays and arrays[name].shape != wanted[name].shape
     ]
-    if new_head and not _differ_in_classes_only(arrays, wanted):
+    if new_head and not _differ_in_classes_only(arrays, wanted, head):
         new_head = []
-    if not any(name in arrays for name in _HEAD):
-        new_head = [name for name in _HEAD if name in wanted]
+    if not any(name in arrays for name in head):
+        new_head = [name for name in head if name in wanted]
     for name in new_head:
         arrays.pop(name, None)
         del wanted[name]
     check_same_arrays(arrays, wanted, where=place)
     assign(model, {name: jnp.asarray(array) for name, array in arrays.items()})
-    head = "with a fresh head for other classes" if new_head else "head included"
-    return f"Starting from {place}, {len(arrays)} arrays, {head}.{remark}"
+    remains = "with a fresh head for other classes" if new_head else "head included"
+    return f"Starting from {place}, {len(arrays)} arrays, {remains}.{remark}"
 
 
-def _pretrained_arrays(model: VAN, path: Path) -> tuple[dict[str, Any], str, str]:
+def _pretrained_arrays(model: Any, path: Path) -> tuple[dict[str, Any], str, str]:
     """Return arrays by path, where they come from, and what to know about them."""
     if not (path / WEIGHTS_NAME).is_file():
         loaded = load_tree(path, step="best")
         return evaluation_arrays(loaded.tree), str(loaded.folder), ""
     facts, arrays = read_model_folder(path)
+    if type(facts.config) is not type(model.config):
+        raise CheckpointMismatch(
+            f"{path} holds {facts.description}, and the run's model is of the family "
+            f"{family_of(model).name}. Start from a folder of that family."
+        )
     adapted = adapt_arrays(
-        arrays, num_classes=facts.config.num_classes, in_channels=model.config.in_channels
+        arrays,
+        family_of(model),
+        num_classes=facts.config.num_classes,
+        in_channels=model.config.in_channels,
     )
     prepared = facts.preprocessing
     return adapted, str(path), f" They were trained with mean {prepared.mean}, std {prepared.std}."
@@ -101,5 +108,7 @@ def check_same_arrays(given: Mapping[str, Any], wanted: Mapping[str, Any], *, wh
         )
 
 
-def _differ_in_classes_only(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    return given[_HEAD[0]].shape[0] == wanted[_HEAD[0]].shape[0]
+def _differ_in_classes_only(
+    given: Mapping[str, Any], wanted: Mapping[str, Any], head: tuple[str, ...]
+) -> bool:
+    return all(given[name].shape[:-1] == wanted[name].shape[:-1] for name in head if name in given)

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lska_jax.data.opening import open_source
-from lska_jax.models.table import Preprocessing, model_entry
-from lska_jax.models.van import VANConfig
+from lska_jax.models.build import config_of
+from lska_jax.models.table import COMPUTE_FIELDS, Preprocessing, plain
 from lska_jax.training.checkpoint.load_tree import LoadedTree, load_tree
-from lska_jax.weights.architecture import describe
 from lska_jax.weights.class_names import readable_names
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import check_can_write, write_model_folder
@@ -76,7 +75,7 @@ def publish(
     write_model_folder(out, model.facts, model.arrays, overwrite=overwrite)
     report(
         f"Took step {model.step} of {model.folder}, "
-        f"{'averaged' if model.is_averaged else 'trained'} weights: {describe(model.facts.config)}."
+        f"{'averaged' if model.is_averaged else 'trained'} weights: {model.facts.description}."
     )
     prepared = model.facts.preprocessing
     report(f"Preprocessing of the run: mean {prepared.mean}, std {prepared.std}.")
@@ -98,7 +97,7 @@ def read_run(
     if not isinstance(settings, dict):
         raise ValueError(f"{loaded.folder} was saved without its config; it cannot be published.")
     arrays, is_averaged = _arrays(loaded, use_ema)
-    config, prepared = _model_config(settings["model"]), _preprocessing(settings)
+    config, prepared = _architecture(settings["model"]), _preprocessing(settings)
     names = _class_names(settings, report) if class_names is None else tuple(class_names) or None
     # Evaluation takes the average where there is one: of the other weights nothing was measured.
     is_evaluated = is_averaged or not loaded.tree.get("ema")
@@ -131,15 +130,10 @@ def _arrays(loaded: LoadedTree, use_ema: bool | None) -> tuple[dict[str, np.ndar
     return {**chosen["params"], **chosen["batch_stats"]}, is_averaged
 
 
-def _model_config(model: dict[str, Any]) -> VANConfig:
-    entry = model_entry(model["name"])
-    fields: dict[str, Any] = {
-        name: tuple(model.get(name) or ()) or getattr(entry.size, name)
-        for name in ("dims", "depths", "ffn_ratios")
-    }
-    kept = ("k", "dilation", "num_classes", "in_channels", "stem_stride")
-    fields |= {name: model[name] for name in kept}
-    return VANConfig(attention=entry.attention, **fields)
+def _architecture(section: dict[str, Any]) -> Any:
+    """Return the config of a run's model without the compute choices of its training."""
+    kept = {name: value for name, value in section.items() if name not in COMPUTE_FIELDS}
+    return config_of(plain(kept))
 
 
 def _preprocessing(settings: dict[str, Any]) -> Preprocessing:

@@ -3,9 +3,9 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -17,7 +17,7 @@ from lska_jax.data.loader import default_num_workers
 from lska_jax.data.mixing import MixingSpec
 from lska_jax.data.opening import open_source
 from lska_jax.data.sources import Source
-from lska_jax.models.van import VAN
+from lska_jax.models.build import build, config_of
 from lska_jax.nn.functional import ModelFunctions
 from lska_jax.nn.initial_values import OneKey
 from lska_jax.running import parallel
@@ -26,7 +26,6 @@ from lska_jax.training.optimizer import Schedule, cosine_schedule, make_optimize
 from lska_jax.training.program import Program
 from lska_jax.training.state import TrainState, abstract_state, host_state
 from lska_jax.training.step import StepSpec, eval_step, train_step
-from lska_jax.weights.create import create_model
 
 _PROBED_EXAMPLES = 64
 
@@ -116,30 +115,15 @@ def build_run(
     )
 
 
-def build_model(config: ConfigDict, *, rngs: nnx.Rngs | None = None) -> VAN:
+def build_model(config: ConfigDict, *, rngs: nnx.Rngs | None = None) -> Any:
     """Return the config's model, freshly initialised.
 
     Args:
       config: of the run.
       rngs: source of the initial parameters; None takes the run's seed.
     """
-    model = config.model
-    replaced = {name: model[name] for name in ("dims", "depths", "ffn_ratios") if model[name]}
-    return create_model(
-        model.name,
-        k=model.k,
-        dilation=model.dilation,
-        num_classes=model.num_classes,
-        in_channels=model.in_channels,
-        drop_rate=model.drop_rate,
-        drop_path_rate=model.drop_path_rate,
-        stem_stride=model.stem_stride,
-        dtype=jnp.dtype(model.dtype).type,
-        remat=model.remat,
-        implementation=model.implementation,
-        rngs=nnx.Rngs(config.training.seed) if rngs is None else rngs,
-        **replaced,
-    )
+    rngs = nnx.Rngs(config.training.seed) if rngs is None else rngs
+    return build(config_of(config.model.to_dict()), rngs=rngs)
 
 
 def step_spec(config: ConfigDict) -> StepSpec:

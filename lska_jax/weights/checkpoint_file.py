@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lska_jax.weights.conversion import StoredArray
-from lska_jax.weights.names.van import COUNTER, read_name
+from lska_jax.weights.names.naming import COUNTER
+from lska_jax.weights.names.recognition import full_name, is_known
 from lska_jax.weights.safetensors_file import open_safetensors
 from lska_jax.weights.torch_file import open_torch
 
@@ -31,7 +32,7 @@ class Checkpoint(NamedTuple):
 
     Attributes:
       arrays: {name: array}, without wrappers' prefixes.
-      notes: what was chosen or left aside, one sentence each.
+      notes: what was chosen or left out, one sentence each.
     """
 
     arrays: dict[str, StoredArray]
@@ -120,7 +121,7 @@ def _find_weights(
     if use_ema:
         raise ValueError(
             f"{path} holds no averaged weights ({', '.join(_AVERAGED_WEIGHTS)}); it has: "
-            f"{_shown(content)}. Leave --ema away."
+            f"{_shown(content)}. Leave out --ema."
         )
     if not isinstance(content, Mapping):
         raise ValueError(
@@ -168,10 +169,7 @@ def _plain_names(
             names = _of_backbone(names, path, notes)
         else:
             break
-    if any(name.startswith("encoder.stages.") for name in names):
-        # transformers' model without a classifier has no "van." in front.
-        names = {_with_van(name): old for name, old in names.items()}
-    return {name: arrays[old] for name, old in names.items()}
+    return {full_name(name): arrays[old] for name, old in names.items()}
 
 
 def _is_on_all(prefix: str, names: Mapping[str, str]) -> bool:
@@ -196,15 +194,10 @@ def _of_backbone(names: Mapping[str, str], path: Path, notes: list[str]) -> dict
         parts = Counter(name.split(".")[0] for name in aside)
         listed = ", ".join(f"{part} ({count})" for part, count in parts.items())
         notes.append(f"Took the backbone; not read beside it: {listed} arrays.")
-        unprefixed = [name for name in aside if read_name(name)]
+        unprefixed = [name for name in aside if is_known(name)]
         if unprefixed:
             raise ValueError(
-                f"{path} has weights of this family with {_BACKBONE!r} in front and others "
+                f"{path} has a network's weights with {_BACKBONE!r} in front and others "
                 f"without: {', '.join(unprefixed[:10])}."
             )
     return kept
-
-
-def _with_van(name: str) -> str:
-    is_part = name.startswith(("encoder.stages.", "layernorm."))
-    return f"van.{name}" if is_part else name

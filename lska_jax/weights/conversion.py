@@ -5,13 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lska_jax.weights.names.van import (
-    COUNTER,
-    NAMINGS,
-    UNUSED_BY_HUGGING_FACE,
-    Layout,
-    all_names,
-)
+from lska_jax.weights.names.naming import Layout, Names
 
 # What weights are stored in; all of it is read as float32.
 FLOATING_DTYPES = ("float32", "float16", "bfloat16", "float64")
@@ -47,8 +41,9 @@ def convert(
     given: Mapping[str, StoredArray],
     wanted: Mapping[str, tuple[int, ...]],
     *,
-    attention: str,
-    naming: str = "reference",
+    names: Names,
+    variant: str,
+    naming: str = "",
     refusal: str,
     show_progress: Callable[[list[Any]], Iterable[Any]] = iter,
 ) -> dict[str, np.ndarray]:
@@ -57,11 +52,11 @@ def convert(
     Names, shapes and dtypes are compared before any array is read.
 
     Args:
-      given: {name in the checkpoint: array}; BatchNorm's counters, and the LayerNorm that Hugging
-        Face's VAN never calls, are ignored.
+      given: {name in the checkpoint: array}; those that the family ignores may be among them.
       wanted: {path: shape} of the model, in our layout.
-      attention: the model's attention.
-      naming: how a missing array is called in the message.
+      names: of the model's family.
+      variant: of the model.
+      naming: how a missing array is called in the message; "" is the reference's name.
       refusal: first line of the error.
       show_progress: wraps the list of arrays to be read.
 
@@ -72,7 +67,7 @@ def convert(
       ValueError: names are missing, unexpected or given twice, a shape or dtype is another, or
         values are no weights (not finite, a negative variance). Every one is listed.
     """
-    matches, problems = _match(given, wanted, attention=attention, naming=naming)
+    matches, problems = _match(given, wanted, names, variant=variant, naming=naming)
     _refuse(refusal, problems)
     arrays: dict[str, np.ndarray] = {}
     wrong: list[str] = []
@@ -90,21 +85,22 @@ def convert(
 def _match(
     given: Mapping[str, StoredArray],
     wanted: Mapping[str, tuple[int, ...]],
+    names: Names,
     *,
-    attention: str,
+    variant: str,
     naming: str,
 ) -> tuple[list[_Match], list[tuple[str, list[str]]]]:
     matches: list[_Match] = []
     missing, wrong, twice = [], [], []
-    unused = {name for name in given if not is_ignored(name)}
+    unused = {name for name in given if not names.is_ignored(name)}
     for path, shape in wanted.items():
-        names, layout = all_names(path, attention=attention)
-        found = [name for name in dict.fromkeys(names.values()) if name in unused]
+        own, layout = names.names_of(path, variant=variant)
+        found = [name for name in dict.fromkeys(own.values()) if name in unused]
         unused.difference_update(found)
         if len(found) > 1:
             twice.append(" and ".join(found))
         elif not found:
-            missing.append(names.get(naming, names[NAMINGS[0]]))
+            missing.append(own.get(naming, next(iter(own.values()))))
         else:
             array, expected = given[found[0]], layout.torch_shape(shape)
             if tuple(array.shape) != expected:
@@ -123,11 +119,6 @@ def _match(
         ("given twice under two names", twice),
         ("wrong shape or dtype", wrong),
     ]
-
-
-def is_ignored(name: str) -> bool:
-    """Tell whether a name of a checkpoint belongs to nothing that a model computes with."""
-    return name.endswith(COUNTER) or name in UNUSED_BY_HUGGING_FACE
 
 
 def _wrong_values(match: _Match, values: np.ndarray) -> str | None:

@@ -10,14 +10,14 @@ and runs without this package:
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import export
 
-from lska_jax.models.fold import FoldedVAN, fold_batch_norm
-from lska_jax.models.van import VAN
+from lska_jax.models.fold import fold_for_inference
 from lska_jax.weights.pretrained import arrays_of, build_from_arrays
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -26,14 +26,14 @@ _IMPLEMENTATION = "xla"
 
 
 def export_model(
-    model: VAN, *, image_size: int | None = None, platforms: Sequence[str] = PLATFORMS
+    model: Any, *, image_size: int | None = None, platforms: Sequence[str] = PLATFORMS
 ) -> export.Exported:
     """Export a model's evaluation for several platforms at once, with a symbolic batch.
 
-    BatchNorm is folded, and the arrays are constants of the artifact.
+    What the family can fold is folded, and the arrays are constants of the artifact.
 
     Args:
-      model: a VAN, not folded.
+      model: of any family, not folded.
       image_size: side of the square images; None is that of the model's preprocessing.
       platforms: of "cpu", "cuda", "rocm", "tpu".
 
@@ -48,9 +48,11 @@ def export_model(
     return export.export(jax.jit(lambda images: folded(images)), platforms=tuple(platforms))(images)
 
 
-def portable_model(model: VAN) -> FoldedVAN:
-    """Return a model folded, with the formulation of convolutions that every backend takes."""
-    config = dataclasses.replace(model.config, implementation=_IMPLEMENTATION)
+def portable_model(model: Any) -> Any:
+    """Return a model for inference, with the formulations that every backend takes."""
+    config = model.config
+    if hasattr(config, "implementation"):
+        config = dataclasses.replace(config, implementation=_IMPLEMENTATION)
     portable = build_from_arrays(config, arrays_of(model), rngs=nnx.Rngs(0))
     portable.preprocessing = model.preprocessing
-    return fold_batch_norm(portable)
+    return fold_for_inference(portable)

@@ -8,11 +8,11 @@ packages are installed apart from this one's requirements, see docs/weights.md.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import numpy as np
 
-from lska_jax.models.van import VAN
 from lska_jax.weights.export_jax import portable_model
 
 # Of the largest output. Float32 rounding of another runtime's sums; 6e-7 was seen.
@@ -20,11 +20,11 @@ _TOLERANCE = 1e-4
 _CHECKED_BATCHES = (1, 3)
 
 
-def export_onnx(model: VAN, *, image_size: int | None = None) -> bytes:
+def export_onnx(model: Any, *, image_size: int | None = None) -> bytes:
     """Return a model's evaluation as ONNX, compared with the model in onnxruntime.
 
     Args:
-      model: a VAN, not folded.
+      model: of any family, not folded.
       image_size: side of the square images; None is that of the model's preprocessing.
 
     Returns:

@@ -10,21 +10,22 @@ from pathlib import Path
 
 import numpy as np
 
-from lska_jax.weights.import_torch import DETECTION_LAYER_NORM_EPSILON
+from lska_jax.models.table import family_of, load_capability
 from lska_jax.weights.model_folder import read_model_folder
 from lska_jax.weights.safetensors_file import save_safetensors
 from lska_jax.weights.state_dict import name_arrays
 
 
 def export_checkpoint(
-    folder: str | Path, out: str | Path, *, naming: str = "reference", overwrite: bool = False
+    folder: str | Path, out: str | Path, *, naming: str = "", overwrite: bool = False
 ) -> list[str]:
     """Write a model folder's weights as a PyTorch state_dict.
 
     Args:
       folder: a model folder.
       out: .pth, .pt, .bin or .pth.tar (written by PyTorch), or .safetensors.
-      naming: "reference", "detection" or "hugging_face".
+      naming: one of the family's namings, for VAN "reference", "detection" or "hugging_face"; "" is
+        its first.
       overwrite: replace a file that is there.
 
     Returns:
@@ -32,7 +33,7 @@ def export_checkpoint(
 
     Raises:
       ValueError: a damaged folder, an unknown suffix or naming, or a naming without names for this
-        attention.
+        model.
       FileNotFoundError: ``folder`` is no model folder.
       FileExistsError: the file is there.
       ImportError: a PyTorch file, and PyTorch is not installed.
@@ -45,19 +46,8 @@ def export_checkpoint(
     facts, arrays = read_model_folder(folder)
     state_dict = name_arrays(facts.config, arrays, naming=naming)
     save_state_dict(out, state_dict)
-    notes = []
-    usual = DETECTION_LAYER_NORM_EPSILON if naming == "detection" else 1e-6
-    if facts.config.layer_norm_epsilon != usual:
-        notes.append(
-            f"The LayerNorm epsilon of this model is {facts.config.layer_norm_epsilon:g}, that of "
-            f"the {naming} code {usual:g}: set it there for equal outputs."
-        )
-    if facts.config.stem_stride != 4:
-        notes.append(
-            f"The stride of the first convolution is {facts.config.stem_stride}, the {naming} "
-            "code has 4: set it there."
-        )
-    return notes
+    names = load_capability(family_of(facts.config), "names")
+    return names.export_notes(naming or names.namings[0], facts.config)
 
 
 def save_state_dict(path: Path, state_dict: Mapping[str, np.ndarray]) -> None:

@@ -4,16 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from lska_jax.weights.architecture import describe
+from lska_jax.models.table import family_of
 from lska_jax.weights.model_facts import ModelFacts
-
-_LSKA_PAPER = "([arXiv 2309.01439](https://arxiv.org/abs/2309.01439))"
-_ATTENTIONS = {
-    "lska": f"large separable kernel attention {_LSKA_PAPER}",
-    "lka": "large kernel attention",
-    "lska_trivial": f"the undilated form of large separable kernel attention {_LSKA_PAPER}",
-    "lka_trivial": f"the undilated form of large kernel attention {_LSKA_PAPER}",
-}
 
 
 def write_card(facts: ModelFacts, record: Mapping[str, Any], *, folder_name: str) -> str:
@@ -25,15 +17,15 @@ def write_card(facts: ModelFacts, record: Mapping[str, Any], *, folder_name: str
       folder_name: the folder's name, the card's title.
     """
     config, prepared = facts.config, facts.preprocessing
+    family = family_of(config)
     task = "image-classification" if config.num_classes else "image-feature-extraction"
     short_side = int(prepared.image_size / prepared.crop_pct)
     rows = {
-        "Model": describe(config),
+        "Model": facts.description,
         "Mean": ", ".join(f"{value:g}" for value in prepared.mean),
         "Std": ", ".join(f"{value:g}" for value in prepared.std),
         "Image": f"short side {short_side} {prepared.interpolation}, centre crop "
         f"{prepared.image_size}",
-        "LayerNorm epsilon": f"{config.layer_norm_epsilon:g}",
         "Licence of the weights": facts.license,
         "SHA-256 of model.safetensors": record["weights"]["sha256"],
         **{_title(name): _shown(value) for name, value in facts.source.items()},
@@ -43,13 +35,12 @@ def write_card(facts: ModelFacts, record: Mapping[str, Any], *, folder_name: str
 license: {json.dumps(facts.license)}
 library_name: lska_jax
 pipeline_tag: {task}
-tags: [lska_jax, jax, flax, van, {config.attention}]
+tags: [lska_jax, jax, flax, {family.name}]
 ---
 
 # {_cell(folder_name)}
 
-A Visual Attention Network ([arXiv 2202.09741](https://arxiv.org/abs/2202.09741)) with
-{_ATTENTIONS[config.attention]}, k = {config.k}, for lska_jax.
+{family.summary(config)}
 
 ```python
 from lska_jax import create_model

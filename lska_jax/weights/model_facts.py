@@ -1,14 +1,12 @@
 """What a model folder's config.json says: architecture, preprocessing, class names, origin."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lska_jax.models.table import Preprocessing
-from lska_jax.models.van import VANConfig
-from lska_jax.weights.architecture import ARCHITECTURE_FIELDS, array_shapes, size_name
+from lska_jax.models.checks import is_count, is_number
+from lska_jax.models.table import Family, Preprocessing, families, family_of, named_model, plain
 
 FORMAT = "lska_jax model folder"
 FORMAT_VERSION = 1
@@ -22,14 +20,14 @@ class ModelFacts:
     """What a model folder says about its model.
 
     Attributes:
-      config: the architecture; drop rates and compute choices are defaults.
+      config: of any family; drop rates and compute choices are defaults.
       preprocessing: of the images.
       class_names: in label order, or None where they are not known.
       license: of the weights, an SPDX name or "unknown".
       source: where the weights come from, any JSON values.
     """
 
-    config: VANConfig
+    config: Any
     preprocessing: Preprocessing
     class_names: tuple[str, ...] | None = None
     license: str = "unknown"
@@ -38,17 +36,23 @@ class ModelFacts:
     @property
     def name(self) -> str | None:
         """The named model that this is, or None."""
-        size = size_name(self.config)
-        return f"van_{self.config.attention}_{size}" if size else None
+        return named_model(self.config)
+
+    @property
+    def description(self) -> str:
+        """The model in a few words."""
+        return family_of(self.config).describe(self.config)
 
 
 def facts_to_json(facts: ModelFacts, *, sha256: str, size: int) -> dict[str, Any]:
     """Return what config.json holds, given the hash and size of the weights' file."""
+    family = family_of(facts.config)
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
+        "family": family.name,
         "model": facts.name,
-        "architecture": {name: getattr(facts.config, name) for name in ARCHITECTURE_FIELDS},
+        "architecture": {name: getattr(facts.config, name) for name in family.architecture_fields},
         "preprocessing": facts.preprocessing._asdict(),
         "labels": facts.class_names,
         "license": facts.license,
@@ -65,20 +69,18 @@ def facts_from_json(record: Mapping[str, Any], folder: Path) -> ModelFacts:
     """
     path = folder / CONFIG_NAME
     try:
-        fields = {name: _tuple(record["architecture"][name]) for name in ARCHITECTURE_FIELDS}
-        _check_types(fields)
-        prepared = {n: _tuple(record["preprocessing"][n]) for n in Preprocessing._fields}
+        config = _read_config(record)
+        prepared = plain({n: record["preprocessing"][n] for n in Preprocessing._fields})
         names = record.get("labels")
         if not isinstance(names, list | None) or not all(isinstance(n, str) for n in names or ()):
             raise ValueError("labels must be texts.")
         facts = ModelFacts(
-            config=VANConfig(**fields),
+            config=config,
             preprocessing=Preprocessing(**prepared),
             class_names=None if names is None else tuple(names),
             license=str(record.get("license", "unknown")),
             source=dict(record.get("source") or {}),
         )
-        array_shapes(facts.config)
         check_facts(facts)
     except KeyError as error:
         raise ValueError(f"{path} has no {error.args[0]!r}.") from error
@@ -87,24 +89,23 @@ def facts_from_json(record: Mapping[str, Any], folder: Path) -> ModelFacts:
     return facts
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _read_config(record: Mapping[str, Any]) -> Any:
+    family = _read_family(record)
+    fields = plain({name: record["architecture"][name] for name in family.architecture_fields})
+    if problems := family.check({**family.defaults, **fields}):
+        raise ValueError(" ".join(problems))
+    return family.config(**fields)
 
 
-def _check_types(fields: Mapping[str, Any]) -> None:
-    for name in ("dims", "depths", "ffn_ratios"):
-        value = fields[name]
-        if not isinstance(value, tuple) or not all(_is_count(number, low=1) for number in value):
-            raise ValueError(f"{name} must be a list of positive numbers, got {value!r}.")
-    for name in ("k", "num_classes", "in_channels", "stem_stride"):
-        if not _is_count(fields[name], low=0):
-            raise ValueError(f"{name} must be a whole number, got {fields[name]!r}.")
-    if fields["dilation"] is not None and not _is_count(fields["dilation"], low=1):
-        raise ValueError(f"dilation must be a whole number or null, got {fields['dilation']!r}.")
-    if not _is_number(fields["layer_norm_epsilon"]):
+def _read_family(record: Mapping[str, Any]) -> Family:
+    # Folders of the time when there was one family do not name it.
+    name = record.get("family", "van")
+    if name not in families():
         raise ValueError(
-            f"layer_norm_epsilon must be a number, got {fields['layer_norm_epsilon']!r}."
+            f"its family {name!r} is unknown here; allowed: {', '.join(families())}. A newer "
+            "version of lska_jax may know it."
         )
+    return families()[name]
 
 
 def check_facts(facts: ModelFacts) -> None:
@@ -119,15 +120,15 @@ def check_facts(facts: ModelFacts) -> None:
         if (
             not isinstance(values, tuple)
             or len(values) != config.in_channels
-            or not all(_is_number(v) and (name == "mean" or v > 0) for v in values)
+            or not all(is_number(v) and (name == "mean" or v > 0) for v in values)
         ):
             raise ValueError(
                 f"preprocessing {name} must be {config.in_channels} numbers"
                 f"{'' if name == 'mean' else ' above 0'}, one a channel, got {values!r}."
             )
-    if not _is_count(prepared.image_size, low=1):
+    if not is_count(prepared.image_size, low=1):
         raise ValueError(f"image_size must be a positive number, got {prepared.image_size!r}.")
-    if not _is_number(prepared.crop_pct) or not 0 < prepared.crop_pct <= prepared.image_size:
+    if not is_number(prepared.crop_pct) or not 0 < prepared.crop_pct <= prepared.image_size:
         raise ValueError(f"crop_pct must be a fraction such as 0.9, got {prepared.crop_pct!r}.")
     if prepared.interpolation not in INTERPOLATIONS:
         raise ValueError(
@@ -136,11 +137,3 @@ def check_facts(facts: ModelFacts) -> None:
     names = facts.class_names
     if names is not None and len(names) != config.num_classes:
         raise ValueError(f"{len(names)} labels for {config.num_classes} classes.")
-
-
-def _is_count(value: object, *, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lska_jax.models.van import VANConfig
-from lska_jax.weights.architecture import array_shapes
+from lska_jax.models.build import array_shapes
 from lska_jax.weights.conversion import StoredArray
 from lska_jax.weights.model_card import write_card
 from lska_jax.weights.model_facts import (
@@ -208,7 +207,7 @@ def _float32(name: str, array: StoredArray, path: Path) -> np.ndarray:
     return array.read()
 
 
-def _check_shapes(given: Mapping[str, tuple[int, ...]], config: VANConfig, what: str) -> None:
+def _check_shapes(given: Mapping[str, tuple[int, ...]], config: Any, what: str) -> None:
     wanted = array_shapes(config)
     lines = [f"{path}: missing" for path in wanted if path not in given]
     lines += [f"{path}: not in the model" for path in given if path not in wanted]

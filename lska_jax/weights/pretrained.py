@@ -8,30 +8,28 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lska_jax.models.van import VAN, VANConfig
+from lska_jax.models.build import abstract_model, array_shapes
+from lska_jax.models.table import Family, family_of
 from lska_jax.nn.functional import assign, batch_stats, parameters
-from lska_jax.nn.initial_values import OneKey
-
-STEM = "stages/0/patch_embedding/projection/kernel"
-HEAD = ("classifier/kernel", "classifier/bias")
 
 
-def build_from_arrays(config: VANConfig, arrays: Mapping[str, Any], *, rngs: nnx.Rngs) -> VAN:
+def build_from_arrays(config: Any, arrays: Mapping[str, Any], *, rngs: nnx.Rngs) -> Any:
     """Build a model that holds the given arrays; no initial value is computed in vain.
 
     Args:
-      config: of the model.
+      config: of the model, of any family.
       arrays: parameters and statistics by path; a classifier that is not among them starts fresh.
       rngs: source of a fresh classifier and of the keys of dropout and drop path.
 
     Returns:
       The model in training mode.
     """
-    model = nnx.eval_shape(lambda: VAN(config, rngs=OneKey()))
+    model = abstract_model(config)
+    head = family_of(config).head
     # Copies on the device: NumPy's memory may be a view of a file.
     loaded = {path: jnp.array(array, jnp.float32) for path, array in arrays.items()}
-    if config.num_classes and HEAD[0] not in arrays:
-        loaded |= _fresh_head(config, rngs)
+    if config.num_classes and head[0] not in arrays:
+        loaded |= _fresh_head(config, head, rngs)
     assign(model, loaded)
     for _, module in nnx.iter_modules(model):
         if isinstance(module, nnx.Dropout) and module.rngs is not None:
@@ -39,14 +37,14 @@ def build_from_arrays(config: VANConfig, arrays: Mapping[str, Any], *, rngs: nnx
     return model
 
 
-def arrays_of(model: VAN) -> dict[str, np.ndarray]:
+def arrays_of(model: Any) -> dict[str, np.ndarray]:
     """Return a model's parameters and statistics by path, on the host."""
     arrays = {**parameters(model), **batch_stats(model)}
     return {path: np.asarray(array) for path, array in arrays.items()}
 
 
 def adapt_arrays(
-    arrays: Mapping[str, np.ndarray], *, num_classes: int, in_channels: int
+    arrays: Mapping[str, np.ndarray], family: Family, *, num_classes: int, in_channels: int
 ) -> dict[str, np.ndarray]:
     """Fit pretrained arrays to other classes and input channels, as timm does.
 
@@ -55,6 +53,7 @@ def adapt_arrays(
 
     Args:
       arrays: by path.
+      family: of the model that they are of.
       num_classes: wanted; 0 leaves the head out.
       in_channels: wanted.
 
@@ -62,15 +61,15 @@ def adapt_arrays(
       ValueError: other input channels than those of weights that do not take RGB.
     """
     adapted = dict(arrays)
-    if HEAD[0] in adapted and adapted[HEAD[0]].shape[1] != num_classes:
-        for path in HEAD:
-            del adapted[path]
-    adapted[STEM] = _adapt_stem(adapted[STEM], in_channels)
+    if any(path in adapted and adapted[path].shape[-1] != num_classes for path in family.head):
+        for path in family.head:
+            adapted.pop(path, None)
+    adapted[family.stem] = _adapt_stem(adapted[family.stem], in_channels)
     return adapted
 
 
 def _adapt_stem(kernel: np.ndarray, in_channels: int) -> np.ndarray:
-    given = kernel.shape[2]
+    given = kernel.shape[-2]
     if in_channels == given:
         return kernel
     if given != 3:
@@ -79,13 +78,17 @@ def _adapt_stem(kernel: np.ndarray, in_channels: int) -> np.ndarray:
             f"RGB weights can. Pass in_channels={given}."
         )
     if in_channels == 1:
-        return kernel.sum(axis=2, keepdims=True, dtype=np.float32)
-    repeated = kernel[:, :, np.arange(in_channels) % given]
+        return kernel.sum(axis=-2, keepdims=True, dtype=np.float32)
+    repeated = kernel[..., np.arange(in_channels) % given, :]
     return (repeated * np.float32(given / in_channels)).astype(np.float32)
 
 
-def _fresh_head(config: VANConfig, rngs: nnx.Rngs) -> dict[str, jax.Array]:
-    # As in VAN: normal with std 0.02, no bias.
-    shape = (config.dims[-1], config.num_classes)
-    kernel = 0.02 * jax.random.normal(rngs.params(), shape, jnp.float32)
-    return {HEAD[0]: kernel, HEAD[1]: jnp.zeros(shape[1:], jnp.float32)}
+def _fresh_head(config: Any, head: tuple[str, ...], rngs: nnx.Rngs) -> dict[str, jax.Array]:
+    """Return the classifier's arrays: normal with std 0.02 as the families have it, no bias."""
+    shapes = array_shapes(config)
+    return {
+        path: 0.02 * jax.random.normal(rngs.params(), shapes[path], jnp.float32)
+        if len(shapes[path]) > 1
+        else jnp.zeros(shapes[path], jnp.float32)
+        for path in head
+    }

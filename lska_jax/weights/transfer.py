@@ -15,14 +15,15 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
 
-from lska_jax.models.van import VAN, VANConfig
+from lska_jax.models.build import array_shapes
+from lska_jax.models.table import family_of, load_capability
+from lska_jax.models.van_config import VANConfig
 from lska_jax.ops.kernel_spec import KernelSpec, kernel_spec
-from lska_jax.weights.architecture import array_shapes, describe
 from lska_jax.weights.kernel_fit import best_rank_1, effective_kernel, fit_cascade, resize_centred
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import check_can_write, read_model_folder, write_model_folder
@@ -108,12 +109,12 @@ class _Cascade(NamedTuple):
 
 
 def transfer_kernels(
-    model: VAN,
+    model: Any,
     *,
     k: int | None = None,
     attention: str | None = None,
     dilation: int | None = None,
-) -> tuple[VAN, TransferReport]:
+) -> tuple[Any, TransferReport]:
     """Return a model with other large kernels, started from a model's own.
 
     Args:
@@ -126,7 +127,8 @@ def transfer_kernels(
       The new model in training mode, and what survives.
 
     Raises:
-      ValueError: an invalid k, or an attention that cannot be reached from the model's.
+      ValueError: an invalid k, an attention that cannot be reached from the model's, or a family
+        whose kernels have one size.
     """
     config = new_config(model.config, k=k, attention=attention, dilation=dilation)
     arrays, report = transfer_arrays(arrays_of(model), model.config, config)
@@ -166,7 +168,7 @@ def transfer_folder(
     facts, arrays = read_model_folder(folder)
     config = new_config(facts.config, k=k, attention=attention, dilation=dilation)
     arrays, report = transfer_arrays(arrays, facts.config, config)
-    origin = f"{describe(facts.config)}; {_percent(report.overall)} of the energy survives"
+    origin = f"{facts.description}; {_percent(report.overall)} of the energy survives"
     transferred = dataclasses.replace(
         facts, config=config, source={**facts.source, "kernels_transferred_from": origin}
     )
@@ -178,6 +180,7 @@ def new_config(
     config: VANConfig, *, k: int | None, attention: str | None, dilation: int | None
 ) -> VANConfig:
     """Return a config with other large kernels; arguments are those of ``transfer_kernels``."""
+    load_capability(family_of(config), "transfer")
     attention = attention or config.attention
     if attention != config.attention and _SEPARATED.get(config.attention) != attention:
         reachable = ", ".join(filter(None, (config.attention, _SEPARATED.get(config.attention))))
@@ -187,10 +190,9 @@ def new_config(
         )
     if dilation is None and (k is None or k == config.k):
         dilation = config.dilation
-    changed = dataclasses.replace(
+    changed: VANConfig = dataclasses.replace(
         config, attention=attention, k=config.k if k is None else k, dilation=dilation
     )
-    array_shapes(changed)
     return changed
 
 
@@ -228,12 +230,8 @@ def transfer_arrays(
     return {p: result[p] for p in array_shapes(new)}, TransferReport(tuple(rows), overall)
 
 
-def _is_separable(config: VANConfig) -> bool:
-    return config.attention.startswith("lska")
-
-
 def _spec(config: VANConfig) -> KernelSpec | None:
-    if config.attention.endswith("_trivial"):
+    if config.is_trivial:
         return None
     return kernel_spec(config.k, dilation=config.dilation)
 
@@ -243,7 +241,7 @@ def _read_cascade(gate: Mapping[tuple[int, str], np.ndarray], config: VANConfig)
     kernels = [np.asarray(gate[step, "kernel"], np.float64)[:, :, 0] for step in range(count)]
     spec = _spec(config)
     dilation = spec.dilation if spec else 1
-    if _is_separable(config):
+    if config.is_separable:
         pairs = [(kernels[i][0], kernels[i + 1][:, 0]) for i in range(0, count, 2)]
         return _Cascade(tuple(pairs), dilation)
     return _Cascade(tuple((kernel,) for kernel in kernels), dilation)
@@ -259,7 +257,7 @@ def _write_cascade(
     ]
     kernels = []
     for step in cascade.kernels:
-        if _is_separable(new):
+        if new.is_separable:
             kernels += [step[0][None, :, None], step[1][:, None, None]]
         else:
             kernels.append(step[0][:, :, None])
@@ -286,7 +284,7 @@ def _transfer(
 ) -> tuple[_Cascade, tuple[float | None, ...]]:
     steps: list[float | None] = [1.0] * len(old.kernels)
     cascade = old
-    if _is_separable(new) and not _is_separable(config):
+    if new.is_separable and not config.is_separable:
         separated = [best_rank_1(kernel) for (kernel,) in old.kernels]
         products = [v[:, None] * h[None] for v, h in separated]
         for i, ((kernel,), product) in enumerate(zip(old.kernels, products, strict=True)):

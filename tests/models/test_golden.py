@@ -12,7 +12,7 @@ import pytest
 from lska_jax import VAN, create_model
 from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
 from lska_jax.weights import load_state_dict
-from lska_jax.weights.names.van import reference_name
+from lska_jax.weights.names.van import NAMES
 
 # Stored case -> model and its k.
 CASES = {
@@ -52,7 +52,7 @@ def loaded(name: str, k: int) -> VAN:
     arrays = {**parameters(model), **batch_stats(model)}
     state_dict = {}
     for path, array in arrays.items():
-        reference, _ = reference_name(path, attention=model.config.attention)
+        reference, _ = NAMES.name_of(path, variant=model.config.attention)
         state_dict[reference] = golden_weights.weight(reference, torch_shape(path, array.shape))
     load_state_dict(model, state_dict)
     model.eval()
@@ -114,7 +114,7 @@ def trained() -> tuple[float, dict[str, np.ndarray], dict[str, np.ndarray], dict
 def named(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return arrays by reference name, in PyTorch layout."""
     return {
-        reference_name(path, attention="lska")[0]: to_torch(path, array)
+        NAMES.name_of(path, variant="lska")[0]: to_torch(path, array)
         for path, array in arrays.items()
     }
 

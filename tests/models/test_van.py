@@ -292,17 +292,20 @@ def test_bfloat16_maps_are_bfloat16_and_near_the_float32_ones():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"attention": "lsk"}, "attention='lsk' is unknown; allowed: lka, lska"),
-        ({"attention": "lska_trivial", "dilation": 3}, "has no dilation, got dilation=3"),
-        ({"dims": (4, 6)}, "one entry for each stage"),
-        ({"dims": (), "depths": (), "ffn_ratios": ()}, "one entry for each stage"),
-        ({"num_classes": -1}, "num_classes must be at least 0, got -1"),
-        ({"in_channels": 0}, "in_channels must be at least 1, got 0"),
-        ({"stem_stride": 0}, "stem_stride must be at least 1, got 0"),
-        ({"dtype": "float16"}, "dtype must be float32 or bfloat16, got float16"),
+        ({"attention": "lsk"}, "attention='lsk' is unknown; allowed: lska, lka"),
+        (
+            {"attention": "lska_trivial", "dilation": 3},
+            "dilation=3: lska_trivial has no dilation; leave it None.",
+        ),
+        ({"dims": (4, 6)}, "need one entry for each stage"),
+        ({"dims": ()}, "dims=() must have one whole number for each stage"),
+        ({"num_classes": -1}, "num_classes=-1 must be at least 0"),
+        ({"in_channels": 0}, "in_channels=0 must be at least 1"),
+        ({"stem_stride": 0}, "stem_stride=0 must be at least 1"),
+        ({"dtype": "float16"}, "dtype='float16' is unknown; allowed: float32, bfloat16"),
         ({"implementation": "fast"}, "Unknown implementation 'fast'; allowed: auto, xla"),
-        ({"drop_rate": 1.0}, "drop_rate must be in [0, 1), got 1.0"),
-        ({"drop_path_rate": -0.1}, "drop_path_rate must be in [0, 1), got -0.1"),
+        ({"drop_rate": 1.0}, "drop_rate=1.0 must be at least 0 and below 1"),
+        ({"drop_path_rate": -0.1}, "drop_path_rate=-0.1 must be at least 0 and below 1"),
     ],
 )
 def test_a_config_that_makes_no_network_is_refused(config, message):

@@ -82,7 +82,7 @@ def test_the_command_refuses_in_one_line_and_keeps_what_is_there(tmp_path, capsy
         assert main([folder, str(out)]) == 2
         assert message in capsys.readouterr().err
     assert main([folder, str(tmp_path / "a.bin"), "--naming", "hugging_face"]) == 2
-    assert "it has LKA only" in capsys.readouterr().err
+    assert "it has lka only" in capsys.readouterr().err
     assert kept.read_text() == "dear"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kept.safetensors", "model"]
 

@@ -5,17 +5,18 @@ import pytest
 from small_models import detection_name
 
 from lska_jax import VANConfig
-from lska_jax.weights.architecture import array_shapes
-from lska_jax.weights.names.van import NAMINGS, read_name, reference_name
+from lska_jax.models.build import array_shapes
+from lska_jax.weights.names.van import NAMES, NAMINGS
 
 GOLDEN = {"lska_tiny_k23": VANConfig(), "lka_tiny": VANConfig(attention="lka")}
 
 
 def names_of(config: VANConfig, naming: str) -> dict[str, tuple[int, ...]]:
     named = {}
-    for path, shape in array_shapes(config).items():
-        name, layout = reference_name(path, attention=config.attention, naming=naming)
-        named[name] = layout.torch_shape(shape)
+    shapes = array_shapes(config)
+    for path in NAMES.in_order(list(shapes), variant=config.attention):
+        name, layout = NAMES.name_of(path, variant=config.attention, naming=naming)
+        named[name] = layout.torch_shape(shapes[path])
     return named
 
 
@@ -50,12 +51,13 @@ def test_every_name_is_read_back_as_its_path(attention):
     for naming in NAMINGS:
         for path in array_shapes(config):
             try:
-                name, _ = reference_name(path, attention=attention, naming=naming)
+                name, _ = NAMES.name_of(path, variant=attention, naming=naming)
             except ValueError:
                 assert naming == "hugging_face" and "depthwise" in path
                 continue
-            meanings = [m for m in read_name(name) if m[0] == naming and m[1] in ("", attention)]
-            assert [meaning[2] for meaning in meanings] == [path]
+            meanings = NAMES.read(name)
+            own = [m.path for m in meanings if m.naming == naming and attention in m.variants]
+            assert own == [path]
 
 
 @pytest.mark.parametrize(
@@ -73,15 +75,15 @@ def test_every_name_is_read_back_as_its_path(attention):
     ],
 )
 def test_a_name_that_is_nearly_right_means_nothing(name):
-    assert read_name(name) == []
+    assert NAMES.read(name) == []
 
 
 def test_hugging_face_has_no_names_for_lska():
     path = "stages/0/blocks/0/attention/gate/depthwise/0/kernel"
-    with pytest.raises(ValueError, match="has LKA only"):
-        reference_name(path, attention="lska", naming="hugging_face")
+    with pytest.raises(ValueError, match="has lka only"):
+        NAMES.name_of(path, variant="lska", naming="hugging_face")
 
 
 def test_an_unknown_naming_is_refused_with_what_is_allowed():
     with pytest.raises(ValueError, match="allowed: reference, detection, hugging_face"):
-        reference_name("classifier/bias", attention="lska", naming="timm")
+        NAMES.name_of("classifier/bias", variant="lska", naming="timm")

@@ -12,7 +12,7 @@ from flax import nnx
 from lska_jax import VAN, create_model
 from lska_jax.nn.functional import batch_stats, parameters
 from lska_jax.weights import load_state_dict, make_state_dict
-from lska_jax.weights.names.van import reference_name
+from lska_jax.weights.names.van import NAMES
 
 CLASSES = 6
 SMALL = {"dims": (4, 6), "depths": (1, 2), "ffn_ratios": (2, 2), "num_classes": CLASSES}
@@ -39,7 +39,7 @@ def torch_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 def state_dict_for(model: VAN) -> dict[str, np.ndarray]:
     named = {}
     for path, array in arrays(model).items():
-        name, _ = reference_name(path, attention=model.config.attention)
+        name, _ = NAMES.name_of(path, variant=model.config.attention)
         named[name] = golden_weights.weight(name, torch_shape(path, array.shape))
     return named
 
@@ -67,7 +67,7 @@ def refusal(model: VAN, state_dict: dict[str, np.ndarray]) -> str:
 @pytest.mark.parametrize("attention", ["lska", "lka", "lska_trivial", "lka_trivial"])
 def test_every_array_of_every_attention_has_a_name_of_its_own(attention):
     model = small_model(attention)
-    names = [reference_name(path, attention=attention)[0] for path in arrays(model)]
+    names = [NAMES.name_of(path, variant=attention)[0] for path in arrays(model)]
     assert len(set(names)) == len(names)
 
 
@@ -206,7 +206,7 @@ def test_a_state_dict_of_another_attention_is_refused(model):
 
 def test_a_path_that_no_van_has_is_an_error():
     with pytest.raises(ValueError, match="'stages/0/pool/kernel' is not a path"):
-        reference_name("stages/0/pool/kernel", attention="lska")
+        NAMES.name_of("stages/0/pool/kernel", variant="lska")
 
 
 @pytest.mark.parametrize("attention", ["lska", "lka", "lska_trivial", "lka_trivial"])

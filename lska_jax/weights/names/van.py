@@ -1,133 +1,55 @@
-"""Our paths against the names and layouts of the family's PyTorch checkpoints.
+"""The checkpoints of VAN and LSKA: names, layouts, and what their shapes say.
 
-One table: a module of ours -> its name in each naming, and how its arrays are laid out there. The
-namings are
+The namings are
 
 - ``reference``: the reference classification code of LSKA and VAN;
 - ``detection``: its detection and segmentation copies;
 - ``hugging_face``: VAN in transformers (LKA only).
+
+The variant of a network is its attention.
 """
 
-import dataclasses
-import functools
-import re
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
+from lska_jax.models.table import ModelEntry, Preprocessing
+from lska_jax.models.van_config import (
+    ATTENTION_NAMES,
+    FAMILY,
+    LAYER_NORM_EPSILON,
+    VANConfig,
+)
+from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE, default_dilation, kernel_spec
+from lska_jax.weights.names.naming import (
+    BATCH_NORM,
+    CONV,
+    CONV_1X1,
+    COUNTER,
+    MATRIX,
+    NORM,
+    VECTOR,
+    Inferred,
+    Layout,
+    Names,
+    Row,
+    Shape,
+    is_unclear,
+)
+
 NAMINGS = ("reference", "detection", "hugging_face")
-
-# Counters of PyTorch's BatchNorm, which nothing here reads.
-COUNTER = "num_batches_tracked"
+DETECTION_LAYER_NORM_EPSILON = 1e-5
 # transformers' VAN has a last LayerNorm that its forward pass never calls.
-UNUSED_BY_HUGGING_FACE = ("van.layernorm.weight", "van.layernorm.bias")
+_UNUSED_BY_HUGGING_FACE = ("van.layernorm.weight", "van.layernorm.bias")
 
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """An array's axes in PyTorch against ours.
-
-    Attributes:
-      axes: the PyTorch axis of each of our axes.
-      is_1x1: PyTorch's first two of ``axes`` have length 1 and are dropped here.
-    """
-
-    axes: tuple[int, ...]
-    is_1x1: bool = False
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes in PyTorch."""
-        return len(self.axes)
-
-    def array(self, torch_array: np.ndarray) -> np.ndarray:
-        """Turn a PyTorch array into ours, a view of it."""
-        turned = np.transpose(torch_array, self.axes)
-        return turned[0, 0] if self.is_1x1 else turned
-
-    def torch_array(self, array: np.ndarray) -> np.ndarray:
-        """Turn an array of ours into PyTorch's, contiguous."""
-        whole = array[None, None] if self.is_1x1 else array
-        # Not np.ascontiguousarray, which makes vectors of scalars.
-        return np.array(np.transpose(whole, np.argsort(self.axes)), order="C")
-
-    def torch_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Turn a shape of ours into PyTorch's."""
-        whole = (1, 1, *shape) if self.is_1x1 else tuple(shape)
-        return tuple(whole[axis] for axis in np.argsort(self.axes))
-
-
-class _Module(NamedTuple):
-    """One module: {s} and {b} are stage and block from 0, {S} is the stage from 1."""
-
-    path: str
-    leaves: Mapping[str, tuple[str, Layout]]
-    names: tuple[str | None, str | None, str | None]
-
-
-_VECTOR = Layout((0,))
-_BIAS = {"bias": ("bias", _VECTOR)}
-_NORM = {"scale": ("weight", _VECTOR), **_BIAS}
-_BATCH_NORM = {**_NORM, "mean": ("running_mean", _VECTOR), "var": ("running_var", _VECTOR)}
-# (out, in / groups, kh, kw) -> (kh, kw, in / groups, out)
-_CONV = {"kernel": ("weight", Layout((2, 3, 1, 0))), **_BIAS}
-# A 1x1 convolution is a matrix product over channels here.
-_CONV_1X1 = {"kernel": ("weight", Layout((2, 3, 1, 0), is_1x1=True)), **_BIAS}
-_MATRIX = {"kernel": ("weight", Layout((1, 0))), **_BIAS}
-_SCALE = {"scale": ("", _VECTOR)}
-
+_SCALE = {"scale": ("", VECTOR)}
 _BLOCK = "stages/{s}/blocks/{b}/"
 _HF_STAGE = "van.encoder.stages.{s}."
 _HF_BLOCK = "van.encoder.stages.{s}.layers.{b}."
-
-
-def _in_block(
-    path: str, leaves: Mapping[str, tuple[str, Layout]], name: str, hugging_face: str | None
-) -> _Module:
-    """Return a row whose detection name differs from the reference's in the block's name only."""
-    return _Module(
-        _BLOCK + path,
-        leaves,
-        (
-            "block{S}.{b}." + name,
-            "blocks{S}.{b}." + name.replace("dwconv.dwconv", "dwconv"),
-            None if hugging_face is None else _HF_BLOCK + hugging_face,
-        ),
-    )
-
-
 _GATE = "attn.spatial_gating_unit."
 _HF_GATE = "attention.attention_layer.attention."
-# In the order of the reference's state_dict.
-_MODULES = (
-    _Module(
-        "stages/{s}/patch_embedding/projection",
-        _CONV,
-        (
-            "patch_embed{S}.proj",
-            "patch_embed{S}.projection",
-            _HF_STAGE + "embeddings.convolution",
-        ),
-    ),
-    _Module(
-        "stages/{s}/patch_embedding/norm",
-        _BATCH_NORM,
-        ("patch_embed{S}.norm", "patch_embed{S}.norm", _HF_STAGE + "embeddings.normalization"),
-    ),
-    _in_block("scale_1", _SCALE, "layer_scale_1", "attention_scaling.weight"),
-    _in_block("scale_2", _SCALE, "layer_scale_2", "mlp_scaling.weight"),
-    _in_block("norm_1", _BATCH_NORM, "norm1", "pre_normomalization"),
-    _in_block("attention/proj_in", _CONV_1X1, "attn.proj_1", "attention.pre_projection.conv"),
-    _in_block("attention/gate/pointwise", _CONV_1X1, _GATE + "conv1", _HF_GATE + "point_wise"),
-    _in_block("attention/proj_out", _CONV_1X1, "attn.proj_2", "attention.post_projection"),
-    _in_block("norm_2", _BATCH_NORM, "norm2", "post_normalization"),
-    _in_block("ffn/expand", _CONV_1X1, "mlp.fc1", "mlp.in_dense"),
-    _in_block("ffn/depthwise", _CONV, "mlp.dwconv.dwconv", "mlp.depth_wise"),
-    _in_block("ffn/project", _CONV_1X1, "mlp.fc2", "mlp.out_dense"),
-    _Module("stages/{s}/norm", _NORM, ("norm{S}", "norm{S}", _HF_STAGE + "normalization")),
-    _Module("classifier", _MATRIX, ("head", "head", "classifier")),
-)
 
 # The gate's depth-wise steps in our order, as each naming calls them. The family has no detection
 # copy of LKA under names of its own: it keeps the reference's.
@@ -147,120 +69,311 @@ _GATE_STEPS: dict[str, tuple[tuple[str, str, str | None], ...]] = {
 }
 
 
-@functools.cache
-def _gate_modules(attention: str) -> tuple[_Module, ...]:
-    return tuple(
-        _Module(
-            _BLOCK + f"attention/gate/depthwise/{step}",
-            _CONV,
-            (
-                "block{S}.{b}." + _GATE + reference,
-                "blocks{S}.{b}." + _GATE + detection,
-                hugging_face and _HF_BLOCK + _HF_GATE + hugging_face,
+def _in_block(
+    path: str,
+    leaves: Mapping[str, tuple[str, Layout]],
+    name: str,
+    hugging_face: str | None,
+    *,
+    detection: str = "",
+) -> Row:
+    """Return a row of a block; its detection name is mostly the reference's."""
+    names = (
+        "block{S}.{b}." + name,
+        "blocks{S}.{b}." + (detection or name),
+        None if hugging_face is None else _HF_BLOCK + hugging_face,
+    )
+    return Row(_BLOCK + path, leaves, names)
+
+
+def _rows(attention: str) -> list[Row]:
+    """Return the whole table of one attention, in the order of the reference's state_dict."""
+    embedding = "stages/{s}/patch_embedding/"
+    hf_embedding = _HF_STAGE + "embeddings."
+    return [
+        Row(
+            embedding + "projection",
+            CONV,
+            ("patch_embed{S}.proj", "patch_embed{S}.projection", hf_embedding + "convolution"),
+        ),
+        Row(
+            embedding + "norm",
+            BATCH_NORM,
+            ("patch_embed{S}.norm", "patch_embed{S}.norm", hf_embedding + "normalization"),
+        ),
+        _in_block("scale_1", _SCALE, "layer_scale_1", "attention_scaling.weight"),
+        _in_block("scale_2", _SCALE, "layer_scale_2", "mlp_scaling.weight"),
+        _in_block("norm_1", BATCH_NORM, "norm1", "pre_normomalization"),
+        _in_block("attention/proj_in", CONV_1X1, "attn.proj_1", "attention.pre_projection.conv"),
+        *(
+            _in_block(
+                f"attention/gate/depthwise/{step}",
+                CONV,
+                _GATE + reference,
+                hugging_face and _HF_GATE + hugging_face,
+                detection=_GATE + detection,
+            )
+            for step, (reference, detection, hugging_face) in enumerate(_GATE_STEPS[attention])
+        ),
+        _in_block("attention/gate/pointwise", CONV_1X1, _GATE + "conv1", _HF_GATE + "point_wise"),
+        _in_block("attention/proj_out", CONV_1X1, "attn.proj_2", "attention.post_projection"),
+        _in_block("norm_2", BATCH_NORM, "norm2", "post_normalization"),
+        _in_block("ffn/expand", CONV_1X1, "mlp.fc1", "mlp.in_dense"),
+        _in_block(
+            "ffn/depthwise",
+            CONV,
+            "mlp.dwconv.dwconv",
+            "mlp.depth_wise",
+            detection="mlp.dwconv",
+        ),
+        _in_block("ffn/project", CONV_1X1, "mlp.fc2", "mlp.out_dense"),
+        Row("stages/{s}/norm", NORM, ("norm{S}", "norm{S}", _HF_STAGE + "normalization")),
+        Row("classifier", MATRIX, ("head", "head", "classifier")),
+    ]
+
+
+_PREPROCESSING_NOTES = {
+    "reference": (
+        "reference",
+        "Preprocessing: mean = std = 0.5 and crop 0.9, the reference's own; ImageNet's mean and "
+        "std would cost accuracy silently.",
+    ),
+    "backbone": (
+        "imagenet",
+        "PLEASE NOTE - preprocessing: ImageNet's mean and std, as recipes for detection and "
+        "segmentation have them. A backbone as it came from classification was trained with 0.5: "
+        "--preprocessing reference.",
+    ),
+    "detection": (
+        "reference",
+        "PLEASE NOTE - preprocessing: mean = std = 0.5 and crop 0.9, since the file has a "
+        "classifier: that is the reference's own. Recipes for detection and segmentation have "
+        "ImageNet's: --preprocessing imagenet.",
+    ),
+    "hugging_face": (
+        "reference",
+        "PLEASE NOTE - preprocessing: mean = std = 0.5 and crop 0.9, with which these weights were "
+        "trained. The config beside Hugging Face's copies states ImageNet's mean and std and crop "
+        "0.875 for the same weights; with those they lose accuracy without any error. To take them "
+        "all the same: --preprocessing imagenet.",
+    ),
+}
+
+
+class VANNames(Names):
+    """VAN's checkpoints, whose shapes show attention, k and every size."""
+
+    def variant_of(self, config: VANConfig) -> str:
+        """Return the attention."""
+        return config.attention
+
+    def infer(self, shapes: Mapping[str, Shape]) -> Inferred:
+        """Read attention, k and every size off a checkpoint; None where shapes do not show it.
+
+        A dilation other than the reference's for its k is no part of the answer: exchanged kernels
+        look like one.
+        """
+        by_path, naming = self.by_path(shapes)
+        attention = self._attention(shapes)
+        places = [path.split("/") for path in by_path if path.startswith("stages/")]
+        stages = range(_count({int(place[1]) for place in places}))
+        fields: dict[str, Any] = {
+            "depths": tuple(
+                _count({int(p[3]) for p in places if p[1] == str(stage) and p[2] == "blocks"})
+                for stage in stages
             ),
+            "dims": tuple(_channels(by_path, stage) for stage in stages),
+            "attention": attention,
+            "in_channels": _axis(by_path, "stages/0/patch_embedding/projection/kernel", 1),
+            "num_classes": _axis(by_path, "classifier/kernel", 0)
+            or _axis(by_path, "classifier/bias", 0)
+            or 0,
+        }
+        fields["ffn_ratios"] = tuple(
+            _ffn_ratio(by_path, stage, channels) for stage, channels in enumerate(fields["dims"])
         )
-        for step, (reference, detection, hugging_face) in enumerate(_GATE_STEPS[attention])
+        if attention:
+            fields["k"], fields["kernel_sizes"] = _kernel_size(by_path, attention)
+        return Inferred(fields, naming)
+
+    def choose_config(
+        self, inferred: Inferred, *, entry: ModelEntry | None, given: Mapping[str, Any]
+    ) -> VANConfig:
+        """Return the config that a file has to fit: what was asked for, completed by its shapes."""
+        shown = inferred.fields
+        names: tuple[str, ...] = ("num_classes", "in_channels")
+        if entry is None:
+            names += ("attention", "dims", "depths", "ffn_ratios")
+        fields = {name: shown[name] for name in names} | dict(entry.fields if entry else {})
+        fields["in_channels"] = fields["in_channels"] or 3
+        unclear = [name for name, value in fields.items() if is_unclear(value)]
+        if unclear:
+            raise ValueError(
+                f"The file does not show the network's {', '.join(unclear)}: arrays are missing or "
+                "have impossible shapes. Pass --model to see every one listed."
+            )
+        is_trivial = fields["attention"].endswith("_trivial")
+        dilation, k = given.get("dilation"), given.get("k")
+        if dilation is not None and is_trivial:
+            raise ValueError(f"{fields['attention']} has no dilation, got --dilation {dilation}.")
+        if k is None:
+            k = _k_of_shapes(shown, dilation=dilation, has_model=entry is not None)
+        usual = DETECTION_LAYER_NORM_EPSILON if inferred.naming == "detection" else None
+        epsilon = {"layer_norm_epsilon": usual} if usual else {}
+        others = {name: v for name, v in given.items() if name not in ("k", "dilation")}
+        kernel = {"k": k, "dilation": dilation}
+        return VANConfig(**{**fields, **kernel, **epsilon, **others})
+
+    def usual_preprocessing(self, naming: str, config: VANConfig) -> tuple[str, str]:
+        """Return what such weights were trained with: mostly not what is written beside them."""
+        is_backbone = naming == "detection" and not config.num_classes
+        return _PREPROCESSING_NOTES["backbone" if is_backbone else naming]
+
+    def import_notes(self, naming: str, config: VANConfig) -> list[str]:
+        """Return the epsilon of detection copies, which differs from the reference's."""
+        if naming != "detection":
+            return []
+        return [f"LayerNorm epsilon {config.layer_norm_epsilon:g}, that of these copies."]
+
+    def export_notes(self, naming: str, config: VANConfig) -> list[str]:
+        """Return what no array shows: the epsilon and the stride of the first convolution."""
+        notes = []
+        usual = DETECTION_LAYER_NORM_EPSILON if naming == "detection" else LAYER_NORM_EPSILON
+        if config.layer_norm_epsilon != usual:
+            notes.append(
+                f"The LayerNorm epsilon of this model is {config.layer_norm_epsilon:g}, that of "
+                f"the {naming} code {usual:g}: set it there for equal outputs."
+            )
+        if config.stem_stride != 4:
+            notes.append(
+                f"The stride of the first convolution is {config.stem_stride}, the {naming} code "
+                "has 4: set it there."
+            )
+        return notes
+
+    def unused_arrays(self, naming: str, config: VANConfig) -> dict[str, np.ndarray]:
+        """Return transformers' LayerNorm that is never called."""
+        if naming != "hugging_face":
+            return {}
+        weight, bias = _UNUSED_BY_HUGGING_FACE
+        size = config.dims[-1]
+        return {weight: np.ones(size, np.float32), bias: np.zeros(size, np.float32)}
+
+    def _attention(self, shapes: Mapping[str, Shape]) -> str | None:
+        """Return the attention that most names of depth-wise steps speak for."""
+        votes: Counter[str] = Counter()
+        for name in shapes:
+            for meaning in self.read(name):
+                if len(meaning.variants) < len(self.rows):
+                    votes.update(meaning.variants)
+        # A cascade has the names of its trivial form and two more; ties go to the trivial form.
+        ordered = ("lska_trivial", "lka_trivial", "lska", "lka")
+        return max((a for a in ordered if votes[a]), key=votes.__getitem__, default=None)
+
+
+def _k_of_shapes(shown: Mapping[str, Any], *, dilation: int | None, has_model: bool) -> int:
+    sizes = shown.get("kernel_sizes", ())
+    if shown.get("k") is not None and dilation is None:
+        return shown["k"]
+    if has_model and not any(sizes):
+        return DEFAULT_KERNEL_SIZE
+    if len(sizes) == 2 and all(sizes):
+        local, dilated = sizes
+        d = (local + 1) // 2
+        k = d * (dilated - 1) + local
+        if dilation == d:
+            return k
+        raise ValueError(
+            f"The file has kernels of size {local}, then {dilated}, which is no cascade of the "
+            f"reference: it would be k={k} with dilation {d}"
+            f"{'' if dilation is None else f', asked for was {dilation}'}. Exchanged kernels look "
+            f"like this. If they are meant: --k {k} --dilation {d}."
+        )
+    raise ValueError(
+        f"The file does not show k: its large kernels have the sizes {sizes}. Pass --model and --k "
+        "to see every array that does not fit."
     )
 
 
-def reference_name(path: str, *, attention: str, naming: str = "reference") -> tuple[str, Layout]:
-    """Return the name of one of our arrays in a PyTorch checkpoint, and its layout there.
+def _count(numbers: set[int]) -> int:
+    """Return how many there are from 0 on, gaps included unless a number is far off."""
+    expected = max(numbers, default=-1) + 1
+    return expected if expected <= 2 * len(numbers) else len(numbers)
 
-    Args:
-      path: path of a parameter or statistic, as in ``lska_jax.nn.functional``.
-      attention: the model's attention, key of ``lska_jax.models.van.ATTENTIONS``.
-      naming: one of ``NAMINGS``.
 
-    Raises:
-      ValueError: the path belongs to no VAN, or the naming does not know it.
-    """
-    names, layout = all_names(path, attention=attention)
-    if naming not in NAMINGS:
-        raise ValueError(f"naming={naming!r} is unknown; allowed: {', '.join(NAMINGS)}.")
-    if naming not in names:
-        raise ValueError(
-            f"The naming {naming!r} has no name for {path} of {attention}; it has LKA only. Use "
-            "naming='reference'."
+def _channels(by_path: Mapping[str, Shape], stage: int) -> int | None:
+    places = (
+        "patch_embedding/projection/kernel",
+        "patch_embedding/norm/scale",
+        "norm/scale",
+        "patch_embedding/projection/bias",
+    )
+    found = (_axis(by_path, f"stages/{stage}/{place}", 0) for place in places)
+    return next((channels for channels in found if channels), None)
+
+
+def _ffn_ratio(by_path: Mapping[str, Shape], stage: int, channels: int | None) -> int | None:
+    hidden = _most_common(
+        shape[0]
+        for path, shape in by_path.items()
+        if path.startswith(f"stages/{stage}/") and path.endswith("/ffn/expand/kernel") and shape
+    )
+    if not hidden or not channels or hidden % channels:
+        return None
+    return hidden // channels
+
+
+def _kernel_size(
+    by_path: Mapping[str, Shape], attention: str
+) -> tuple[int | None, tuple[int, ...]]:
+    """Return k, or None where no k has these kernels, and the sizes that most kernels have."""
+    steps = {"lska": (0, 2), "lka": (0, 1), "lska_trivial": (0,), "lka_trivial": (0,)}[attention]
+    sizes = tuple(
+        _most_common(
+            # Either axis: of an exchanged pair of 1-D kernels the size is right all the same.
+            max(shape[2:])
+            for path, shape in by_path.items()
+            if path.endswith(f"/attention/gate/depthwise/{step}/kernel") and len(shape) == 4
         )
-    return names[naming], layout
+        or 0
+        for step in steps
+    )
+    if attention.endswith("_trivial"):
+        return (sizes[0] if sizes[0] % 2 else None), sizes
+    local, dilated = sizes
+    dilation = (local + 1) // 2
+    k = dilation * (dilated - 1) + local
+    if k < 1 or dilation != default_dilation(k):
+        return None, sizes
+    try:
+        spec = kernel_spec(k)
+    except ValueError:
+        return None, sizes
+    return (k if (spec.local_size, spec.dilated_size) == sizes else None), sizes
 
 
-def all_names(path: str, *, attention: str) -> tuple[dict[str, str], Layout]:
-    """Return {naming: name} of one of our arrays, and its layout.
-
-    Raises:
-      ValueError: the path belongs to no VAN.
-    """
-    module, _, leaf = path.rpartition("/")
-    for row in (*_MODULES, *_gate_modules(attention)):
-        match = _pattern(row.path).fullmatch(module)
-        if match and leaf in row.leaves:
-            torch_leaf, layout = row.leaves[leaf]
-            places = {name: int(number) for name, number in match.groupdict().items()}
-            names = {
-                naming: _with_leaf(_filled(template, places), torch_leaf)
-                for naming, template in zip(NAMINGS, row.names, strict=True)
-                if template is not None
-            }
-            return names, layout
-    raise ValueError(f"{path!r} is not a path of a VAN model.")
+def _most_common(values: Iterator[int]) -> int | None:
+    counted = Counter(values).most_common(1)
+    return counted[0][0] if counted else None
 
 
-def read_name(name: str) -> list[tuple[str, str, str]]:
-    """Return every (naming, attention, path) that a name of a checkpoint can mean; [] for none.
-
-    Only depth-wise steps of the gate depend on the attention; for all others it is "".
-    """
-    found = []
-    dots = [0, *(i for i, letter in enumerate(name) if letter == ".")]
-    for entry in (entry for dot in dots for entry in _by_ending().get(name[dot:], ())):
-        match = _pattern(entry.template).fullmatch(name)
-        if match:
-            places = {key: int(number) for key, number in match.groupdict().items()}
-            if "S" in places:
-                places["s"] = places["S"] - 1
-            found.append((entry.naming, entry.attention, _filled(entry.path, places)))
-    return found
+def _axis(by_path: Mapping[str, Shape], path: str, axis: int) -> int | None:
+    shape = by_path.get(path, ())
+    return shape[axis] if len(shape) > axis else None
 
 
-class _Entry(NamedTuple):
-    """One leaf of a module in one naming."""
-
-    naming: str
-    attention: str
-    template: str
-    path: str
-
-
-@functools.cache
-def _by_ending() -> dict[str, list[_Entry]]:
-    """Return the whole table by what stands behind the last number of each template."""
-    rows = [("", row) for row in _MODULES]
-    rows += [(attention, row) for attention in _GATE_STEPS for row in _gate_modules(attention)]
-    entries: dict[str, list[_Entry]] = {}
-    for attention, row in rows:
-        for naming, template in zip(NAMINGS, row.names, strict=True):
-            for leaf, (torch_leaf, _) in row.leaves.items():
-                if template is not None:
-                    whole = _with_leaf(template, torch_leaf)
-                    entry = _Entry(naming, attention, whole, f"{row.path}/{leaf}")
-                    entries.setdefault(whole.rpartition("}")[2], []).append(entry)
-    return entries
-
-
-def _filled(template: str, places: Mapping[str, int]) -> str:
-    stage = places.get("s", 0)
-    return template.format(s=stage, S=stage + 1, b=places.get("b", 0))
-
-
-def _with_leaf(name: str, leaf: str) -> str:
-    return f"{name}.{leaf}" if leaf else name
-
-
-@functools.cache
-def _pattern(template: str) -> re.Pattern[str]:
-    """Return the regular expression of a template; every number has one spelling."""
-    pattern = re.escape(template)
-    for place, number in (("s", "0|[1-9][0-9]?"), ("S", "[1-9][0-9]?"), ("b", "0|[1-9][0-9]{0,2}")):
-        pattern = pattern.replace(re.escape(f"{{{place}}}"), f"(?P<{place}>{number})")
-    return re.compile(pattern)
+NAMES = VANNames(
+    FAMILY,
+    namings=NAMINGS,
+    rows={attention: _rows(attention) for attention in ATTENTION_NAMES},
+    ignored=(COUNTER, *_UNUSED_BY_HUGGING_FACE),
+    # transformers' model without a classifier has no "van." in front.
+    aliases={"encoder.stages.": "van.encoder.stages.", "layernorm.": "van.layernorm."},
+    preprocessings={
+        "reference": FAMILY.preprocessing,
+        # The mean and std of ImageNet's pixels, and the crop that Hugging Face's copies state.
+        "imagenet": Preprocessing(
+            mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop_pct=0.875
+        ),
+    },
+)

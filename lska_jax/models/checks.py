@@ -1,0 +1,69 @@
+"""What families check of their configs' fields, without jax; each check returns its complaints."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lska_jax.models.table import DTYPES
+
+
+def check_counts(fields: Mapping[str, Any], names: Sequence[str], *, low: int) -> list[str]:
+    """Check that fields are whole numbers from ``low`` on."""
+    return [problem for name in names for problem in _check_count(name, fields[name], low=low)]
+
+
+def check_stages(fields: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Check that fields have one whole number from 1 on for each stage, all as many."""
+    problems = []
+    for name in names:
+        values = fields[name]
+        if not isinstance(values, tuple) or not values:
+            problems.append(f"{name}={values!r} must have one whole number for each stage.")
+            continue
+        for stage, value in enumerate(values):
+            problems += _check_count(f"{name}[{stage}]", value, low=1)
+    if not problems and len({len(fields[name]) for name in names}) > 1:
+        shown = ", ".join(f"{name}={fields[name]}" for name in names)
+        problems.append(f"{shown} need one entry for each stage.")
+    return problems
+
+
+def _check_count(label: str, value: object, *, low: int) -> list[str]:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return [f"{label}={value!r} must be a whole number."]
+    return [] if value >= low else [f"{label}={value} must be at least {low}."]
+
+
+def check_rates(fields: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Check that fields are rates, in [0, 1)."""
+    return [
+        f"{name}={fields[name]!r} must be at least 0 and below 1."
+        for name in names
+        if not is_number(fields[name]) or not 0 <= fields[name] < 1
+    ]
+
+
+def check_choice(fields: Mapping[str, Any], name: str, allowed: Sequence[str]) -> list[str]:
+    """Check that a field is one of some words."""
+    if fields[name] in allowed:
+        return []
+    return [f"{name}={fields[name]!r} is unknown; allowed: {', '.join(allowed)}."]
+
+
+def check_computation(fields: Mapping[str, Any]) -> list[str]:
+    """Check what every family has: classes, channels, compute dtype."""
+    return [
+        *check_counts(fields, ("num_classes",), low=0),
+        *check_counts(fields, ("in_channels",), low=1),
+        *check_choice(fields, "dtype", DTYPES),
+    ]
+
+
+def is_count(value: object, *, low: int) -> bool:
+    """Tell whether a value is a whole number from ``low`` on."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
