@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from lska_jax.running.parallel import is_main_process, place, state_sharding
 from lska_jax.running.stop_signals import StopRequested, StopSignals
+from lska_jax.running.whole_file import write_whole
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import load_tree
 from lska_jax.training.evaluator import Evaluator
@@ -74,8 +75,5 @@ def evaluate_checkpoint(
                 raise Interrupted(f"Interrupted by {name}: no evaluation was written.") from None
     if is_main_process():
         record = {"checkpoint": str(loaded.folder), "step": loaded.step, **evaluation}
-        path = Path(workdir) / "evaluation.json"
-        temporary = path.with_suffix(".json.tmp")
-        temporary.write_text(json.dumps(record, indent=2) + "\n")
-        temporary.replace(path)
+        write_whole(Path(workdir) / "evaluation.json", json.dumps(record, indent=2) + "\n")
     return evaluation

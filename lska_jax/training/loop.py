@@ -17,6 +17,7 @@ from lska_jax.data.loader import train_batches
 from lska_jax.data.sources import Source
 from lska_jax.running import parallel
 from lska_jax.running.stop_signals import StopRequested, StopSignals
+from lska_jax.running.whole_file import write_whole
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import Checkpointer, check_writable, tree_bytes
 from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER
@@ -390,6 +391,4 @@ def _save_config(config: ConfigDict, workdir: Path, reporter: Reporter) -> None:
                     reporter.message(
                         f"Config changed since the last start: {group}.{name}: {old} -> {value}"
                     )
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    write_whole(path, text)

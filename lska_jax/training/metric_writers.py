@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
+
+from lska_jax.running.whole_file import write_whole
 
 
 @runtime_checkable
@@ -171,14 +172,8 @@ def _keep_lines_until(path: Path, step: int, *, is_evaluation_due: bool) -> None
     lines = content.splitlines(keepends=True) if step > 0 else []
     redone = step if is_evaluation_due else -1
     kept = b"".join(line for line in lines if _keeps(line, step, redone=redone))
-    if kept == content:
-        return
-    beside = path.with_name(path.name + ".new")
-    with beside.open("wb") as stream:
-        stream.write(kept)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(beside, path)
+    if kept != content:
+        write_whole(path, kept)
 
 
 def _keeps(line: bytes, step: int, *, redone: int) -> bool:
