@@ -39,7 +39,8 @@ class JsonLines:
       start_step: where the run goes on. Lines of later steps are removed, since the run
         will write them again, and so is a torn last line; a run that starts at 0 removes
         all lines.
-      is_evaluation_due: whether the evaluation of `start_step` comes again; its line goes too.
+      is_evaluation_due: whether the evaluations of `start_step` come again; their lines are
+        removed too.
 
     Raises:
       OSError: the file cannot be written.
@@ -153,7 +154,7 @@ class MLflow:
         else:
             run = self._mlflow.start_run(run_name=run_name)
             identity.write_text(run.info.run_id, encoding="utf-8")
-            self._mlflow.log_params(_flatten(config))
+            self._mlflow.log_params(flatten(config))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Send one row."""
@@ -181,7 +182,8 @@ def _keeps(line: bytes, step: int, *, redone: int) -> bool:
         return False
     try:
         record = json.loads(line)
-        is_redone = record["step"] == redone and any(name.startswith("eval/") for name in record)
+        is_training = any(name.startswith("train/") for name in record)
+        is_redone = record["step"] == redone and not is_training
         return record["step"] <= step and not is_redone
     except (ValueError, KeyError, TypeError):
         return False
@@ -191,11 +193,12 @@ def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested config as one dictionary, its names joined with dots."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{name}."))
+            flat.update(flatten(value, f"{prefix}{name}."))
         else:
             flat[f"{prefix}{name}"] = value
     return flat
