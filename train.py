@@ -137,25 +137,13 @@ def _train_or_evaluate(config: ConfigDict, workdir: Path) -> None:
 
 def _check_data(config: ConfigDict) -> None:
     """Compare config and data before jax is imported: cheap, and most mistakes are here."""
-    from lska_jax.data.opening import inspect_source
-
-    splits = [config.data.eval_split]
-    if not _EVAL_ONLY.value:
-        config_check.check_splits_differ(config)
-        splits.insert(0, config.data.train_split)
-    for split in splits:
-        try:
-            facts = inspect_source(
-                config.data.source, split=split, data_dir=config.data.data_dir or None
-            )
-        except ValueError as error:
-            if not _DRY_RUN.value:
-                raise
-            print(f"Data not checked: {error}")
-            return
-        config_check.check_against_source(
-            config, num_classes=facts.num_classes, num_examples=facts.num_examples, split=split
-        )
+    config_check.check_sources(
+        config,
+        is_training=not _EVAL_ONLY.value,
+        on_missing=(lambda reason: print(f"Data not checked: {reason}"))
+        if _DRY_RUN.value
+        else None,
+    )
 
 
 if __name__ == "__main__":

@@ -175,6 +175,7 @@ def _step(formulation: str, depths: tuple[int, ...], *, batch: int = BATCH) -> d
     run = runs.build_run(config, num_train_examples=1_281_167)
     step = functools.partial(
         steps.train_step,
+        task=run.task,
         functions=run.functions,
         optimizer=run.optimizer,
         schedule=run.schedule,

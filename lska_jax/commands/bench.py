@@ -72,11 +72,16 @@ def measure(
       seconds: how long to measure; at least one batch is read.
       progress: a tqdm bar over seconds, or None.
     """
+    from lska_jax.data.examples import LabelledImages
     from lska_jax.data.loader import READ_AHEAD_BATCHES, train_batches
 
     started = time.perf_counter()
     batches = train_batches(
-        source, transform, global_batch_size=batch_size, seed=0, num_workers=num_workers
+        source,
+        LabelledImages(transform),
+        global_batch_size=batch_size,
+        seed=0,
+        num_workers=num_workers,
     )
     try:
         next(batches)

@@ -249,9 +249,11 @@ def _print_report(step: str, report: Any, capacity: int | None) -> None:
 
 
 def _facts(config: ConfigDict, count: int) -> dict[str, Any]:
+    from lska_jax.training import run as building
+
     training, model = config.training, config.model
     facts = {
-        "model": f"{model.name}, k={model.k}, {model.dtype}",
+        "model": f"{building.describe_model(config)}, {model.dtype}",
         "image_size": config.data.image_size,
         "batch_size": training.batch_size,
         "batch_per_device": training.batch_size // count,

@@ -11,20 +11,20 @@ waits for more than a part.
 """
 
 import dataclasses
-import inspect
 import itertools
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 
 from lska_jax.data.decode import BrokenImage
+from lska_jax.data.examples import Fields, Reader
 from lska_jax.data.reading_now import ReadingNow
-from lska_jax.data.sources import Source
+from lska_jax.data.sources import Examples
 from lska_jax.data.workers import prefetch_in_workers, usable_cores
 
 # Padding rows of the last evaluation batch carry this index; a broken image keeps its own.
@@ -35,23 +35,12 @@ READ_AHEAD_BATCHES = 4
 # Decoding and resizing photos frees Python's lock: a second thread doubles the speed. On small
 # images it gains nothing, or loses half where the threads take the lock from each other.
 _THREADS = 2
-_SMALL_IMAGE_SIZE = 64
+_SMALL_EXAMPLE_BYTES = 64 * 64 * 3
 
-
-class HostBatch(TypedDict):
-    """This process's rows of a global batch.
-
-    Attributes:
-      image: (rows, S, S, C) uint8.
-      label: (rows,) int32.
-      mask: (rows,) bool, False for padding and broken images.
-      index: (rows,) int64, position in the source, -1 for padding.
-    """
-
-    image: np.ndarray
-    label: np.ndarray
-    mask: np.ndarray
-    index: np.ndarray
+# This process's rows of a global batch: the reader's fields, each (rows, ...), and two more,
+# mask: (rows,) bool, False for padding and broken images; and
+# index: (rows,) int64, position in the source, -1 for padding.
+HostBatch = dict[str, np.ndarray]
 
 
 class ExampleError(RuntimeError):
@@ -83,8 +72,8 @@ def default_num_workers(cpu_count: int | None = None) -> int:
 
 
 def train_batches(
-    source: Source,
-    transform: Callable[[Any, np.random.Generator], np.ndarray],
+    source: Examples,
+    read: Reader,
     *,
     global_batch_size: int,
     seed: int,
@@ -100,8 +89,7 @@ def train_batches(
 
     Args:
       source: the examples.
-      transform: (encoded or uint8 image, generator) -> uint8 (S, S, C). Its attributes
-        ``image_size`` and ``channels`` tell the shape.
+      read: (stored example, generator) -> fields.
       global_batch_size: examples of a step over all processes.
       seed: decides order and augmentation, together with the step; in [0, 2**32).
       rows: which rows of the global batch this process holds; None is all of them.
@@ -122,14 +110,14 @@ def train_batches(
         .seed(seed)
         .shuffle()
         .repeat()
-        .random_map(_ReadAugmented(source, transform, reading))
+        .random_map(_ReadAugmented(source, read, reading))
     )
     _check_batch_size(global_batch_size)
     if start_step < 0:
         raise ValueError(f"start_step is {start_step}; steps count from 0.")
     return _batches(
         examples,
-        transform,
+        read.fields,
         rows=rows,
         global_batch_size=global_batch_size,
         steps=range(start_step, 2**40 if stop_step is None else stop_step),
@@ -138,8 +126,8 @@ def train_batches(
 
 
 def eval_batches(
-    source: Source,
-    transform: Callable[[Any], np.ndarray],
+    source: Examples,
+    read: Reader,
     *,
     global_batch_size: int,
     rows: Sequence[int] | np.ndarray | None = None,
@@ -149,16 +137,17 @@ def eval_batches(
     """Yield this process's rows of the batches that visit every example exactly once.
 
     The last batch is padded to full size with masked rows, so every process sees the same number
-    of batches of one shape. Arguments and errors are those of ``train_batches``.
+    of batches of one shape. Arguments and errors are those of ``train_batches``; ``read`` takes
+    the stored example alone.
     """
     _check_batch_size(global_batch_size)
     num_batches = -(-len(source) // global_batch_size)
     examples = grain.MapDataset.range(num_batches * global_batch_size).map(
-        _ReadOrPad(source, transform, reading)
+        _ReadOrPad(source, read, reading)
     )
     return _batches(
         examples,
-        transform,
+        read.fields,
         rows=rows,
         global_batch_size=global_batch_size,
         steps=range(num_batches),
@@ -167,15 +156,14 @@ def eval_batches(
 
 
 class _Example(NamedTuple):
-    image: np.ndarray
-    label: int
+    fields: dict[str, Any]
     is_usable: bool
     position: int
 
 
 def _batches(
     examples: grain.MapDataset,
-    transform: Any,
+    fields: Fields,
     *,
     rows: Sequence[int] | np.ndarray | None,
     global_batch_size: int,
@@ -190,21 +178,22 @@ def _batches(
         )
     if num_workers < 0:
         raise ValueError(f"num_workers is {num_workers}; give 0 (threads) or more.")
-    parts = _Parts(examples, wanted, global_batch_size, steps)
+    parts = _Parts(examples, fields, wanted, global_batch_size, steps)
     read_ahead = min(len(parts), READ_AHEAD_BATCHES * parts.per_step)
     # More workers than parts to read ahead would have nothing to do.
     num_workers = min(num_workers, read_ahead)
     dataset = grain.MapDataset.source(parts)
+    example_bytes = sum(field.num_bytes for field in fields.values())
     if num_workers:
         part_rows = min(_ROWS_PER_PART, len(wanted))
         read = prefetch_in_workers(
             dataset,
             num_workers=num_workers,
             read_ahead=read_ahead,
-            element_bytes=part_rows * transform.image_size**2 * transform.channels,
+            element_bytes=part_rows * example_bytes,
         )
     else:
-        threads = 1 if transform.image_size < _SMALL_IMAGE_SIZE else _THREADS
+        threads = 1 if example_bytes < _SMALL_EXAMPLE_BYTES else _THREADS
         read = dataset.to_iter_dataset(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, read_ahead))
         )
@@ -221,6 +210,7 @@ class _Parts:
     """A random-access view: the wanted rows of the wanted steps, at most 32 at a time."""
 
     examples: grain.MapDataset
+    fields: Fields
     rows: np.ndarray
     global_batch_size: int
     steps: range
@@ -237,12 +227,13 @@ class _Parts:
         start = self.steps[step] * self.global_batch_size
         rows = self.rows[part * _ROWS_PER_PART : (part + 1) * _ROWS_PER_PART]
         examples = [self.examples[start + row] for row in rows.tolist()]
-        return HostBatch(
-            image=np.stack([example.image for example in examples]),
-            label=np.array([example.label for example in examples], np.int32),
-            mask=np.array([example.is_usable for example in examples], bool),
-            index=np.array([example.position for example in examples], np.int64),
-        )
+        batch = {
+            name: np.stack([np.asarray(x.fields[name], field.dtype) for x in examples])
+            for name, field in self.fields.items()
+        }
+        batch["mask"] = np.array([example.is_usable for example in examples], bool)
+        batch["index"] = np.array([example.position for example in examples], np.int64)
+        return batch
 
 
 def _join_parts(dataset: grain.IterDataset, parts: _Parts) -> Generator[HostBatch, None, None]:
@@ -268,50 +259,44 @@ def _close(iterator: grain.DatasetIterator) -> None:
 
 def _concatenate(parts: Sequence[HostBatch]) -> HostBatch:
     # A copy in any case: what workers send lies in shared memory, which is scarce.
-    return HostBatch(
-        image=np.concatenate([part["image"] for part in parts]),
-        label=np.concatenate([part["label"] for part in parts]),
-        mask=np.concatenate([part["mask"] for part in parts]),
-        index=np.concatenate([part["index"] for part in parts]),
-    )
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 @dataclasses.dataclass(frozen=True)
 class _ReadAugmented(grain.transforms.RandomMap):
-    source: Source
-    transform: Callable[[Any, np.random.Generator], np.ndarray]
+    source: Examples
+    read: Reader
     reading: ReadingNow | None
 
     def random_map(self, element: int, rng: np.random.Generator) -> _Example:
-        return _read(self.source, element, self.transform, self.reading, rng)
+        return _read_one(self.source, element, self.read, self.reading, rng)
 
 
 @dataclasses.dataclass(frozen=True)
 class _ReadOrPad(grain.transforms.Map):
-    source: Source
-    transform: Callable[[Any], np.ndarray]
+    source: Examples
+    read: Reader
     reading: ReadingNow | None
 
     def map(self, element: int) -> _Example:
         if element < len(self.source):
-            return _read(self.source, element, self.transform, self.reading)
-        return _masked_example(self.transform, _PADDING_INDEX)
+            return _read_one(self.source, element, self.read, self.reading)
+        return _masked_example(self.read, _PADDING_INDEX)
 
 
-def _read(
-    source: Source,
+def _read_one(
+    source: Examples,
     index: int,
-    transform: Callable[..., np.ndarray],
+    read: Reader,
     reading: ReadingNow | None,
     *rng: np.random.Generator,
 ) -> _Example:
     if reading is not None:
         reading.begin(index)
     try:
-        record = source[index]
-        return _Example(transform(record.image, *rng), record.label, True, index)
+        return _Example(dict(read(source[index], *rng)), True, index)
     except BrokenImage:
-        return _masked_example(transform, index)
+        return _masked_example(read, index)
     except Exception as error:
         failure = ExampleError(f"{_path(source, index)}: {type(error).__name__}: {error}")
         # Text survives the way out of a worker process, where any exception need not: one that
@@ -323,17 +308,15 @@ def _read(
             reading.end()
 
 
-def _path(source: Source, index: int) -> str:
+def _path(source: Examples, index: int) -> str:
     try:
         return source.path(index)
     except Exception:
         return f"{source.name}#{index}"
 
 
-def _masked_example(transform: Any, index: int) -> _Example:
-    shape = (transform.image_size, transform.image_size, transform.channels)
-    # Mid-grey is what normalisation maps to about zero: it hardly moves BatchNorm's statistics.
-    return _Example(np.full(shape, 128, np.uint8), 0, False, index)
+def _masked_example(read: Reader, index: int) -> _Example:
+    return _Example({name: field.blank() for name, field in read.fields.items()}, False, index)
 
 
 class BrokenImages:
@@ -341,20 +324,23 @@ class BrokenImages:
 
     Args:
       source: the source whose indices the batches carry.
-      transform: tells, by failing again, what is wrong with an image.
+      read: tells, by failing again, what is wrong with an image.
       report: called with one line for every newly met broken image.
+      is_training: whether ``read`` takes a generator too.
     """
 
     def __init__(
         self,
-        source: Source,
-        transform: Callable[..., np.ndarray],
+        source: Examples,
+        read: Reader,
         *,
         report: Callable[[str], None],
+        is_training: bool = False,
     ):
         self._source = source
-        self._transform = transform
+        self._read = read
         self._report = report
+        self._is_training = is_training
         self._reasons: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -379,10 +365,9 @@ class BrokenImages:
         return "\n".join(lines + more)
 
     def _reason(self, index: int) -> str:
-        is_random = len(inspect.signature(self._transform).parameters) > 1
-        generator = (np.random.default_rng(0),) if is_random else ()
+        generator = (np.random.default_rng(0),) if self._is_training else ()
         try:
-            self._transform(self._source[index].image, *generator)
+            self._read(self._source[index], *generator)
         except Exception as error:
             return str(error)
         return "decoded at a second attempt"

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lska_jax.data.sources import Source
+from lska_jax.data.sources import Examples
 
 # As many as there may be workers; more threads than that would share a slot.
 _SLOTS = 64
@@ -52,7 +52,7 @@ class ReadingNow:
         """Note that this thread has read it."""
         self._indices[_slot()] = _NOTHING
 
-    def describe(self, source: Source) -> str:
+    def describe(self, source: Examples) -> str:
         """Return which example is in hand longest, by path, and since when."""
         slots = np.flatnonzero(self._indices != _NOTHING)
         if not len(slots):

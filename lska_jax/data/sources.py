@@ -5,7 +5,7 @@ an array when nothing was encoded. Order, shards, decoding and batches are other
 ``lska_jax.data.opening`` opens one by its name.
 """
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -35,28 +35,40 @@ class SourceFacts(NamedTuple):
 
 
 @runtime_checkable
-class Source(Protocol):
-    """Random access to the examples of one split.
+class Examples(Protocol):
+    """Random access to the examples of one split, whatever an example is.
 
-    A source is safe to read from several threads, pickles cheaply, and opens its files on first
-    use in each process.
+    They are safe to read from several threads, pickle cheaply, and open their files on first use
+    in each process.
 
     Attributes:
       name: what is read, e.g. ``folder:/data/imagenet/train``.
-      class_names: name of each class, in label order.
     """
 
     name: str
-    class_names: tuple[str, ...]
 
     def __len__(self) -> int:
         """Return the number of examples."""
 
-    def __getitem__(self, index: int) -> Record:
+    def __getitem__(self, index: int) -> Any:
         """Return example ``index``, in [0, len); IndexError otherwise."""
 
     def path(self, index: int) -> str:
         """Return what a person can look for: a file, ``archive.tar!member``, ``digits#12``."""
+
+
+@runtime_checkable
+class Source(Examples, Protocol):
+    """Examples that are images with a class each.
+
+    Attributes:
+      class_names: name of each class, in label order.
+    """
+
+    class_names: tuple[str, ...]
+
+    def __getitem__(self, index: int) -> Record:
+        """Return example ``index``, in [0, len); IndexError otherwise."""
 
 
 def check_index(index: int, length: int, name: str) -> None:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from lska_jax.data.augment import EvalTransform
+from lska_jax.data.examples import LabelledImages
 from lska_jax.data.loader import (
     BrokenImages,
     ExampleError,
@@ -303,10 +304,11 @@ class _Sweep:
         if self._kept is not None and self._kept[0] == images:
             yield from self._kept[1]
             return
-        broken = BrokenImages(data.source, transform, report=self._display.message)
+        read = LabelledImages(transform)
+        broken = BrokenImages(data.source, read, report=self._display.message)
         batches = eval_batches(
             data.source,
-            transform,
+            read,
             global_batch_size=self._batch_size,
             rows=parallel.local_rows(self._sharding, self._batch_size),
             num_workers=self._num_workers,

@@ -17,6 +17,8 @@ from typing import Any
 
 import jax
 
+from lska_jax.running.whole_file import write_whole
+
 _ENTRY, _SEAL = "-cache", "-cache.sha256"
 _LARGEST_FOLDER = 4 * 2**30
 # An entry without a seal is being written, or was when its process was killed.
@@ -93,9 +95,7 @@ def _seal(folder: Path) -> None:
         for entry in folder.glob(f"*{_ENTRY}"):
             seal = _seal_of(entry)
             if not seal.exists():
-                temporary = seal.with_suffix(f".{os.getpid()}")
-                temporary.write_text(_digest(entry))
-                temporary.replace(seal)
+                write_whole(seal, _digest(entry))
     except OSError:
         pass
 

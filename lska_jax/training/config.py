@@ -17,6 +17,7 @@ from lska_jax.models.table import families, model_entry, section_of
 def base_config() -> ConfigDict:
     """Return the paper's recipe for ImageNet-1K, complete and unlocked, for a config to change."""
     config = ConfigDict()
+    config.task = "classification"
 
     config.model = model_section("van_lska_tiny", drop_path_rate=0.1)
 
@@ -76,6 +77,10 @@ def base_config() -> ConfigDict:
     training.save_seconds = 600  # a checkpoint that takes longer has failed
     training.stall_seconds = 300  # without a batch or a step, after which it is reported; 0: never
     training.finetune_from = ""  # run, checkpoint or model folder to start the parameters from
+
+    # Evaluations besides that of data.eval_split, by name: {"seen": {"split": "train[:10%]"}};
+    # keys and defaults are those of lska_jax.training.evaluators.
+    config.evaluators = ConfigDict()
     return config
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from lska_jax.data.opening import inspect_source
+from lska_jax.tasks.table import task_entry
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import tree_bytes
 
@@ -26,11 +26,11 @@ def describe_run(config: ConfigDict) -> str:
     """
     examples, origin = _count_examples(config)
     run = building.build_run(config, num_train_examples=examples)
-    train_step = building.compile_train_step(run)
-    eval_step = building.compile_eval_step(run)
+    train_step = building.train_program(run).compile()
+    eval_step = building.eval_program(run).compile()
     training, devices = config.training, jax.devices()
     rows = [
-        ("model", f"{config.model.name}, k={config.model.k}, {config.model.dtype}"),
+        ("model", f"{building.describe_model(config)}, {config.model.dtype}"),
         ("parameters", f"{sum(math.prod(x.shape) for x in run.state.params.values()):,}"),
         ("devices", f"{len(devices)} x {devices[0].device_kind}"),
         ("mesh", ", ".join(f"{name}={size}" for name, size in run.mesh.shape.items())),
@@ -48,7 +48,7 @@ def describe_run(config: ConfigDict) -> str:
 def _count_examples(config: ConfigDict) -> tuple[int, str]:
     data = config.data
     try:
-        facts = inspect_source(data.source, split=data.train_split, data_dir=data.data_dir or None)
+        facts = task_entry(config).inspect(config, data.source, data.train_split)
     except ValueError:
         return _IMAGENET_TRAIN_EXAMPLES, "data not found here, assuming ImageNet-1K"
     return facts.num_examples, data.source

@@ -7,9 +7,10 @@ from ml_collections import ConfigDict
 
 from lska_jax.running.parallel import is_main_process, place, state_sharding
 from lska_jax.running.stop_signals import StopRequested, StopSignals
+from lska_jax.running.whole_file import write_whole
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import load_tree
-from lska_jax.training.evaluator import Evaluator
+from lska_jax.training.evaluator import Evaluators
 from lska_jax.training.feeding import Oversight
 from lska_jax.training.finetune import check_same_arrays, evaluation_arrays
 from lska_jax.training.loop import Interrupted, make_reporter
@@ -22,7 +23,7 @@ def evaluate_checkpoint(
     checkpoint: str | Path,
     signals: StopSignals | None = None,
 ) -> dict[str, float]:
-    """Evaluate the best step of a checkpoint on the config's evaluation split.
+    """Evaluate the best step of a checkpoint with all evaluators of a config.
 
     Args:
       config: checked by ``training.config_check.check_config``; its model is the checkpoint's.
@@ -31,7 +32,7 @@ def evaluate_checkpoint(
       signals: requests to stop, of a program that listens to them; None is never asked.
 
     Returns:
-      "eval/top1", "eval/top5" in [0, 1] and "eval/loss".
+      What each measures, as ``lska_jax.training.loop.train`` returns it.
 
     Raises:
       FileNotFoundError: there is no checkpoint.
@@ -40,7 +41,7 @@ def evaluate_checkpoint(
       Interrupted: a signal asked for it; there is nothing to save.
     """
     loaded = load_tree(checkpoint, step="best")
-    eval_source = building.open_checked_source(config, split=config.data.eval_split)
+    sources = building.open_evaluation(building.build_task(config))
     # The training split need not be here; the checkpoint knows how long its epoch was.
     steps_per_epoch = loaded.metadata.get("steps_per_epoch", 1)
     run = building.build_run(
@@ -59,23 +60,21 @@ def evaluate_checkpoint(
     )
     signals = signals or StopSignals()
     with make_reporter(run, Path(workdir), start_step=loaded.step, writers=()) as reporter:
-        reporter.message(f"Evaluating {loaded.folder} on {eval_source.name}.")
+        names = ", ".join(source.name for source in sources.values())
+        reporter.message(f"Evaluating {loaded.folder} on {names}.")
         oversight = Oversight(
             signals, run.mesh, stall_seconds=config.training.stall_seconds, reporter=reporter
         )
-        evaluator = Evaluator(run, eval_source, reporter, oversight)
-        evaluator.compile()
+        evaluators = Evaluators(run, sources, reporter, oversight)
+        evaluators.compile()
         signals.keep_requests()
         with oversight.watchdog:
             try:
-                evaluation = evaluator.evaluate(state, step=loaded.step)
+                evaluation = evaluators.evaluate(evaluators.all, state, step=loaded.step)
             except StopRequested:
                 name = signals.name or "a signal to another process"
                 raise Interrupted(f"Interrupted by {name}: no evaluation was written.") from None
     if is_main_process():
         record = {"checkpoint": str(loaded.folder), "step": loaded.step, **evaluation}
-        path = Path(workdir) / "evaluation.json"
-        temporary = path.with_suffix(".json.tmp")
-        temporary.write_text(json.dumps(record, indent=2) + "\n")
-        temporary.replace(path)
+        write_whole(Path(workdir) / "evaluation.json", json.dumps(record, indent=2) + "\n")
     return evaluation

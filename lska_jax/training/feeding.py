@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Generator
-from typing import Any
 
 import jax
 
+from lska_jax.data.examples import Reader
 from lska_jax.data.loader import BrokenImages, HostBatch
 from lska_jax.data.reading_now import ReadingNow
-from lska_jax.data.sources import Source
+from lska_jax.data.sources import Examples
 from lska_jax.running import parallel
 from lska_jax.running.agreed_stop import AgreedStop
 from lska_jax.running.stop_signals import StopSignals
@@ -51,23 +51,26 @@ class Feed:
 
     Args:
       source: the split.
-      transform: what the loader does to its images.
+      read: what turns its examples into the fields of a batch.
       oversight: of the run.
-      reporter: told of broken images.
+      reporter: whom broken images are told.
+      is_training: whether ``read`` draws random numbers.
     """
 
     def __init__(
         self,
-        source: Source,
-        transform: Callable[..., Any],
+        source: Examples,
+        read: Reader,
         *,
         oversight: Oversight,
         reporter: Reporter,
+        is_training: bool,
     ) -> None:
         self.source = source
-        self.transform = transform
         self.reading = ReadingNow()
-        self.broken = BrokenImages(source, transform, report=told_by_this_process(reporter))
+        self.broken = BrokenImages(
+            source, read, report=told_by_this_process(reporter), is_training=is_training
+        )
         self._oversight = oversight
 
     def batches(
@@ -96,7 +99,7 @@ class Feed:
                 if batch is None:
                     return
                 self.broken.note(batch)
-                arrays = {name: batch[name] for name in ("image", "label", "mask")}  # type: ignore[literal-required]
+                arrays = {name: array for name, array in batch.items() if name != "index"}
                 yield parallel.to_global(arrays, sharding, global_batch_size=global_batch_size)
 
     def too_many_broken(self, count: int) -> TrainingStopped:

@@ -13,18 +13,19 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lska_jax.data.loader import train_batches
-from lska_jax.data.sources import Source
 from lska_jax.running import parallel
 from lska_jax.running.stop_signals import StopRequested, StopSignals
+from lska_jax.running.whole_file import write_whole
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import Checkpointer, check_writable, tree_bytes
 from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER
-from lska_jax.training.evaluator import Evaluator
+from lska_jax.training.evaluator import Evaluators
+from lska_jax.training.evaluators import EvaluatorSettings, main_means
 from lska_jax.training.feeding import Feed, Oversight, TrainingStopped
 from lska_jax.training.finetune import load_for_finetuning
+from lska_jax.training.metric_writers import flatten
 from lska_jax.training.reporting import Reporter
-from lska_jax.training.run import Run
+from lska_jax.training.run import Run, Sources
 from lska_jax.training.start_up import StartUp
 from lska_jax.training.state import TrainState, host_state, place_state
 
@@ -47,7 +48,8 @@ def train(
       signals: requests to stop, of a program that listens to them; None is never asked.
 
     Returns:
-      The last evaluation: "eval/top1", "eval/top5" in [0, 1] and "eval/loss".
+      The last evaluation, by evaluator and metric: for classification "eval/top1" and "eval/top5"
+      in [0, 1], "eval/loss", and what further evaluators measure.
 
     Raises:
       ValueError: the data or the devices do not fit the config.
@@ -59,9 +61,9 @@ def train(
     start_up.mark("imports")
     workdir = Path(workdir)
     signals = signals or StopSignals()
-    train_source, eval_source = building.open_sources(config)
+    sources = building.open_sources(building.build_task(config))
     start_up.mark("data")
-    run = building.build_run(config, num_train_examples=len(train_source))
+    run = building.build_run(config, num_train_examples=len(sources.train))
     with Checkpointer(
         workdir / CHECKPOINTS_FOLDER,
         keep_latest=config.training.keep_latest,
@@ -94,7 +96,7 @@ def train(
                 stall_seconds=config.training.stall_seconds,
                 reporter=reporter,
             )
-            trainer = Trainer(run, train_source, eval_source, checkpointer, reporter, oversight)
+            trainer = Trainer(run, sources, checkpointer, reporter, oversight)
             start_up.mark("model and state")
             trainer.prepare(start_step, metadata, mark=start_up.mark)
             reporter.message(f"Ready after {start_up.summary()}.")
@@ -109,8 +111,7 @@ class Trainer:
     def __init__(
         self,
         run: Run,
-        train_source: Source,
-        eval_source: Source,
+        sources: Sources,
         checkpointer: Checkpointer,
         reporter: Reporter,
         oversight: Oversight,
@@ -119,12 +120,14 @@ class Trainer:
         self._checkpointer = checkpointer
         self._reporter = reporter
         self._oversight = oversight
-        self._evaluator = Evaluator(run, eval_source, reporter, oversight)
+        self._train_step = building.train_programs(run)
+        self._evaluators = Evaluators(run, sources.evaluation, reporter, oversight)
         self._feed = Feed(
-            train_source,
-            building.train_transform(run.config),
+            sources.train,
+            run.task.train_reader(),
             oversight=oversight,
             reporter=reporter,
+            is_training=True,
         )
         self._broken_in_epoch = 0
         self._bad_steps = 0
@@ -152,9 +155,9 @@ class Trainer:
                 self._read_before = [next(self._batches)]
             mark("first batch")
             with self._reporter.progress("compiling the train step"):
-                self._train_step = building.compile_train_step(self._run)
+                self._train_step.compile()
             mark("train step")
-        self._evaluator.compile()
+        self._evaluators.compile()
         mark("evaluation step")
 
     def fit(self, state: TrainState, *, is_evaluation_due: bool = False) -> dict[str, float]:
@@ -172,13 +175,15 @@ class Trainer:
         step = int(state.step)
         evaluation: dict[str, float] = {}
         if is_evaluation_due:
-            evaluation = self._evaluate_and_save(step, state, is_replacing=True)
+            # Where the config has changed, none may be due; the deciding one then is.
+            due = self._evaluators.due(step) or self._evaluators.main
+            evaluation = self._evaluate_and_save(step, state, due, is_replacing=True)
         if step < run.total_steps:
             evaluation = self._train_from(step, state)
         self._checkpointer.wait()
         self._reporter.message(
-            f"Finished: top-1 {evaluation['eval/top1']:.2%}; "
-            f"checkpoints in {os.path.relpath(self._checkpointer.directory)}"
+            f"Finished: {run.task.describe(main_means(evaluation))}; "
+            f"checkpoints in {os.path.relpath(self._checkpointer.directory)}."
         )
         return evaluation
 
@@ -194,14 +199,14 @@ class Trainer:
                 while len(in_flight) > _STEPS_IN_FLIGHT:
                     self._report(*in_flight.popleft())
                 is_stopping = self._oversight.stop.is_agreed()
-                is_evaluated = self._is_evaluated(step)
-                if is_stopping or is_evaluated or self._is_saved_between(step):
+                due = self._evaluators.due(step)
+                if is_stopping or due or self._is_saved_between(step):
                     while in_flight:
                         self._report(*in_flight.popleft())
                 if is_stopping:
-                    self._save_and_leave(step, state, is_evaluation_due=is_evaluated)
-                if is_evaluated:
-                    evaluation = self._evaluate_and_save(step, state)
+                    self._save_and_leave(step, state, is_evaluation_due=bool(due))
+                if due:
+                    evaluation = self._evaluate_and_save(step, state, due)
                 elif self._is_saved_between(step) and not self._bad_steps:
                     # Saves amid bad steps would push out the good ones.
                     self._save(step, state)
@@ -213,10 +218,15 @@ class Trainer:
         return evaluation
 
     def _evaluate_and_save(
-        self, step: int, state: TrainState, *, is_replacing: bool = False
+        self,
+        step: int,
+        state: TrainState,
+        due: Sequence[EvaluatorSettings],
+        *,
+        is_replacing: bool = False,
     ) -> dict[str, float]:
         try:
-            evaluation = self._evaluator.evaluate(state, step=step)
+            evaluation = self._evaluators.evaluate(due, state, step=step)
         except StopRequested:
             self._save_and_leave(step, state, is_evaluation_due=True)
         if not self._bad_steps or step == self._run.total_steps:
@@ -240,11 +250,6 @@ class Trainer:
             yield self._read_before.pop()
             yield from self._batches
 
-    def _is_evaluated(self, step: int) -> bool:
-        epoch, step_of_epoch = divmod(step, self._run.steps_per_epoch)
-        is_due = step_of_epoch == 0 and epoch % self._run.config.training.eval_every_epochs == 0
-        return is_due or step == self._run.total_steps
-
     def _is_saved_between(self, step: int) -> bool:
         every = self._run.config.training.checkpoint_every_steps
         return every > 0 and step % every == 0
@@ -253,9 +258,8 @@ class Trainer:
         config = self._run.config
         size = config.training.batch_size
         sharding = parallel.batch_sharding(self._run.mesh)
-        batches = train_batches(
+        batches = self._run.task.train_batches(
             self._feed.source,
-            self._feed.transform,
             global_batch_size=size,
             seed=config.training.seed,
             rows=parallel.local_rows(sharding, size),
@@ -320,11 +324,12 @@ class Trainer:
             "open_record": self._reporter.open_record(),
             "broken_in_epoch": self._broken_in_epoch,
         }
+        best, means = self._run.task.best, main_means(evaluation)
         self._checkpointer.save(
             step,
             state,
             metadata=metadata,
-            metric=evaluation.get("eval/top1"),
+            metric=best.score(means[best.metric]) if means else None,
             is_replacing=is_replacing,
         )
 
@@ -368,7 +373,7 @@ def _restore_or_initialise(run: Run, checkpointer: Checkpointer, reporter: Repor
     state = place_state(host_state(model, run.optimizer, use_ema=use_ema), run.mesh)
     count = sum(int(np.prod(x.shape)) for x in state.params.values())
     reporter.message(
-        f"Training {run.config.model.name} (k={run.config.model.k}, {count:,} parameters) for "
+        f"Training {building.describe_model(run.config)} ({count:,} parameters) for "
         f"{run.total_steps:,} steps of {run.config.training.batch_size} images on "
         f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)."
     )
@@ -376,20 +381,17 @@ def _restore_or_initialise(run: Run, checkpointer: Checkpointer, reporter: Repor
 
 
 def _save_config(config: ConfigDict, workdir: Path, reporter: Reporter) -> None:
-    """Keep the resolved config beside the run, and tell what changed since the last start."""
+    """Keep the resolved config beside the run, and say what has changed since the last start."""
     if not parallel.is_main_process():
         return
     path = workdir / "config.json"
     text = json.dumps(config.to_dict(), indent=2) + "\n"
     if path.exists():
-        before, now = json.loads(path.read_text()), json.loads(text)
-        for group, values in now.items():
-            for name, value in values.items():
-                old = before.get(group, {}).get(name)
-                if old != value:
-                    reporter.message(
-                        f"Config changed since the last start: {group}.{name}: {old} -> {value}"
-                    )
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+        before, now = (flatten(json.loads(each)) for each in (path.read_text(), text))
+        for name, value in now.items():
+            # A name that is new has come with the program, at its default.
+            if before.get(name, value) != value:
+                reporter.message(
+                    f"Config changed since the last start: {name}: {before[name]} -> {value}"
+                )
+    write_whole(path, text)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
+
+from lska_jax.running.whole_file import write_whole
 
 
 @runtime_checkable
@@ -38,7 +39,8 @@ class JsonLines:
       start_step: where the run goes on. Lines of later steps are removed, since the run
         will write them again, and so is a torn last line; a run that starts at 0 removes
         all lines.
-      is_evaluation_due: whether the evaluation of `start_step` comes again; its line goes too.
+      is_evaluation_due: whether the evaluations of `start_step` come again; their lines are
+        removed too.
 
     Raises:
       OSError: the file cannot be written.
@@ -152,7 +154,7 @@ class MLflow:
         else:
             run = self._mlflow.start_run(run_name=run_name)
             identity.write_text(run.info.run_id, encoding="utf-8")
-            self._mlflow.log_params(_flatten(config))
+            self._mlflow.log_params(flatten(config))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Send one row."""
@@ -171,14 +173,8 @@ def _keep_lines_until(path: Path, step: int, *, is_evaluation_due: bool) -> None
     lines = content.splitlines(keepends=True) if step > 0 else []
     redone = step if is_evaluation_due else -1
     kept = b"".join(line for line in lines if _keeps(line, step, redone=redone))
-    if kept == content:
-        return
-    beside = path.with_name(path.name + ".new")
-    with beside.open("wb") as stream:
-        stream.write(kept)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(beside, path)
+    if kept != content:
+        write_whole(path, kept)
 
 
 def _keeps(line: bytes, step: int, *, redone: int) -> bool:
@@ -186,7 +182,8 @@ def _keeps(line: bytes, step: int, *, redone: int) -> bool:
         return False
     try:
         record = json.loads(line)
-        is_redone = record["step"] == redone and any(name.startswith("eval/") for name in record)
+        is_training = any(name.startswith("train/") for name in record)
+        is_redone = record["step"] == redone and not is_training
         return record["step"] <= step and not is_redone
     except (ValueError, KeyError, TypeError):
         return False
@@ -196,11 +193,12 @@ def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested config as one dictionary, its names joined with dots."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{name}."))
+            flat.update(flatten(value, f"{prefix}{name}."))
         else:
             flat[f"{prefix}{name}"] = value
     return flat

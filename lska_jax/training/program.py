@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -44,3 +45,39 @@ class Program:
         if isinstance(self.mesh, Mesh):
             return jax.set_mesh(self.mesh)
         return use_abstract_mesh(self.mesh)
+
+
+class Programs:
+    """One step for every shape that its batch may have, which is its last argument.
+
+    Args:
+      programs: one a shape.
+    """
+
+    def __init__(self, programs: Sequence[Program]):
+        self._programs = programs
+        self._compiled: dict[Any, jax.stages.Compiled] = {}
+
+    def compile(self) -> None:
+        """Compile each of them."""
+        for program in self._programs:
+            self._compiled[_shapes(program.arguments[-1])] = program.compile()
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run the program of the batch's shapes.
+
+        Raises:
+          ValueError: the batch has shapes that the step was not compiled for.
+        """
+        shapes = _shapes(arguments[-1])
+        if shapes not in self._compiled:
+            compiled = " or ".join(str(dict(known)) for known in self._compiled)
+            raise ValueError(
+                f"A batch has the shapes {dict(shapes)}; the step was compiled for {compiled}. "
+                "Add these to the shapes that the task announces."
+            )
+        return self._compiled[shapes](*arguments)
+
+
+def _shapes(batch: Mapping[str, Any]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple(sorted((name, array.shape) for name, array in batch.items()))

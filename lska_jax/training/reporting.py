@@ -180,19 +180,29 @@ class Reporter:
         self._sums, self._counts = {}, {}
         self._window = (step, now)
 
-    def evaluation(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+    def evaluation(
+        self,
+        step: int,
+        values: Mapping[str, SupportsFloat],
+        *,
+        shown: str,
+        evaluator: str = "eval",
+    ) -> None:
         """Report an evaluation: one record and one line.
 
         Args:
           step: how many steps of training the evaluated state has.
-          values: full names and numbers, such as `{"eval/top1": 0.97}`; accuracies in [0, 1].
+          values: full names and numbers, such as `{"eval/top1": 0.97}`.
+          shown: the numbers as a person reads them.
+          evaluator: whose they are.
         """
         if not self._is_main:
             return
         numbers = {name: float(value) for name, value in values.items()}
         self._write(step, numbers)
-        shown = ", ".join(_format_value(name, value) for name, value in numbers.items())
-        self.message(f"evaluation after step {step:,} (epoch {self._epoch(step):.2f}): {shown}")
+        which = "" if evaluator == "eval" else f" {evaluator}"
+        when = f"after step {step:,} (epoch {self._epoch(step):.2f})"
+        self.message(f"evaluation{which} {when}: {shown}")
 
     def open_record(self) -> dict[str, dict[str, float]]:
         """Return what the record in the making has so far, for a checkpoint to keep."""
@@ -286,10 +296,8 @@ class Reporter:
         if self._rate is not None:
             parts.append(f"{self._rate:,.{0 if self._rate >= 100 else 1}f} images/s")
         for name, value in means.items():
-            if name == "learning_rate":
-                parts.append(f"lr {value:.3g}")
-            else:
-                parts.append(_format_value(name, value))
+            is_rate = name == "learning_rate"
+            parts.append(f"lr {value:.3g}" if is_rate else f"{name} {value:.4g}")
         if self._first is not None and step > self._first[0]:
             # Evaluations and saves will come again, so their time belongs into the estimate.
             seconds_per_step = (now - self._first[1]) / (step - self._first[0])
@@ -328,13 +336,6 @@ def format_duration(seconds: float) -> str:
     days, hour = divmod(hours, 24)
     clock = f"{hour}:{minute:02}:{second:02}"
     return f"{days} d {clock}" if days else clock
-
-
-def _format_value(name: str, value: float) -> str:
-    short = name.removeprefix("eval/")
-    if "top" in short or "accuracy" in short:
-        return f"{short} {100 * value:.2f} %"
-    return f"{short} {value:.4g}"
 
 
 def _tick(progress: Progress, finished: threading.Event) -> None:

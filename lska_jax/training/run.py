@@ -2,8 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,22 +11,22 @@ from flax import nnx
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
-from lska_jax.data.augment import EvalTransform, TrainTransform
+from lska_jax.data.examples import Fields
 from lska_jax.data.loader import default_num_workers
-from lska_jax.data.mixing import MixingSpec
-from lska_jax.data.opening import open_source
-from lska_jax.data.sources import Source
+from lska_jax.data.sources import Examples
 from lska_jax.models.build import build, config_of
+from lska_jax.models.table import family_of
 from lska_jax.nn.functional import ModelFunctions
 from lska_jax.nn.initial_values import OneKey
 from lska_jax.running import parallel
-from lska_jax.training.config_check import check_against_devices, check_against_source
+from lska_jax.tasks.table import task_entry
+from lska_jax.tasks.task import Task
+from lska_jax.training.config_check import check_against_devices
+from lska_jax.training.evaluators import MAIN_EVALUATOR, evaluator_settings
 from lska_jax.training.optimizer import Schedule, cosine_schedule, make_optimizer
-from lska_jax.training.program import Program
+from lska_jax.training.program import Program, Programs
 from lska_jax.training.state import TrainState, abstract_state, host_state
 from lska_jax.training.step import StepSpec, eval_step, train_step
-
-_PROBED_EXAMPLES = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +35,7 @@ class Run:
 
     Attributes:
       config: the resolved config.
+      task: what is learnt.
       mesh: all devices, or those that the run is compiled for.
       functions: the model as pure functions.
       optimizer: AdamW at learning rate 1.
@@ -47,6 +47,7 @@ class Run:
     """
 
     config: ConfigDict
+    task: Task
     mesh: Mesh | AbstractMesh
     functions: ModelFunctions
     optimizer: optax.GradientTransformation
@@ -55,6 +56,18 @@ class Run:
     steps_per_epoch: int
     total_steps: int
     state: TrainState
+
+
+class Sources(NamedTuple):
+    """What a run reads.
+
+    Attributes:
+      train: the training split.
+      evaluation: the split of each evaluator, by name.
+    """
+
+    train: Examples
+    evaluation: dict[str, Examples]
 
 
 def build_run(
@@ -104,11 +117,16 @@ def build_run(
         )
     return Run(
         config=config,
+        task=build_task(config),
         mesh=mesh,
         functions=ModelFunctions(model),
         optimizer=optimizer,
         schedule=schedule,
-        spec=step_spec(config),
+        spec=StepSpec(
+            gradient_accumulation=config.training.gradient_accumulation,
+            ema_decay=config.training.ema_decay,
+            seed=config.training.seed,
+        ),
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         state=abstract_state(state, mesh),
@@ -126,107 +144,38 @@ def build_model(config: ConfigDict, *, rngs: nnx.Rngs | None = None) -> Any:
     return build(config_of(config.model.to_dict()), rngs=rngs)
 
 
-def step_spec(config: ConfigDict) -> StepSpec:
-    """Return what the config says about a step."""
-    data, training = config.data, config.training
-    return StepSpec(
-        num_classes=config.model.num_classes,
-        mean=tuple(data.mean),
-        std=tuple(data.std),
-        mixing=MixingSpec(
-            mixup_alpha=data.mixup_alpha,
-            cutmix_alpha=data.cutmix_alpha,
-            switch_prob=data.switch_prob,
-            label_smoothing=training.label_smoothing,
-        ),
-        erase_prob=data.erase_prob,
-        gradient_accumulation=training.gradient_accumulation,
-        ema_decay=training.ema_decay,
-        seed=training.seed,
-    )
+def build_task(config: ConfigDict) -> Task:
+    """Return the task of a checked config."""
+    return task_entry(config).build(config)
 
 
-def open_sources(config: ConfigDict) -> tuple[Source, Source]:
-    """Open the training and the evaluation split and check both against the config.
+def describe_model(config: ConfigDict) -> str:
+    """Return the config's model in a few words."""
+    model = config_of(config.model.to_dict())
+    return family_of(model).describe(model)
+
+
+def open_sources(task: Task) -> Sources:
+    """Open the training split and that of every evaluator, and compare them.
 
     Raises:
-      ValueError: a split is missing or empty, the class counts differ, a label is out of range, or
-        both splits are the same images.
+      ValueError: a split is missing, empty or not what the config says, or training and evaluation
+        do not go together.
     """
-    train_source = open_checked_source(config, split=config.data.train_split)
-    eval_source = open_checked_source(config, split=config.data.eval_split)
-    if train_source.class_names != eval_source.class_names:
-        different = sorted(set(train_source.class_names) ^ set(eval_source.class_names))
-        raise ValueError(
-            f"{train_source.name} and {eval_source.name} have different classes: "
-            f"{', '.join(different[:10])}; the class folders of both splits must be the same."
-        )
-    if train_source.name == eval_source.name:
-        raise ValueError(
-            f"Training and evaluation would read the same images, {train_source.name}. Give the "
-            "source split folders, or name another data.eval_split."
-        )
-    return train_source, eval_source
+    data = task.config.data
+    train = task.open_split(source=data.source, split=data.train_split)
+    evaluation = open_evaluation(task)
+    for name, source in evaluation.items():
+        task.check_splits(train, source, is_held_out=name == MAIN_EVALUATOR)
+    return Sources(train, evaluation)
 
 
-def open_checked_source(config: ConfigDict, *, split: str) -> Source:
-    """Open one split of the config's source and check it against the config.
-
-    Raises:
-      ValueError: the split is missing or empty, its class count is not the model's, or a label is
-        out of range.
-    """
-    data = config.data
-    source = open_source(data.source, split=split, data_dir=data.data_dir or None)
-    check_against_source(
-        config, num_classes=len(source.class_names), num_examples=len(source), split=split
-    )
-    _check_some_labels(source)
-    return source
-
-
-def _check_some_labels(source: Source) -> None:
-    """Read examples all over a source: unlabelled splits show before anything is compiled."""
-    for index in np.linspace(0, len(source) - 1, _PROBED_EXAMPLES).astype(int).tolist():
-        label = source[index].label
-        if not 0 <= label < len(source.class_names):
-            raise ValueError(
-                f"{source.path(index)} has label {label}; {source.name} has classes 0 to "
-                f"{len(source.class_names) - 1}. Choose a labelled split, or repair the data."
-            )
-
-
-def train_transform(config: ConfigDict) -> TrainTransform:
-    """Return the config's host-side augmentation."""
-    data = config.data
-    return TrainTransform(
-        image_size=data.image_size,
-        channels=config.model.in_channels,
-        crop=data.crop,
-        crop_scale=_pair(data.crop_scale),
-        crop_ratio=_pair(data.crop_ratio),
-        pad=data.pad,
-        hflip_prob=data.hflip_prob,
-        rand_augment=data.rand_augment,
-        interpolation=data.train_interpolation,
-        mean=tuple(data.mean),
-    )
-
-
-def eval_transform(config: ConfigDict) -> EvalTransform:
-    """Return the config's evaluation preprocessing."""
-    data = config.data
-    return EvalTransform(
-        image_size=data.image_size,
-        channels=config.model.in_channels,
-        crop_pct=data.crop_pct,
-        interpolation=data.interpolation,
-    )
-
-
-def _pair(bounds: Sequence[float]) -> tuple[float, float]:
-    low, high = bounds
-    return float(low), float(high)
+def open_evaluation(task: Task) -> dict[str, Examples]:
+    """Open the split of every evaluator, by the evaluator's name."""
+    return {
+        one.name: task.open_split(source=one.source, split=one.split)
+        for one in evaluator_settings(task.config)
+    }
 
 
 def num_workers(config: ConfigDict) -> int:
@@ -235,10 +184,16 @@ def num_workers(config: ConfigDict) -> int:
     return default_num_workers() if asked < 0 else asked
 
 
-def train_program(run: Run) -> Program:
-    """Return the train step for the run's shapes and shardings: (state, batch) -> both outputs."""
+def train_program(run: Run, fields: Fields | None = None) -> Program:
+    """Return the train step for the run's shapes and shardings: (state, batch) -> both outputs.
+
+    Args:
+      run: its parts.
+      fields: of an example; None takes the first that the task has.
+    """
     step = functools.partial(
         train_step,
+        task=run.task,
         functions=run.functions,
         optimizer=run.optimizer,
         schedule=run.schedule,
@@ -248,36 +203,43 @@ def train_program(run: Run) -> Program:
     jitted = jax.jit(
         step, donate_argnums=0, out_shardings=(shardings, parallel.replicated(run.mesh))
     )
-    batch = abstract_batch(run, run.config.training.batch_size)
+    fields = run.task.train_shapes()[0] if fields is None else fields
+    batch = abstract_batch(run, run.config.training.batch_size, fields)
     return Program(jitted, (run.state, batch), run.mesh)
 
 
-def eval_program(run: Run) -> Program:
-    """Return the evaluation step: (params, stats, batch) -> EvalSums."""
-    step = functools.partial(eval_step, functions=run.functions, spec=run.spec)
+def eval_program(run: Run, fields: Fields | None = None) -> Program:
+    """Return the evaluation step: (params, stats, batch) -> (rows counted, the task's measures)."""
+    step = functools.partial(eval_step, task=run.task, functions=run.functions)
     jitted = jax.jit(step, out_shardings=parallel.replicated(run.mesh))
-    batch = abstract_batch(run, run.config.training.eval_batch_size)
+    fields = run.task.eval_shapes()[0] if fields is None else fields
+    batch = abstract_batch(run, run.config.training.eval_batch_size, fields)
     return Program(jitted, (run.state.params, run.state.batch_stats, batch), run.mesh)
 
 
-def compile_train_step(run: Run) -> jax.stages.Compiled:
-    """Compile the train step; see ``train_program``."""
-    return train_program(run).compile()
+def train_programs(run: Run) -> Programs:
+    """Return the train step for every shape that a training batch may have."""
+    return Programs([train_program(run, fields) for fields in run.task.train_shapes()])
 
 
-def compile_eval_step(run: Run) -> jax.stages.Compiled:
-    """Compile the evaluation step; see ``eval_program``."""
-    return eval_program(run).compile()
+def eval_programs(run: Run) -> Programs:
+    """Return the evaluation step for every shape that an evaluation batch may have."""
+    return Programs([eval_program(run, fields) for fields in run.task.eval_shapes()])
 
 
-def abstract_batch(run: Run, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Return shapes, dtypes and shardings of a global batch."""
-    size = run.config.data.image_size
-    shapes = {
-        "image": ((batch_size, size, size, run.config.model.in_channels), np.uint8),
-        "label": ((batch_size,), np.int32),
-        "mask": ((batch_size,), np.bool_),
-    }
+def abstract_batch(
+    run: Run, batch_size: int, fields: Fields | None = None
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return shapes, dtypes and shardings of a global batch.
+
+    Args:
+      run: its parts.
+      batch_size: rows over all processes.
+      fields: of an example; None takes the first of training.
+    """
+    fields = run.task.train_shapes()[0] if fields is None else fields
+    shapes = {name: ((batch_size, *field.shape), field.dtype) for name, field in fields.items()}
+    shapes["mask"] = ((batch_size,), np.bool_)
     sharding = parallel.batch_sharding(run.mesh)
     return {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)

@@ -1,41 +1,30 @@
 """One training step and one evaluation step, as pure functions to be jitted."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lska_jax.data.mixing import MixingSpec, mix, normalise, random_erasing
 from lska_jax.nn.functional import FlatArrays, ModelFunctions
-from lska_jax.tasks.accuracy import EvalSums, eval_sums
+from lska_jax.tasks.task import Batch, Task
 from lska_jax.training.optimizer import Schedule
 from lska_jax.training.state import TrainState
-
-Batch = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepSpec:
-    """What a step does to its batch and its state.
+    """What a step of any task does.
 
     Attributes:
-      num_classes: size of the logits.
-      mean: of each channel, for pixels in [0, 1].
-      std: of each channel, for pixels in [0, 1].
-      mixing: Mixup, CutMix, label smoothing.
-      erase_prob: probability of random erasing of each image.
       gradient_accumulation: microbatches that a batch is split into.
       ema_decay: of the averaged parameters and statistics; 0 keeps none.
       seed: of the run; keys are derived from it and the step.
     """
 
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    mixing: MixingSpec = MixingSpec()
-    erase_prob: float = 0.0
     gradient_accumulation: int = 1
     ema_decay: float = 0.0
     seed: int = 0
@@ -45,6 +34,7 @@ def train_step(
     state: TrainState,
     batch: Batch,
     *,
+    task: Task,
     functions: ModelFunctions,
     optimizer: optax.GradientTransformation,
     schedule: Schedule,
@@ -54,7 +44,8 @@ def train_step(
 
     Args:
       state: the run's state; donate it.
-      batch: image (B, S, S, C) uint8, label (B,) int32, mask (B,) bool.
+      batch: the task's fields, each (B, ...), and mask (B,) bool.
+      task: prepares the batch and has its loss.
       functions: the model.
       optimizer: from ``make_optimizer``.
       schedule: learning rate by step.
@@ -64,23 +55,14 @@ def train_step(
       The new state and scalar metrics: loss, learning_rate, gradient_norm, bad_steps (non-finite
       steps in a row), broken (masked examples in the batch).
     """
-    erase_key, mix_key, model_key = jax.random.split(
-        jax.random.fold_in(jax.random.key(spec.seed), state.step), 3
-    )
-    images = normalise(batch["image"], mean=spec.mean, std=spec.std)
-    images = random_erasing(images, erase_key, probability=spec.erase_prob)
-    images, targets = mix(
-        images,
-        batch["label"],
-        batch["mask"],
-        mix_key,
-        num_classes=spec.num_classes,
-        spec=spec.mixing,
-    )
-    # Weights sum to one over the whole batch, so microbatches simply add up.
-    weights = batch["mask"] / jnp.maximum(jnp.sum(batch["mask"], dtype=jnp.float32), 1.0)
+    key = jax.random.fold_in(jax.random.key(spec.seed), state.step)
+    examples, key = task.prepare(batch, key)
     loss, gradients, stats = _gradients(
-        state, (images, targets, weights), model_key, functions=functions, spec=spec
+        state,
+        examples,
+        key,
+        loss_of=functools.partial(task.loss, functions),
+        parts=spec.gradient_accumulation,
     )
     gradient_norm = optax.tree.norm(gradients)
     is_good = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
@@ -109,34 +91,24 @@ def eval_step(
     stats: FlatArrays,
     batch: Batch,
     *,
+    task: Task,
     functions: ModelFunctions,
-    spec: StepSpec,
-) -> EvalSums:
-    """Return the sums of one evaluation batch; masked rows count nothing."""
-    images = normalise(batch["image"], mean=spec.mean, std=spec.std)
-    logits = functions.evaluate(params, stats, images)
-    return eval_sums(logits, batch["label"], batch["mask"])
+) -> tuple[jax.Array, Any]:
+    """Return how many rows of an evaluation batch count, () int32, and what the task measures."""
+    counted = jnp.sum(batch["mask"], dtype=jnp.int32)
+    return counted, task.measure(functions, params, stats, batch)
 
 
 def _gradients(
     state: TrainState,
-    examples: tuple[jax.Array, jax.Array, jax.Array],
+    examples: Any,
     key: jax.Array,
     *,
-    functions: ModelFunctions,
-    spec: StepSpec,
+    loss_of: Callable[..., tuple[jax.Array, FlatArrays]],
+    parts: int,
 ) -> tuple[jax.Array, FlatArrays, FlatArrays]:
     """Return loss, gradients and statistics, over microbatches where asked."""
-
-    def loss_of(params: FlatArrays, stats: FlatArrays, part: Any, part_key: jax.Array) -> Any:
-        images, targets, weights = part
-        logits, stats = functions.train(params, stats, images, key=part_key)
-        # A masked row may hold anything, and zero times infinity is not zero, nor is its gradient.
-        logits = jnp.where(weights[:, None] > 0, logits.astype(jnp.float32), 0.0)
-        return jnp.sum(weights * optax.softmax_cross_entropy(logits, targets)), stats
-
     value_and_gradient = jax.value_and_grad(loss_of, has_aux=True)
-    parts = spec.gradient_accumulation
     if parts == 1:
         (loss, stats), gradients = value_and_gradient(
             state.params, state.batch_stats, examples, key

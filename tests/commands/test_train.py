@@ -220,7 +220,7 @@ def dry_run(empty) -> str:
 @pytest.mark.parametrize(
     "line",
     [
-        r"model +van_lska_base, k=11, float32",
+        r"model +a VAN with lska, k=11, dims=.*, float32",
         r"devices +1 x cpu",
         r"mesh +data=1, fsdp=1",
         r"training examples +1,281,167 \(data not found here, assuming ImageNet-1K\)",

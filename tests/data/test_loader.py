@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lska_jax.data.decode import BrokenImage
+from lska_jax.data.examples import Field, LabelledImages
 from lska_jax.data.loader import (
     BrokenImages,
     ExampleError,
@@ -74,20 +75,25 @@ def train(
 ) -> list[HostBatch]:
     """Return batches 0 to 9 of 8 examples, unless told otherwise."""
     arguments = {"global_batch_size": 8, "seed": 0, "stop_step": 10} | arguments
-    return list(train_batches(source or NumberedSource(), AddNoise(broken), **arguments))
+    return list(
+        train_batches(source or NumberedSource(), LabelledImages(AddNoise(broken)), **arguments)
+    )
 
 
 def evaluate(
     *, length: int = LENGTH, broken: Iterable[int] = (), **arguments: Any
 ) -> list[HostBatch]:
-    return list(eval_batches(NumberedSource(length), KeepOrBreak(broken), **arguments))
+    return list(
+        eval_batches(NumberedSource(length), LabelledImages(KeepOrBreak(broken)), **arguments)
+    )
 
 
 def assert_same_batches(ours: Sequence[HostBatch], expected: Sequence[HostBatch]) -> None:
     assert len(ours) == len(expected)
     for one, other in zip(ours, expected, strict=True):
-        for name in HostBatch.__annotations__:
-            np.testing.assert_array_equal(one[name], other[name])  # type: ignore[literal-required]
+        assert one.keys() == other.keys()
+        for name, array in one.items():
+            np.testing.assert_array_equal(array, other[name])
 
 
 def indices(batches: Iterable[HostBatch]) -> list[int]:
@@ -99,7 +105,7 @@ def indices(batches: Iterable[HostBatch]) -> list[int]:
 
 def test_batches_have_the_documented_shapes_and_types() -> None:
     (batch,) = train(stop_step=1)
-    shapes = {name: (array.shape, array.dtype) for name, array in batch.items()}  # type: ignore[attr-defined]
+    shapes = {name: (array.shape, array.dtype) for name, array in batch.items()}
     assert shapes == {
         "image": ((8, SIZE, SIZE, 1), np.uint8),
         "label": ((8,), np.int32),
@@ -195,7 +201,7 @@ def test_processes_together_hold_the_batches_of_one(num_processes: int) -> None:
     shares = np.split(np.arange(8), num_processes)
     per_process = [train(rows=rows) for rows in shares]
     joined = [
-        HostBatch(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         for parts in zip(*per_process, strict=True)
     ]
     assert_same_batches(joined, train())
@@ -259,13 +265,17 @@ def test_broken_images_are_masked_in_evaluation() -> None:
     assert [i for b in batches for i in b["index"][~b["mask"]].tolist()] == [3, -1]
 
 
-def broken_images(transform: Callable[..., np.ndarray]) -> tuple[BrokenImages, list[str]]:
+def broken_images(
+    transform: Callable[..., np.ndarray], *, is_training: bool = False
+) -> tuple[BrokenImages, list[str]]:
     reports: list[str] = []
-    return BrokenImages(NumberedSource(), transform, report=reports.append), reports
+    read = LabelledImages(transform)
+    broken = BrokenImages(NumberedSource(), read, report=reports.append, is_training=is_training)
+    return broken, reports
 
 
 def test_every_broken_image_is_reported_once_with_path_and_reason() -> None:
-    broken, reports = broken_images(AddNoise([3, 4]))
+    broken, reports = broken_images(AddNoise([3, 4]), is_training=True)
     for batch in train(broken=[3, 4], stop_step=12):  # four epochs
         broken.note(batch)
     assert sorted(reports) == [
@@ -300,6 +310,39 @@ def test_an_image_that_decodes_at_a_second_attempt_says_so() -> None:
     assert reports == ["Broken image left out: numbered/3.jpg (decoded at a second attempt)"]
 
 
+class Boxes:
+    """Reads as many boxes as the example's number modulo 3, padded to two, and a score."""
+
+    fields = {
+        "boxes": Field((2, 4), np.float32, fill=-1),
+        "score": Field((), np.float16),
+    }
+
+    def __call__(self, example: Record, *rng: np.random.Generator) -> dict[str, Any]:
+        number = int(example.image[0, 0, 0])
+        if number == 5:
+            raise BrokenImage("number 5 is cut short")
+        boxes = np.full((2, 4), -1.0)
+        boxes[: number % 3] = number
+        return {"boxes": boxes, "score": number / 2}
+
+
+def test_examples_may_have_any_fields_and_masked_rows_hold_their_fills() -> None:
+    batches = list(eval_batches(NumberedSource(), Boxes(), global_batch_size=8))
+    shapes = {name: (array.shape, array.dtype) for name, array in batches[0].items()}
+    assert shapes == {
+        "boxes": ((8, 2, 4), np.float32),
+        "score": ((8,), np.float16),
+        "mask": ((8,), np.bool_),
+        "index": ((8,), np.int64),
+    }
+    np.testing.assert_array_equal(batches[0]["score"], [0, 0.5, 1, 1.5, 2, 0, 3, 3.5])
+    np.testing.assert_array_equal(batches[0]["boxes"][4], [[4] * 4, [-1] * 4])
+    for batch in batches:
+        assert (batch["boxes"][~batch["mask"]] == -1).all()
+    assert [int((~batch["mask"]).sum()) for batch in batches] == [1, 0, 1]
+
+
 # Errors
 
 
@@ -313,7 +356,7 @@ class Failing(KeepOrBreak):
 
 
 def test_another_exception_names_the_example_and_shows_where_it_arose() -> None:
-    batches = eval_batches(NumberedSource(), Failing(), global_batch_size=8)
+    batches = eval_batches(NumberedSource(), LabelledImages(Failing()), global_batch_size=8)
     with pytest.raises(
         ExampleError, match=r"numbered/0\.jpg: ZeroDivisionError: no such luck"
     ) as e:
@@ -327,7 +370,7 @@ def test_a_source_that_cannot_be_read_names_the_example(tmp_path: Path) -> None:
             raise FileNotFoundError(tmp_path)
 
     with pytest.raises(ExampleError, match=r"numbered/0\.jpg: FileNotFoundError"):
-        next(eval_batches(Vanished(), KeepOrBreak(), global_batch_size=8))
+        next(eval_batches(Vanished(), LabelledImages(KeepOrBreak()), global_batch_size=8))
 
 
 @pytest.mark.parametrize(
@@ -346,7 +389,7 @@ def test_impossible_arguments_are_refused_before_anything_is_read(
     source = NumberedSource()
     call = {"global_batch_size": 8, "seed": 0} | arguments
     with pytest.raises(ValueError, match=message):
-        train_batches(source, AddNoise(), **call)
+        train_batches(source, LabelledImages(AddNoise()), **call)
     assert not source.reads
 
 

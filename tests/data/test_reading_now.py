@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 
+from lska_jax.data.examples import LabelledImages
 from lska_jax.data.loader import train_batches
 from lska_jax.data.reading_now import ReadingNow
 from lska_jax.data.sources import Record
@@ -43,7 +44,8 @@ class Identity:
 
 def test_an_example_that_is_never_read_is_named():
     source, reading = Blocking(stuck=5), ReadingNow()
-    batches = train_batches(source, Identity(), global_batch_size=16, seed=0, reading=reading)
+    read = LabelledImages(Identity())
+    batches = train_batches(source, read, global_batch_size=16, seed=0, reading=reading)
     first: list = []
     reader = threading.Thread(target=lambda: first.append(next(batches)))
     reader.start()

@@ -13,6 +13,7 @@ import pytest
 
 from lska_jax.data.augment import EvalTransform, TrainTransform
 from lska_jax.data.digits import DigitsSource
+from lska_jax.data.examples import LabelledImages
 from lska_jax.data.loader import ExampleError, HostBatch, eval_batches, train_batches
 
 AUGMENT = TrainTransform(image_size=8, channels=1, crop="padded", pad=2)
@@ -20,14 +21,16 @@ AUGMENT = TrainTransform(image_size=8, channels=1, crop="padded", pad=2)
 
 def digit_batches(num_workers: int, **arguments: Any) -> Generator[HostBatch, None, None]:
     arguments = {"global_batch_size": 40, "seed": 5, "stop_step": 5} | arguments
-    return train_batches(DigitsSource("test"), AUGMENT, num_workers=num_workers, **arguments)
+    return train_batches(
+        DigitsSource("test"), LabelledImages(AUGMENT), num_workers=num_workers, **arguments
+    )
 
 
 def test_workers_give_the_batches_of_threads_and_end() -> None:
     # Parts of 32 and 8 rows, five batches: the two workers' turns fall across batches.
     for ours, expected in zip(digit_batches(2), digit_batches(0), strict=True):
-        for name in HostBatch.__annotations__:
-            np.testing.assert_array_equal(ours[name], expected[name])  # type: ignore[literal-required]
+        for name in ("image", "label", "mask", "index"):
+            np.testing.assert_array_equal(ours[name], expected[name])
     assert not multiprocessing.active_children()
 
 
@@ -57,7 +60,7 @@ def test_an_exception_in_a_worker_reaches_the_reader_with_the_path() -> None:
             raise error
 
     batches = eval_batches(
-        DigitsSource("test"), FailingInWorker(), global_batch_size=8, num_workers=1
+        DigitsSource("test"), LabelledImages(FailingInWorker()), global_batch_size=8, num_workers=1
     )
     with pytest.raises(ExampleError, match="digits#.*: ZeroDivisionError: no such luck"):
         next(batches)
@@ -73,14 +76,16 @@ def test_a_worker_that_is_killed_is_an_error() -> None:
             os.kill(os.getpid(), 9)
             return image
 
-    batches = eval_batches(DigitsSource("test"), Killing(), global_batch_size=8, num_workers=1)
+    batches = eval_batches(
+        DigitsSource("test"), LabelledImages(Killing()), global_batch_size=8, num_workers=1
+    )
     with pytest.raises(RuntimeError, match="exit code -9"):
         next(batches)
     assert not multiprocessing.active_children()
 
 
 def test_too_little_shared_memory_is_refused_before_workers_start() -> None:
-    huge = EvalTransform(image_size=10**6)
+    huge = LabelledImages(EvalTransform(image_size=10**6))
     with pytest.raises(ValueError, match="shm-size"):
         eval_batches(DigitsSource("test"), huge, global_batch_size=8, num_workers=1)
 
@@ -88,12 +93,13 @@ def test_too_little_shared_memory_is_refused_before_workers_start() -> None:
 SCRIPT = """
 import os, signal, sys
 from lska_jax.data.augment import EvalTransform
+from lska_jax.data.examples import LabelledImages
 from lska_jax.data.loader import eval_batches
 from lska_jax.data.digits import DigitsSource
 
 def main():
-    transform = EvalTransform(image_size=8, channels=1, crop_pct=1.0)
-    batches = eval_batches(DigitsSource("test"), transform, global_batch_size=8, num_workers=1)
+    read = LabelledImages(EvalTransform(image_size=8, channels=1, crop_pct=1.0))
+    batches = eval_batches(DigitsSource("test"), read, global_batch_size=8, num_workers=1)
     print(len(next(batches)["label"]), flush=True)
     if sys.argv[1] == "kill":
         os.kill(os.getpid(), signal.SIGKILL)

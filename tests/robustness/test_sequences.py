@@ -12,6 +12,7 @@ from set_trees import WNIDS, write_kind, write_tar, write_tree
 
 from lska_jax.data.augment import EvalTransform
 from lska_jax.data.decode import BrokenImage
+from lska_jax.data.examples import LabelledImages
 from lska_jax.data.loader import eval_batches
 from lska_jax.robustness import video
 from lska_jax.robustness.cells import Cell
@@ -99,7 +100,9 @@ def test_a_short_and_a_broken_video_are_masked_frame_by_frame(tmp_path):
     names = list(video_files())
     files = video_files(**{names[1]: make_video(1, frames=3), names[2]: b"no video"})
     source = open_cell(SNOW, data_root=write_tree(tmp_path / "imagenet-p", files)).source
-    (batch,) = eval_batches(source, EvalTransform(image_size=32), global_batch_size=15)
+    (batch,) = eval_batches(
+        source, LabelledImages(EvalTransform(image_size=32)), global_batch_size=15
+    )
     assert batch["mask"].tolist() == [True] * 8 + [False] * 7
 
 

@@ -21,6 +21,7 @@ from set_trees import (
 )
 
 from lska_jax.data.augment import EvalTransform
+from lska_jax.data.examples import LabelledImages
 from lska_jax.data.loader import eval_batches
 from lska_jax.data.sources import Source
 from lska_jax.robustness.catalogue import SETS, set_cells
@@ -344,7 +345,9 @@ def test_a_truncated_image_is_masked_and_the_others_are_not(tmp_path):
     photo = encoded.getvalue()
     files = {f"sketch/{WNIDS[n]}/a.JPEG": photo[: len(photo) // n] for n in (1, 2)}
     source = open_cell(Cell("imagenet_sketch"), data_root=write_tree(tmp_path, files)).source
-    (batch,) = eval_batches(source, EvalTransform(image_size=32), global_batch_size=2)
+    (batch,) = eval_batches(
+        source, LabelledImages(EvalTransform(image_size=32)), global_batch_size=2
+    )
     assert batch["mask"].tolist() == [True, False]
 
 

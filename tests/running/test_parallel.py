@@ -87,6 +87,7 @@ def on_one_device(fresh) -> Trained:
     run = building.build_run(small_van(), num_train_examples=10 * BATCH)
     step = functools.partial(
         train_step,
+        task=run.task,
         functions=run.functions,
         optimizer=run.optimizer,
         schedule=run.schedule,
@@ -105,7 +106,7 @@ def on_mesh(fresh) -> Callable[[int, int], Trained]:
         run = building.build_run(small_van(fsdp=fsdp), num_train_examples=10 * BATCH, mesh=mesh)
         sharding = parallel.batch_sharding(run.mesh)
         return take_steps(
-            building.compile_train_step(run),
+            building.train_program(run).compile(),
             place_state(fresh, run.mesh),
             lambda n: parallel.to_global(host_batch(n), sharding, global_batch_size=BATCH),
         )
@@ -169,7 +170,7 @@ def test_microbatches_are_split_without_moving_an_image_between_devices():
     config = small_van()
     config.training.gradient_accumulation = 2
     run = building.build_run(config, num_train_examples=10 * BATCH)
-    found = collectives(building.compile_train_step(run).as_text())
+    found = collectives(building.train_program(run).compile().as_text())
     assert {one.kind for one in found} == {"all-reduce"}
 
 

@@ -17,8 +17,8 @@ from lska_jax.training.config import (
 from lska_jax.training.config_check import (
     METRIC_WRITERS,
     check_against_devices,
-    check_against_source,
     check_config,
+    check_sources,
     check_splits_differ,
 )
 from lska_jax.training.van_recipe import imagenet_config, parse_argument
@@ -164,7 +164,7 @@ REFUSED = [
     ({"data__interpolation": "nearest"}, "'nearest' is unknown; allowed: bilinear, bicubic"),
     ({"data__train_interpolation": "area"}, "allowed: bilinear, bicubic, random"),
     ({"data__crop": "centre"}, "allowed: random_resized, padded, none"),
-    ({"data__crop": "none"}, "data.pad=1 goes with data.crop='padded', not 'none'"),
+    ({"data__crop": "none"}, "data.pad=1 works with data.crop='padded', not 'none'"),
     ({"data__pad": -1}, "data.pad=-1 must be at least 0 and at most 8"),
     ({"data__pad": 10**6}, "data.pad=1000000 must be at least 0 and at most 8"),
     ({"data__crop_scale": (0.5,)}, "data.crop_scale=(0.5,) must be (low, high) with low <= high"),
@@ -276,21 +276,30 @@ def test_all_that_does_not_fit_the_devices_is_listed_at_once():
 
 @pytest.mark.parametrize("num_classes", [9, 11])
 def test_more_or_fewer_classes_than_labels_are_refused(num_classes):
-    with pytest.raises(
-        ValueError, match=rf"num_classes=10, but digits split 'train' has {num_classes}"
-    ):
-        check_against_source(digits(), num_classes=num_classes, num_examples=1442, split="train")
+    message = rf"num_classes={num_classes}, but digits split 'test' has 10 classes; pass --config"
+    with pytest.raises(ValueError, match=message):
+        check_sources(digits(model__num_classes=num_classes), is_training=False)
 
 
 def test_a_batch_larger_than_the_training_split_is_refused():
     config = digits(training__batch_size=2048)
     with pytest.raises(ValueError, match="batch_size=2048 is larger than the 1442 examples"):
-        check_against_source(config, num_classes=10, num_examples=1442, split="train")
+        check_sources(config, is_training=True)
 
 
 def test_a_batch_larger_than_the_evaluation_split_is_fine():
-    config = digits(training__batch_size=2048, training__eval_batch_size=2048)
-    check_against_source(config, num_classes=10, num_examples=355, split="test")
+    config = digits(training__batch_size=1442, training__eval_batch_size=2048)
+    check_sources(config, is_training=True)
+
+
+def test_data_that_is_missing_is_an_error_or_told_to_who_asks(tmp_path):
+    config = digits(data__source=f"folder:{tmp_path / 'nowhere'}")
+    with pytest.raises(ValueError, match="nowhere does not exist"):
+        check_sources(config, is_training=True)
+    reasons: list[str] = []
+    check_sources(config, is_training=True, on_missing=reasons.append)
+    assert len(reasons) == 1
+    assert "nowhere does not exist" in reasons[0]
 
 
 def test_evaluating_on_the_training_split_is_refused_for_training():
@@ -309,7 +318,7 @@ def test_an_unknown_key_in_a_known_group_lists_the_group_and_the_closest():
 def test_an_unknown_group_lists_the_groups():
     message = unknown_key_message(base_config(), "modle.k")
     assert "Did you mean model.k?" in message
-    assert "data, model, optimizer, training" in message
+    assert "data, evaluators, model, optimizer, task, training" in message
 
 
 def test_keys_are_known_and_described_by_their_dotted_names():

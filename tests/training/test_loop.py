@@ -18,6 +18,7 @@ from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER
 from lska_jax.training.evaluate_only import evaluate_checkpoint
 from lska_jax.training.feeding import Oversight, TrainingStopped
 from lska_jax.training.loop import Trainer, make_reporter, train
+from lska_jax.training.run import Sources
 from lska_jax.training.state import host_state, place_state
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,7 @@ def finished(tmp_path_factory, compiles) -> tuple[Path, dict[str, float], dict[s
         make_reporter(run, workdir, start_step=0, writers=("jsonl",)) as reporter,
     ):
         oversight = Oversight(StopSignals(), run.mesh, stall_seconds=0, reporter=reporter)
-        trainer = Trainer(run, *building.open_sources(config), checkpointer, reporter, oversight)
+        trainer = Trainer(run, building.open_sources(run.task), checkpointer, reporter, oversight)
         compiles.clear()
         trainer.prepare(0, {})
         compiled["prepare"] = compiles.copy()
@@ -168,6 +169,10 @@ def test_training_that_diverges_stops_and_keeps_the_last_good_checkpoint(tmp_pat
         assert f"Step {count + 1}: loss or gradient not finite, update skipped ({count} in" in log
 
 
+def open_sources(config: ConfigDict) -> Sources:
+    return building.open_sources(building.build_task(config))
+
+
 def write_images(folder: Path, *, classes: int = 2, train_images: int = 8) -> None:
     generator = np.random.default_rng(0)
     for split, count in (("train", train_images), ("test", 4)):
@@ -270,7 +275,7 @@ def test_an_empty_folder_is_refused(tmp_path):
     for split in ("train", "test"):
         (tmp_path / split / "class_0").mkdir(parents=True)
     with pytest.raises(ValueError, match="no image|empty"):
-        building.open_sources(folder_config(tmp_path))
+        open_sources(folder_config(tmp_path))
 
 
 def test_a_missing_split_is_refused_with_the_splits_there_are(tmp_path):
@@ -278,26 +283,26 @@ def test_a_missing_split_is_refused_with_the_splits_there_are(tmp_path):
     config = folder_config(tmp_path)
     config.data.eval_split = "validation"
     with pytest.raises(ValueError, match="validation.*test"):
-        building.open_sources(config)
+        open_sources(config)
 
 
 def test_splits_with_different_classes_are_refused_with_the_difference(tmp_path):
     write_images(tmp_path)
     (tmp_path / "test" / "class_1").rename(tmp_path / "test" / "class_9")
     with pytest.raises(ValueError, match="different classes: class_1, class_9"):
-        building.open_sources(folder_config(tmp_path))
+        open_sources(folder_config(tmp_path))
 
 
 def test_more_classes_than_the_model_has_are_refused_with_the_fix(tmp_path):
     write_images(tmp_path, classes=3)
     with pytest.raises(ValueError, match=r"has 3 classes; pass --config.model.num_classes=3"):
-        building.open_sources(folder_config(tmp_path, classes=2))
+        open_sources(folder_config(tmp_path, classes=2))
 
 
 def test_the_same_images_for_training_and_evaluation_are_refused(tmp_path):
     write_images(tmp_path)
     with pytest.raises(ValueError, match="would read the same images"):
-        building.open_sources(folder_config(tmp_path / "train"))
+        open_sources(folder_config(tmp_path / "train"))
 
 
 def test_a_workdir_that_cannot_be_made_is_refused_before_training(tmp_path):

@@ -128,9 +128,9 @@ def test_a_record_in_the_making_goes_on_after_a_restart(tmp_path):
 def test_an_evaluation_that_comes_again_has_its_line_once(tmp_path):
     with make_reporter(tmp_path, log_every_steps=1) as reporter:
         reporter.train(1, {"loss": 1.0})
-        reporter.evaluation(1, {"eval/top1": 0.5})
+        reporter.evaluation(1, {"eval/top1": 0.5}, shown="x")
         reporter.train(2, {"loss": 1.0})
-        reporter.evaluation(2, {"eval/top1": 0.6})
+        reporter.evaluation(2, {"eval/top1": 0.6}, shown="x")
     make_reporter(tmp_path, start_step=2, is_evaluation_due=True).close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], "eval/top1" in line) for line in lines] == [
@@ -189,18 +189,19 @@ def test_the_last_step_is_recorded_even_inside_a_window(tmp_path):
     assert [line["step"] for line in records(tmp_path)] == [5, 7]
 
 
-def test_an_evaluation_is_one_record_with_fractions_and_one_line_with_percent(tmp_path):
+def test_an_evaluation_is_one_record_and_one_line_as_the_task_shows_it(tmp_path):
     stream = io.StringIO()
     with make_reporter(tmp_path, stream=stream) as reporter:
-        reporter.evaluation(20, {"eval/top1": np.float32(0.75), "eval/loss": 1.25})
-    line = records(tmp_path)[0]
-    assert (line["step"], line["epoch"], line["eval/top1"], line["eval/loss"]) == (
-        20,
-        2,
-        0.75,
-        1.25,
+        values = {"eval/top1": np.float32(0.75), "eval/loss": 1.25}
+        reporter.evaluation(20, values, shown="top1 75.00 %")
+        reporter.evaluation(20, {"seen/loss": 1.5}, shown="loss 1.5", evaluator="seen")
+    line, other = records(tmp_path)
+    assert (line["step"], line["epoch"]) == (20, 2)
+    assert (line["eval/top1"], line["eval/loss"], other["seen/loss"]) == (0.75, 1.25, 1.5)
+    assert stream.getvalue() == (
+        "evaluation after step 20 (epoch 2.00): top1 75.00 %\n"
+        "evaluation seen after step 20 (epoch 2.00): loss 1.5\n"
     )
-    assert stream.getvalue() == ("evaluation after step 20 (epoch 2.00): top1 75.00 %, loss 1.25\n")
 
 
 def test_numbers_that_are_not_finite_become_null(tmp_path):
@@ -215,14 +216,14 @@ def test_numbers_that_are_not_finite_become_null(tmp_path):
 def test_a_resumed_run_has_every_record_once(tmp_path):
     with make_reporter(tmp_path, log_every_steps=5) as reporter:
         train(reporter, Clock(), range(1, 26))
-        reporter.evaluation(25, {"eval/top1": 0.1})
+        reporter.evaluation(25, {"eval/top1": 0.1}, shown="x")
     # What a kill leaves: records beyond the checkpoint of step 12, and a torn line.
     with (tmp_path / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 30, "epo')
     with make_reporter(tmp_path, start_step=12, log_every_steps=5) as reporter:
         assert [line["step"] for line in records(tmp_path)] == [5, 10]
         train(reporter, Clock(), range(13, 26))
-        reporter.evaluation(25, {"eval/top1": 0.2})
+        reporter.evaluation(25, {"eval/top1": 0.2}, shown="x")
     assert [line["step"] for line in records(tmp_path)] == [5, 10, 15, 20, 25, 25]
     assert records(tmp_path)[-1]["eval/top1"] == 0.2
     assert [path.name for path in tmp_path.glob("metrics*")] == ["metrics.jsonl"]
@@ -240,7 +241,7 @@ def test_a_torn_line_of_a_kept_step_is_removed_not_continued(tmp_path):
 def test_a_run_that_starts_again_from_nothing_leaves_no_old_records(tmp_path):
     for _ in range(2):
         with make_reporter(tmp_path) as reporter:
-            reporter.evaluation(0, {"eval/top1": 0.1})
+            reporter.evaluation(0, {"eval/top1": 0.1}, shown="x")
     assert [line["step"] for line in records(tmp_path)] == [0]
 
 
@@ -342,7 +343,7 @@ def test_the_log_file_has_times_and_no_control_characters(tmp_path, terminal):
     clock = Clock()
     reporter = make_reporter(tmp_path, stream=terminal.stream, clock=clock, log_every_steps=2)
     train(reporter, clock, range(1, 9))
-    reporter.evaluation(8, {"eval/top1": 0.5})
+    reporter.evaluation(8, {"eval/top1": 0.5}, shown="x")
     reporter.message("\x1b[31mred\x1b[0m and\r a\x07 bell\nsecond line")
     reporter.close()
     text = (tmp_path / "log.txt").read_text()
@@ -368,7 +369,7 @@ def test_other_processes_write_nothing(tmp_path):
     stream = io.StringIO()
     with make_reporter(tmp_path / "run", stream=stream, is_main=False) as reporter:
         reporter.train(50, {"loss": 1.0})
-        reporter.evaluation(50, {"eval/top1": 0.5})
+        reporter.evaluation(50, {"eval/top1": 0.5}, shown="x")
         reporter.message("hello")
         with reporter.progress("evaluating", 2) as progress:
             progress.advance()
@@ -384,7 +385,7 @@ def test_a_writer_that_fails_is_switched_off_and_the_run_goes_on(tmp_path, monke
     stream = io.StringIO()
     with make_reporter(tmp_path, stream=stream, writers=("jsonl", "tensorboard")) as reporter:
         for step in (1, 2):
-            reporter.evaluation(step, {"eval/top1": 0.5})
+            reporter.evaluation(step, {"eval/top1": 0.5}, shown="x")
     assert stream.getvalue().count("the metric writer tensorboard failed") == 1
     assert [line["step"] for line in records(tmp_path)] == [1, 2]
 

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lska_jax.data.mixing import MixingSpec
 from lska_jax.nn.functional import ModelFunctions
 from lska_jax.running import parallel
+from lska_jax.tasks.classification import Classification
+from lska_jax.tasks.task import Batch, Task
+from lska_jax.training.config import base_config
 from lska_jax.training.optimizer import cosine_schedule, make_optimizer
 from lska_jax.training.state import TrainState, abstract_state, host_state, place_state
-from lska_jax.training.step import Batch, StepSpec, eval_step, train_step
+from lska_jax.training.step import StepSpec, eval_step, train_step
 
 ROWS, SIZE, CLASSES = 16, 4, 5
 SMOOTHING = 0.1
@@ -29,20 +31,24 @@ SCHEDULE = cosine_schedule(
     min_learning_rate=1e-5,
     warmup_learning_rate=1e-3,
 )
-SPEC = StepSpec(
-    num_classes=CLASSES,
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
-    mixing=MixingSpec(label_smoothing=SMOOTHING),
-)
-MIXUP_SPEC = dataclasses.replace(
-    SPEC, mixing=MixingSpec(mixup_alpha=0.8, label_smoothing=SMOOTHING)
-)
+SPEC = StepSpec()
 EMA_DECAY = 0.9
-EMA_SPEC = dataclasses.replace(SPEC, ema_decay=EMA_DECAY)
+EMA_SPEC = StepSpec(ema_decay=EMA_DECAY)
 
 # float32 sums in another order.
 RTOL = 1e-5
+
+
+def classification(*, mixup_alpha: float = 0.0) -> Classification:
+    config = base_config()
+    config.model.num_classes = CLASSES
+    config.data.update({"mean": (0.0,) * 3, "std": (1.0,) * 3, "erase_prob": 0.0})
+    config.data.update({"mixup_alpha": mixup_alpha, "cutmix_alpha": 0.0})
+    config.training.label_smoothing = SMOOTHING
+    return Classification(config)
+
+
+TASK, MIXUP_TASK = classification(), classification(mixup_alpha=0.8)
 
 
 class Toy(nnx.Module):
@@ -77,11 +83,15 @@ def fresh_state(*, use_batch_norm: bool, use_ema: bool = False) -> TrainState:
 
 
 @functools.cache
-def jitted_step(spec: StepSpec, *, use_batch_norm: bool) -> Callable:
-    functions = make_functions(use_batch_norm=use_batch_norm)
+def jitted_step(spec: StepSpec, *, use_batch_norm: bool, task: Task = TASK) -> Callable:
     return jax.jit(
         functools.partial(
-            train_step, functions=functions, optimizer=OPTIMIZER, schedule=SCHEDULE, spec=spec
+            train_step,
+            task=task,
+            functions=make_functions(use_batch_norm=use_batch_norm),
+            optimizer=OPTIMIZER,
+            schedule=SCHEDULE,
+            spec=spec,
         )
     )
 
@@ -171,7 +181,7 @@ def test_a_batch_of_masked_rows_only_has_no_loss_and_no_gradient():
 def test_mixed_targets_weigh_both_labels_as_the_pixels_are_weighed():
     """With Mixup the loss is that of timm's blended images and targets, for some weight."""
     state, batch = fresh_state(use_batch_norm=False), draw_batch(0)
-    _, metrics = jitted_step(MIXUP_SPEC, use_batch_norm=False)(state, batch)
+    _, metrics = jitted_step(SPEC, use_batch_norm=False, task=MIXUP_TASK)(state, batch)
     logits, targets = toy_logits(state, batch), smooth_targets(np.asarray(batch["label"]))
 
     def mixed_loss(weight: float) -> float:
@@ -338,7 +348,7 @@ def test_the_evaluation_step_uses_the_running_statistics_and_the_mask():
     stats = {path: array + 0.5 for path, array in state.batch_stats.items()}
     batch = draw_batch(0, masked=(1, 2))
     functions = make_functions(use_batch_norm=True)
-    sums = eval_step(state.params, stats, batch, functions=functions, spec=SPEC)
+    counted, sums = eval_step(state.params, stats, batch, task=TASK, functions=functions)
     images = np.asarray(batch["image"], np.float64) / 255
     normal = (images - np.asarray(stats["norm/mean"])) / np.sqrt(
         np.asarray(stats["norm/var"]) + 1e-5
@@ -346,7 +356,7 @@ def test_the_evaluation_step_uses_the_running_statistics_and_the_mask():
     logits = normal.reshape(ROWS, -1) @ np.asarray(state.params["linear/kernel"], np.float64)
     kept = np.asarray(batch["mask"])
     labels = np.asarray(batch["label"])[kept]
-    assert int(sums.examples) == ROWS - 2
+    assert int(counted) == int(sums.examples) == ROWS - 2
     assert int(sums.top1) == int(np.sum(logits[kept].argmax(axis=1) == labels))
     one_hot = np.eye(CLASSES)[labels]
     expected = soft_target_cross_entropy(logits[kept], one_hot)
@@ -354,12 +364,13 @@ def test_the_evaluation_step_uses_the_running_statistics_and_the_mask():
 
 
 def test_random_keys_follow_from_seed_and_step_alone():
-    step, batch = jitted_step(MIXUP_SPEC, use_batch_norm=False), draw_batch(0)
+    step = jitted_step(SPEC, use_batch_norm=False, task=MIXUP_TASK)
+    batch = draw_batch(0)
     state = fresh_state(use_batch_norm=False)
     first, again = step(state, batch)[1]["loss"], step(state, batch)[1]["loss"]
     later = step(state._replace(step=state.step + 1), batch)[1]["loss"]
-    other_seed = dataclasses.replace(MIXUP_SPEC, seed=1)
-    other = jitted_step(other_seed, use_batch_norm=False)(state, batch)[1]["loss"]
+    other_seed = jitted_step(StepSpec(seed=1), use_batch_norm=False, task=MIXUP_TASK)
+    other = other_seed(state, batch)[1]["loss"]
     assert float(first) == float(again)
     assert len({float(first), float(later), float(other)}) == 3
 
@@ -368,7 +379,12 @@ def test_a_fresh_average_shares_no_buffer_with_the_parameters_it_starts_from():
     state = place_state(fresh_state(use_batch_norm=True, use_ema=True), parallel.make_mesh())
     functions = make_functions(use_batch_norm=True)
     step = functools.partial(
-        train_step, functions=functions, optimizer=OPTIMIZER, schedule=SCHEDULE, spec=SPEC
+        train_step,
+        task=TASK,
+        functions=functions,
+        optimizer=OPTIMIZER,
+        schedule=SCHEDULE,
+        spec=SPEC,
     )
     batch = parallel.to_global(
         jax.device_get(draw_batch(0)),

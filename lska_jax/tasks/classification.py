@@ -1,0 +1,155 @@
+"""Image classification: the reference recipe's augmentation and loss, top-1 and top-5 accuracy."""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from lska_jax.data.augment import EvalTransform, TrainTransform
+from lska_jax.data.examples import LabelledImages
+from lska_jax.data.mixing import MixingSpec, mix, normalise, random_erasing
+from lska_jax.data.opening import open_source
+from lska_jax.data.sources import Examples, Source, SourceFacts
+from lska_jax.nn.functional import FlatArrays, ModelFunctions
+from lska_jax.tasks.accuracy import EvalSums, eval_sums
+from lska_jax.tasks.classification_check import check_facts
+from lska_jax.tasks.task import Batch, Best, Task
+
+_PROBED_EXAMPLES = 64
+
+# Images (B, H, W, C), targets (B, K) that sum to one, weights (B,) that sum to one over the batch.
+Mixed = tuple[jax.Array, jax.Array, jax.Array]
+
+
+class Classification(Task):
+    """Images with one class each; targets are mixed and smoothed as timm 0.4.12 does."""
+
+    best = Best("top1")
+
+    def __init__(self, config: ConfigDict):
+        super().__init__(config)
+        data = config.data
+        self._mean, self._std = tuple(data.mean), tuple(data.std)
+        self._mixing = MixingSpec(
+            mixup_alpha=data.mixup_alpha,
+            cutmix_alpha=data.cutmix_alpha,
+            switch_prob=data.switch_prob,
+            label_smoothing=config.training.label_smoothing,
+        )
+
+    def open_split(self, *, source: str, split: str) -> Source:
+        """Open one split; its classes are as many as the model's, and its labels are theirs."""
+        opened = open_source(source, split=split, data_dir=self.config.data.data_dir or None)
+        facts = SourceFacts(len(opened.class_names), len(opened))
+        check_facts(self.config, facts, f"{source} split {split!r}")
+        _check_some_labels(opened)
+        return opened
+
+    def check_splits(self, train: Examples, evaluation: Examples, *, is_held_out: bool) -> None:
+        """Compare the classes too; see ``Task.check_splits``."""
+        names, others = (cast(Source, split).class_names for split in (train, evaluation))
+        if names != others:
+            different = sorted(set(names) ^ set(others))
+            raise ValueError(
+                f"{train.name} and {evaluation.name} have different classes: "
+                f"{', '.join(different[:10])}; the class folders of both splits must be the same."
+            )
+        super().check_splits(train, evaluation, is_held_out=is_held_out)
+
+    def train_reader(self) -> LabelledImages:
+        """Return the config's host-side augmentation."""
+        data = self.config.data
+        return LabelledImages(
+            TrainTransform(
+                image_size=data.image_size,
+                channels=self.config.model.in_channels,
+                crop=data.crop,
+                crop_scale=_pair(data.crop_scale),
+                crop_ratio=_pair(data.crop_ratio),
+                pad=data.pad,
+                hflip_prob=data.hflip_prob,
+                rand_augment=data.rand_augment,
+                interpolation=data.train_interpolation,
+                mean=self._mean,
+            )
+        )
+
+    def eval_reader(self) -> LabelledImages:
+        """Return the config's evaluation preprocessing."""
+        data = self.config.data
+        return LabelledImages(
+            EvalTransform(
+                image_size=data.image_size,
+                channels=self.config.model.in_channels,
+                crop_pct=data.crop_pct,
+                interpolation=data.interpolation,
+            )
+        )
+
+    def prepare(self, batch: Batch, key: jax.Array) -> tuple[Mixed, jax.Array]:
+        """Normalise, erase and mix; weights are 1 / number of usable rows, and 0 for the others."""
+        erase_key, mix_key, model_key = jax.random.split(key, 3)
+        images = normalise(batch["image"], mean=self._mean, std=self._std)
+        images = random_erasing(images, erase_key, probability=self.config.data.erase_prob)
+        images, targets = mix(
+            images,
+            batch["label"],
+            batch["mask"],
+            mix_key,
+            num_classes=self.config.model.num_classes,
+            spec=self._mixing,
+        )
+        weights = batch["mask"] / jnp.maximum(jnp.sum(batch["mask"], dtype=jnp.float32), 1.0)
+        return (images, targets, weights), model_key
+
+    def loss(
+        self,
+        functions: ModelFunctions,
+        params: FlatArrays,
+        stats: FlatArrays,
+        examples: Mixed,
+        key: jax.Array,
+    ) -> tuple[jax.Array, FlatArrays]:
+        """Return the weighted cross-entropy of soft targets, and the new statistics."""
+        images, targets, weights = examples
+        logits, stats = functions.train(params, stats, images, key=key)
+        # A masked row may hold anything, and zero times infinity is not zero, nor is its gradient.
+        logits = jnp.where(weights[:, None] > 0, logits.astype(jnp.float32), 0.0)
+        return jnp.sum(weights * optax.softmax_cross_entropy(logits, targets)), stats
+
+    def measure(
+        self, functions: ModelFunctions, params: FlatArrays, stats: FlatArrays, batch: Batch
+    ) -> EvalSums:
+        """Return how many rows were counted, ranked first and among the first five, and losses."""
+        images = normalise(batch["image"], mean=self._mean, std=self._std)
+        logits = functions.evaluate(params, stats, images)
+        return eval_sums(logits, batch["label"], batch["mask"])
+
+    def means(self, total: EvalSums) -> dict[str, float]:
+        """Return top1 and top5 in [0, 1], and loss."""
+        return total.means()
+
+    def describe(self, means: Mapping[str, float]) -> str:
+        """Return the accuracies in percent, and the loss."""
+        accuracies = [f"{name} {100 * means[name]:.2f} %" for name in ("top1", "top5")]
+        return ", ".join([*accuracies, f"loss {means['loss']:.4g}"])
+
+
+def _check_some_labels(source: Source) -> None:
+    """Read examples all over a source: unlabelled splits show before anything is compiled."""
+    for index in np.linspace(0, len(source) - 1, _PROBED_EXAMPLES).astype(int).tolist():
+        label = source[index].label
+        if not 0 <= label < len(source.class_names):
+            raise ValueError(
+                f"{source.path(index)} has label {label}; {source.name} has classes 0 to "
+                f"{len(source.class_names) - 1}. Choose a labelled split, or repair the data."
+            )
+
+
+def _pair(bounds: Sequence[float]) -> tuple[float, float]:
+    low, high = bounds
+    return float(low), float(high)

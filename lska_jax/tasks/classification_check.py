@@ -1,0 +1,82 @@
+"""The check of what classification reads of a config, and of its data; without jax."""
+
+import math
+
+from ml_collections import ConfigDict
+
+from lska_jax.data.sources import SourceFacts
+from lska_jax.running.value_checks import check_choice, check_entries, check_range, collect
+
+
+def check_config(config: ConfigDict, problems: list[str]) -> None:
+    """Add a sentence for every value that classification cannot work with."""
+    from lska_jax.data.augment import CROPS
+    from lska_jax.data.rand_augment import INTERPOLATIONS, parse_rand_augment
+
+    data = config.data
+    check_range(problems, "model.num_classes", config.model.num_classes, low=1)
+    check_source_name(problems, "data.source", data.source)
+    channels = config.model.in_channels
+    if channels not in (1, 3):
+        problems.append(f"model.in_channels={channels}: images are read with 1 or 3 channels.")
+    for name in ("mean", "std"):
+        if len(data[name]) != channels:
+            problems.append(
+                f"data.{name}={data[name]} needs one value for each of the "
+                f"{channels} channels (model.in_channels)."
+            )
+    check_entries(problems, "data.mean", data.mean, low=0, high=1)
+    check_entries(problems, "data.std", data.std, above=0)
+    check_range(problems, "data.image_size", data.image_size, low=1)
+    check_range(problems, "data.crop_pct", data.crop_pct, low=0.05, high=1)
+    check_range(problems, "data.pad", data.pad, low=0, high=data.image_size)
+    if data.pad and data.crop != "padded":
+        problems.append(f"data.pad={data.pad} works with data.crop='padded', not {data.crop!r}.")
+    check_choice(problems, "data.crop", data.crop, CROPS)
+    check_choice(problems, "data.interpolation", data.interpolation, ("bilinear", "bicubic"))
+    check_choice(problems, "data.train_interpolation", data.train_interpolation, [*INTERPOLATIONS])
+    for name in ("hflip_prob", "erase_prob", "switch_prob"):
+        check_range(problems, f"data.{name}", data[name], low=0, high=1)
+    for name in ("mixup_alpha", "cutmix_alpha"):
+        check_range(problems, f"data.{name}", data[name], low=0)
+    for name, high in (("crop_scale", 1.0), ("crop_ratio", math.inf)):
+        count = len(problems)
+        check_entries(problems, f"data.{name}", data[name], above=0, high=high)
+        if len(problems) == count and (len(data[name]) != 2 or data[name][0] > data[name][1]):
+            problems.append(f"data.{name}={data[name]} must be (low, high) with low <= high.")
+    if data.rand_augment:
+        collect(problems, lambda: parse_rand_augment(data.rand_augment))
+    smoothing = config.training.label_smoothing
+    check_range(problems, "training.label_smoothing", smoothing, low=0, below=1)
+
+
+def check_source_name(problems: list[str], name: str, source: str) -> None:
+    """Check that a source is named as ``lska_jax.data.opening`` opens it."""
+    if not (source == "digits" or source.startswith(("folder:", "tfds:"))):
+        problems.append(f"{name}={source!r} is unknown; allowed: digits, folder:PATH, tfds:NAME.")
+
+
+def inspect_split(config: ConfigDict, source: str, split: str) -> SourceFacts:
+    """Count the classes and examples of a split; see ``lska_jax.data.opening.inspect_source``."""
+    from lska_jax.data.opening import inspect_source
+
+    return inspect_source(source, split=split, data_dir=config.data.data_dir or None)
+
+
+def check_facts(config: ConfigDict, facts: SourceFacts, where: str) -> None:
+    """Check that the model has one output for every class of a split.
+
+    Args:
+      config: of the run.
+      facts: about the split.
+      where: source and split, for the message.
+
+    Raises:
+      ValueError: the counts differ.
+    """
+    wanted, there = config.model.num_classes, facts.num_classes
+    if wanted != there:
+        raise ValueError(
+            f"model.num_classes={wanted}, but {where} has {there} classes; pass "
+            f"--config.model.num_classes={there}."
+        )

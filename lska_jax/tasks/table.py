@@ -1,0 +1,71 @@
+"""Tasks by name, and the check of each one's part of a config; nothing heavy is imported."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from lska_jax.tasks import classification_check
+
+DEFAULT_TASK = "classification"
+
+
+class TaskEntry(NamedTuple):
+    """What is known about a task before anything heavy is imported.
+
+    Attributes:
+      build: returns the ``lska_jax.tasks.task.Task`` of a checked config; imports what it needs
+        when it is called.
+      check: adds a sentence for everything in the config that the task cannot work with.
+      inspect: (config, source, split) -> facts of the split, ``num_examples`` at least, without
+        reading an example; ValueError where it is missing.
+      compare: (config, facts, where) -> ValueError where the split is not what the config says.
+    """
+
+    build: Callable[[ConfigDict], Any]
+    check: Callable[[ConfigDict, list[str]], None]
+    inspect: Callable[[ConfigDict, str, str], Any]
+    compare: Callable[[ConfigDict, Any, str], None]
+
+
+def _build_classification(config: ConfigDict) -> Any:
+    from lska_jax.tasks.classification import Classification
+
+    return Classification(config)
+
+
+_TASKS = {
+    DEFAULT_TASK: TaskEntry(
+        _build_classification,
+        check=classification_check.check_config,
+        inspect=classification_check.inspect_split,
+        compare=classification_check.check_facts,
+    )
+}
+
+
+def register_task(name: str, entry: TaskEntry) -> None:
+    """Make a task known by a name, for ``config.task``; the same name again replaces it.
+
+    Args:
+      name: what a config says.
+      entry: how to check and build it.
+    """
+    _TASKS[name] = entry
+
+
+def task_names() -> list[str]:
+    """Return the names that ``config.task`` may have."""
+    return list(_TASKS)
+
+
+def task_entry(config: ConfigDict) -> TaskEntry:
+    """Return the entry of a config's task; configs saved before there were tasks have none.
+
+    Raises:
+      ValueError: the name is unknown.
+    """
+    name = config.get("task", DEFAULT_TASK)
+    if name not in _TASKS:
+        raise ValueError(f"task={name!r} is unknown; allowed: {', '.join(_TASKS)}.")
+    return _TASKS[name]

@@ -1,0 +1,37 @@
+"""A file is written whole or not at all."""
+
+import pytest
+
+from lska_jax.running.whole_file import whole_file, write_whole
+
+
+@pytest.mark.parametrize("content", ["größer\n", b"\x00\xff"])
+def test_the_file_has_the_content_and_nothing_else_is_left(tmp_path, content):
+    write_whole(tmp_path / "notes.txt", content)
+    expected = content.encode() if isinstance(content, str) else content
+    assert (tmp_path / "notes.txt").read_bytes() == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_file_that_is_there_is_replaced(tmp_path):
+    write_whole(tmp_path / "notes.txt", "old")
+    write_whole(tmp_path / "notes.txt", "new")
+    assert (tmp_path / "notes.txt").read_text() == "new"
+
+
+def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    write_whole(tmp_path / "notes.txt", "old")
+    with (
+        pytest.raises(RuntimeError, match="half way"),
+        whole_file(tmp_path / "notes.txt") as beside,
+    ):
+        beside.write_text("half")
+        raise RuntimeError("half way")
+    assert (tmp_path / "notes.txt").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_writers_that_need_the_suffix_see_it(tmp_path):
+    with whole_file(tmp_path / "weights.npz") as beside:
+        assert beside.suffix == ".npz" and beside.parent == tmp_path
+        beside.write_bytes(b"")
