@@ -260,7 +260,7 @@ def _facts(config: ConfigDict, count: int) -> dict[str, Any]:
         "eval_batch_size": training.eval_batch_size,
         "gradient_accumulation": training.gradient_accumulation,
         "fsdp": training.fsdp,
-        "remat": model.remat,
+        "remat": model.get("remat", False),
     }
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     return facts

@@ -290,12 +290,12 @@ def load_capability(family: Family, capability: str) -> Any:
     place = getattr(family, capability)
     if not place:
         have = [other.name for other in families().values() if getattr(other, capability)]
-        what = {
-            "names": "names of PyTorch checkpoints",
-            "fold": "anything to fold for inference",
-            "transfer": "kernels that can be carried over to another size",
+        lack = {
+            "names": "no PyTorch checkpoints that could be read or written",
+            "fold": "nothing to fold for inference",
+            "transfer": "no kernels that could be carried over to another size",
         }[capability]
-        raise ValueError(f"{family.name} has no {what}; these families do: {', '.join(have)}.")
+        raise ValueError(f"{family.name} has {lack}; these families have: {', '.join(have)}.")
     return load(place)
 
 

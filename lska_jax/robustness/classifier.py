@@ -166,8 +166,8 @@ def load_classifier(
             sha256=hash_arrays(arrays),
             preprocessing=describe_preprocessing(facts.preprocessing),
             facts={
-                "attention": config.attention,
-                "k": config.k,
+                # What scores against k are drawn by, where the family has it.
+                **{n: getattr(config, n) for n in ("attention", "k") if hasattr(config, n)},
                 "parameters": sum(int(leaf.size) for leaf in jax.tree.leaves(arrays)),
             },
         ),

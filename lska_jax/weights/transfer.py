@@ -177,7 +177,7 @@ def transfer_folder(
 
 
 def new_config(
-    config: VANConfig, *, k: int | None, attention: str | None, dilation: int | None
+    config: Any, *, k: int | None, attention: str | None, dilation: int | None
 ) -> VANConfig:
     """Return a config with other large kernels; arguments are those of ``transfer_kernels``."""
     load_capability(family_of(config), "transfer")

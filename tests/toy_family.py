@@ -1,0 +1,62 @@
+"""A family of its own in one file: everything that lska_jax asks of one, and nothing else."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from lska_jax.models.checks import check_computation, check_counts
+from lska_jax.models.table import Family, Preprocessing, register_family
+from lska_jax.weights.names.naming import CONV, MATRIX, Names, Row
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ToyConfig:
+    width: int = 8
+    num_classes: int = 1000
+    in_channels: int = 3
+    dtype: str = "float32"
+
+
+class Toy(nnx.Module):
+    """A convolution and a linear classifier."""
+
+    def __init__(self, config: ToyConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.preprocessing = FAMILY.preprocessing.for_channels(config.in_channels)
+        self.stem = nnx.Conv(config.in_channels, config.width, (3, 3), strides=2, rngs=rngs)
+        self.classifier = nnx.data(
+            nnx.Linear(config.width, config.num_classes, rngs=rngs) if config.num_classes else None
+        )
+
+    def features(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> list[jax.Array]:
+        return [jax.nn.relu(self.stem(jnp.asarray(images, self.config.dtype)))]
+
+    def head(self, features: jax.Array) -> jax.Array:
+        pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
+        return pooled if self.classifier is None else self.classifier(pooled)
+
+    def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+        return self.head(self.features(images, rngs=rngs)[-1])
+
+
+FAMILY = Family(
+    name="toy",
+    config=ToyConfig,
+    models={"toy_small": {"width": 8}, "toy_large": {"width": 16}},
+    network="toy_family:Toy",
+    check=lambda fields: [*check_counts(fields, ["width"], low=1), *check_computation(fields)],
+    describe=lambda config: f"a toy of width {config.width}, {config.num_classes} classes",
+    summary=lambda config: "A toy, for lska_jax.",
+    stem="stem/kernel",
+    head=("classifier/kernel", "classifier/bias"),
+    preprocessing=Preprocessing(image_size=16),
+    names="toy_family:NAMES",
+)
+NAMES = Names(
+    FAMILY,
+    namings=("torch",),
+    rows={"": [Row("stem", CONV, ("conv",)), Row("classifier", MATRIX, ("fc",))]},
+)
+register_family(FAMILY)
