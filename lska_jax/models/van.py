@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from lska_jax.models.van_config import FAMILY, VANConfig
 from lska_jax.nn.attention import LKA, LSKA, LKATrivial, LSKATrivial
-from lska_jax.nn.initial_values import normal
+from lska_jax.nn.initial_values import RngsLike, as_rngs, normal
 from lska_jax.nn.layers import (
     BatchNorm,
     ConvFFN,
@@ -24,6 +24,7 @@ from lska_jax.nn.layers import (
     Pointwise,
 )
 from lska_jax.ops import gelu
+from lska_jax.ops.broadcast import along_channels
 from lska_jax.ops.pallas import attention_fits, fused_attention
 from lska_jax.ops.platform import takes_pallas
 
@@ -112,8 +113,12 @@ def attend(
             shortcut=shortcut,
         )
     branch = proj_out(gate(gelu(proj_in(x))))
-    # The product is float32: in bfloat16 the factor would lose the part that differs from 1.
-    out = x + branch if shortcut is None else (x * shortcut + branch).astype(dtype)
+    if shortcut is None:
+        out = x + branch
+    else:
+        # The sum is float32: in bfloat16 the factor would lose the part that differs from 1.
+        wide = x.astype(jnp.float32) * along_channels(shortcut, x)
+        out = (wide + branch.astype(jnp.float32)).astype(dtype)
     return out if scale is None else scale(out)
 
 
@@ -211,7 +216,8 @@ class VAN(nnx.Module):
         weights.
     """
 
-    def __init__(self, config: VANConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: VANConfig, *, rngs: RngsLike):
+        rngs = as_rngs(rngs)
         total = sum(config.depths)
         rates = iter([config.drop_path_rate * i / max(total - 1, 1) for i in range(total)])
         in_channels = (config.in_channels, *config.dims[:-1])

@@ -11,16 +11,21 @@ All convolutions carry a bias and keep the size.
 """
 
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from lska_jax.nn.initial_values import RngsLike, as_rngs
 from lska_jax.nn.layers import DepthwiseConv, Pointwise
 from lska_jax.ops import lska
+from lska_jax.ops.checks import check_channels
 from lska_jax.ops.formulations import canonical
 from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE, check_odd_kernel, kernel_spec
+from lska_jax.ops.plain_numbers import plain_int
 
 
 class _DepthwiseGate(nnx.Module):
@@ -28,13 +33,14 @@ class _DepthwiseGate(nnx.Module):
 
     def __init__(
         self,
-        channels: int,
+        channels: SupportsIndex,
         steps: Sequence[tuple[tuple[int, int], int]],
         *,
         dtype: DTypeLike,
         implementation: str | Sequence[str],
-        rngs: nnx.Rngs,
+        rngs: RngsLike,
     ):
+        channels, rngs = plain_int("channels", channels), as_rngs(rngs)
         self.depthwise = nnx.List(
             DepthwiseConv(
                 channels,
@@ -50,11 +56,16 @@ class _DepthwiseGate(nnx.Module):
         self.implementation = canonical(implementation)
 
     def __call__(
-        self, x: Float[Array, "batch height width channels"]
+        self, x: Float[Array | np.ndarray, "batch height width channels"]
     ) -> Float[Array, "batch height width channels"]:
-        """Return x gated by its large-kernel response: (B, H, W, C) in the compute dtype."""
+        """Return x gated by its large-kernel response: (B, H, W, C) in the compute dtype.
+
+        Raises:
+          ValueError: x of another rank or number of channels; channels-first input is named so.
+        """
+        check_channels(x, self.pointwise.in_features)
         return lska(
-            x.astype(self.pointwise.dtype),
+            jnp.asarray(x, self.pointwise.dtype),
             [step.kernel[...] for step in self.depthwise],
             [step.bias[...] for step in self.depthwise],
             (self.pointwise.kernel[...], self.pointwise.bias[...]),
@@ -72,7 +83,7 @@ class LKA(_DepthwiseGate):
       dilation: d; None takes the reference's choice for k.
       dtype: compute dtype; parameters are float32.
       implementation: formulation of the depth-wise convolutions, see ``ops.lska``.
-      rngs: source of the initial parameters.
+      rngs: source of the initial parameters: an ``nnx.Rngs``, a seed or a key.
 
     Raises:
       ValueError: no cascade has this (k, d); the message names the nearest that do.
@@ -80,13 +91,13 @@ class LKA(_DepthwiseGate):
 
     def __init__(
         self,
-        channels: int,
-        k: int = DEFAULT_KERNEL_SIZE,
+        channels: SupportsIndex,
+        k: SupportsIndex = DEFAULT_KERNEL_SIZE,
         *,
-        dilation: int | None = None,
+        dilation: SupportsIndex | None = None,
         dtype: DTypeLike = jnp.float32,
         implementation: str | Sequence[str] = "auto",
-        rngs: nnx.Rngs,
+        rngs: RngsLike,
     ):
         spec = kernel_spec(k, dilation=dilation)
         local, dilated = spec.local_size, spec.dilated_size
@@ -102,13 +113,13 @@ class LSKA(_DepthwiseGate):
 
     def __init__(
         self,
-        channels: int,
-        k: int = DEFAULT_KERNEL_SIZE,
+        channels: SupportsIndex,
+        k: SupportsIndex = DEFAULT_KERNEL_SIZE,
         *,
-        dilation: int | None = None,
+        dilation: SupportsIndex | None = None,
         dtype: DTypeLike = jnp.float32,
         implementation: str | Sequence[str] = "auto",
-        rngs: nnx.Rngs,
+        rngs: RngsLike,
     ):
         spec = kernel_spec(k, dilation=dilation)
         local, dilated, d = spec.local_size, spec.dilated_size, spec.dilation
@@ -124,14 +135,15 @@ class LKATrivial(_DepthwiseGate):
 
     def __init__(
         self,
-        channels: int,
-        k: int = DEFAULT_KERNEL_SIZE,
+        channels: SupportsIndex,
+        k: SupportsIndex = DEFAULT_KERNEL_SIZE,
         *,
         dtype: DTypeLike = jnp.float32,
         implementation: str | Sequence[str] = "auto",
-        rngs: nnx.Rngs,
+        rngs: RngsLike,
     ):
-        steps = [((check_odd_kernel(k), k), 1)]
+        k = check_odd_kernel(k)
+        steps = [((k, k), 1)]
         super().__init__(channels, steps, dtype=dtype, implementation=implementation, rngs=rngs)
 
 
@@ -143,12 +155,13 @@ class LSKATrivial(_DepthwiseGate):
 
     def __init__(
         self,
-        channels: int,
-        k: int = DEFAULT_KERNEL_SIZE,
+        channels: SupportsIndex,
+        k: SupportsIndex = DEFAULT_KERNEL_SIZE,
         *,
         dtype: DTypeLike = jnp.float32,
         implementation: str | Sequence[str] = "auto",
-        rngs: nnx.Rngs,
+        rngs: RngsLike,
     ):
-        steps = [((1, check_odd_kernel(k)), 1), ((k, 1), 1)]
+        k = check_odd_kernel(k)
+        steps = [((1, k), 1), ((k, 1), 1)]
         super().__init__(channels, steps, dtype=dtype, implementation=implementation, rngs=rngs)

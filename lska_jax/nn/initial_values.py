@@ -8,13 +8,18 @@ element a function of the key and its position alone.
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
+
+from lska_jax.ops.plain_numbers import plain_int
+
+# Where random numbers may come from: streams, a seed, or a key of ``jax.random``.
+RngsLike = nnx.Rngs | SupportsIndex | jax.Array
 
 _DRAWN_SIZES = (2**12, 2**17, 2**19, 2**21)
 
@@ -33,6 +38,27 @@ class OneKey(nnx.Rngs):
     def params(self) -> jax.Array:
         """Return the key."""
         return self.only_key
+
+
+def as_rngs(rngs: RngsLike) -> nnx.Rngs:
+    """Return an ``nnx.Rngs`` as it is, and one made from a seed or a key.
+
+    Raises:
+      TypeError: neither of these.
+    """
+    if isinstance(rngs, nnx.Rngs):
+        return rngs
+    if isinstance(rngs, jax.Array) and jax.dtypes.issubdtype(rngs.dtype, jax.dtypes.prng_key):
+        return nnx.Rngs(rngs)
+    if isinstance(rngs, jax.Array) and rngs.shape == (2,):  # of jax.random.PRNGKey
+        return nnx.Rngs(jax.random.wrap_key_data(rngs))
+    try:
+        return nnx.Rngs(plain_int("rngs", rngs))
+    except TypeError:
+        raise TypeError(
+            f"rngs must be an nnx.Rngs, a seed such as 0, or a key such as jax.random.key(0); "
+            f"got {rngs!r}."
+        ) from None
 
 
 def normal(stddev: float) -> nnx.Initializer:

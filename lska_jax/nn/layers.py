@@ -5,6 +5,7 @@ Parameters and normalisation statistics are float32; ``dtype`` is the compute dt
 
 import math
 from collections.abc import Sequence
+from typing import SupportsFloat, SupportsIndex
 
 import jax.numpy as jnp
 from flax import nnx
@@ -12,11 +13,14 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from lska_jax.nn.initial_values import normal
+from lska_jax.nn.initial_values import RngsLike, as_rngs, normal
 from lska_jax.ops import depthwise_conv, gelu, pointwise_conv
-from lska_jax.ops.batch_norm import moments, normalise
+from lska_jax.ops.batch_norm import affine, moments, normalise
+from lska_jax.ops.broadcast import add_bias, scale_by
+from lska_jax.ops.checks import check_dilation
 from lska_jax.ops.formulations import canonical
 from lska_jax.ops.pallas import conv_ffn, ffn_fits
+from lska_jax.ops.plain_numbers import plain_float, plain_int
 from lska_jax.ops.platform import takes_pallas
 
 # PyTorch's momentum of 0.1 is 0.9 here. The running variance is the biased one, PyTorch's is
@@ -50,21 +54,26 @@ class Pointwise(nnx.Linear):
 
     def __init__(
         self,
-        in_channels: int,
-        channels: int,
+        in_channels: SupportsIndex,
+        channels: SupportsIndex,
         *,
         dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
+        rngs: RngsLike,
     ):
-        initializer = fan_out_normal(1, 1, channels)
-        super().__init__(in_channels, channels, kernel_init=initializer, dtype=dtype, rngs=rngs)
+        channels = plain_int("channels", channels)
+        super().__init__(
+            plain_int("in_channels", in_channels),
+            channels,
+            kernel_init=fan_out_normal(1, 1, channels),
+            dtype=dtype,
+            rngs=as_rngs(rngs),
+        )
 
     def __call__(  # type: ignore[override]
         self, x: Float[Array, "batch height width in_channels"]
     ) -> Float[Array, "batch height width channels"]:
         """Map (B, H, W, in_channels) to (B, H, W, C)."""
-        out = pointwise_conv(x.astype(self.dtype), self.kernel[...])
-        return out + self.bias[...].astype(self.dtype)
+        return add_bias(pointwise_conv(x.astype(self.dtype), self.kernel[...]), self.bias[...])
 
 
 class DepthwiseConv(nnx.Module):
@@ -81,20 +90,22 @@ class DepthwiseConv(nnx.Module):
 
     def __init__(
         self,
-        channels: int,
-        kernel_size: tuple[int, int],
+        channels: SupportsIndex,
+        kernel_size: tuple[SupportsIndex, SupportsIndex],
         *,
-        dilation: int = 1,
+        dilation: SupportsIndex = 1,
         dtype: DTypeLike = jnp.float32,
         implementation: str | Sequence[str] = "auto",
-        rngs: nnx.Rngs,
+        rngs: RngsLike,
     ):
-        initializer = fan_out_normal(*kernel_size, 1)
+        height, width = (plain_int("kernel_size", size) for size in kernel_size)
+        channels = plain_int("channels", channels)
+        initializer = fan_out_normal(height, width, 1)
         self.kernel = nnx.Param(
-            initializer(rngs.params(), (*kernel_size, 1, channels), jnp.float32)
+            initializer(as_rngs(rngs).params(), (height, width, 1, channels), jnp.float32)
         )
         self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
-        self.dilation = dilation
+        self.dilation = check_dilation(dilation)
         self.dtype = dtype
         self.implementation = canonical(implementation)
 
@@ -108,7 +119,7 @@ class DepthwiseConv(nnx.Module):
             dilation=self.dilation,
             implementation=self.implementation,
         )
-        return out + self.bias[...].astype(self.dtype)
+        return add_bias(out, self.bias[...])
 
 
 class BatchNorm(nnx.BatchNorm):
@@ -121,14 +132,14 @@ class BatchNorm(nnx.BatchNorm):
     scale: nnx.Param[Array]
     bias: nnx.Param[Array]
 
-    def __init__(self, channels: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, channels: SupportsIndex, *, dtype: DTypeLike = jnp.float32, rngs: RngsLike):
         # nnx.BatchNorm rounds its running statistics to a bfloat16 ``dtype``; so it stays float32.
         super().__init__(
-            channels,
+            plain_int("channels", channels),
             momentum=BATCH_NORM_MOMENTUM,
             epsilon=BATCH_NORM_EPSILON,
             dtype=jnp.float32,
-            rngs=rngs,
+            rngs=as_rngs(rngs),
         )
         self.output_dtype = dtype
 
@@ -137,8 +148,9 @@ class BatchNorm(nnx.BatchNorm):
         scale, bias = self.scale[...], self.bias[...]
         if self.use_running_average:
             factor = scale * lax.rsqrt(self.var[...] + self.epsilon)
-            out = (x.astype(jnp.float32) - self.mean[...]) * factor + bias
-            return out.astype(self.output_dtype)
+            return affine(x.astype(jnp.float32), self.mean[...], factor, bias).astype(
+                self.output_dtype
+            )
         statistics = moments(x, self.mean[...])
         for running, new in zip((self.mean, self.var), statistics, strict=True):
             # Not running[...] = : that searches the whole trace for where the array comes from.
@@ -151,13 +163,21 @@ class LayerNorm(nnx.LayerNorm):
 
     def __init__(
         self,
-        channels: int,
+        channels: SupportsIndex,
         *,
-        epsilon: float = LAYER_NORM_EPSILON,
+        epsilon: SupportsFloat = LAYER_NORM_EPSILON,
         dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
+        rngs: RngsLike,
     ):
-        super().__init__(channels, epsilon=epsilon, dtype=jnp.float32, rngs=rngs)
+        # nnx's fast variance, a mean of squares less a squared mean, is lost in rounding where the
+        # mean is large: of a mean of 2048 and a spread of 1 nothing is left.
+        super().__init__(
+            plain_int("channels", channels),
+            epsilon=plain_float("epsilon", epsilon),
+            dtype=jnp.float32,
+            use_fast_variance=False,
+            rngs=as_rngs(rngs),
+        )
         self.output_dtype = dtype
 
     def __call__(self, x: Array) -> Array:  # type: ignore[override]
@@ -168,22 +188,80 @@ class LayerNorm(nnx.LayerNorm):
 class LayerScale(nnx.Module):
     """A learned factor for each channel of a residual branch, initialised to 1e-2."""
 
-    def __init__(self, channels: int, *, dtype: DTypeLike = jnp.float32):
+    def __init__(self, channels: SupportsIndex, *, dtype: DTypeLike = jnp.float32):
+        channels = plain_int("channels", channels)
         # The explicit dtype keeps the parameter strongly typed: a weak one compiles twice.
         self.scale = nnx.Param(jnp.full((channels,), LAYER_SCALE_INIT, jnp.float32))
         self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
         """Scale (..., C)."""
-        return x * self.scale[...].astype(self.dtype)
+        return scale_by(x.astype(self.dtype), self.scale[...])
 
 
 class DropPath(nnx.Dropout):
     """Drop a residual branch for whole samples (stochastic depth, arXiv 1603.09382)."""
 
-    def __init__(self, rate: float, *, rngs: nnx.Rngs):
+    def __init__(self, rate: SupportsFloat, *, rngs: RngsLike):
+        rate = plain_float("rate", rate)
         # Without a rate there is no stream to carry, and the model's state stays parameters only.
-        super().__init__(rate, broadcast_dims=(1, 2, 3), rngs=rngs if rate > 0 else None)
+        streams = as_rngs(rngs) if rate > 0 else None
+        super().__init__(rate, broadcast_dims=(1, 2, 3), rngs=streams)
+
+
+class StridedConv(nnx.Conv):
+    """A dense convolution with bias: ``nnx.Conv``, whose bias has a gradient summed in float32.
+
+    Args:
+      in_channels: channels of the input.
+      channels: channels of the output.
+      kernel_size: height and width.
+      stride: along both axes.
+      dtype: compute dtype.
+      rngs: source of the initial parameters.
+    """
+
+    bias: nnx.Param[Array]
+    dtype: DTypeLike
+    strides: tuple[int, int]
+    padding: tuple[tuple[int, int], tuple[int, int]]
+
+    def __init__(
+        self,
+        in_channels: SupportsIndex,
+        channels: SupportsIndex,
+        *,
+        kernel_size: SupportsIndex,
+        stride: SupportsIndex,
+        dtype: DTypeLike = jnp.float32,
+        rngs: RngsLike,
+    ):
+        channels = plain_int("channels", channels)
+        size, step = plain_int("kernel_size", kernel_size), plain_int("stride", stride)
+        super().__init__(
+            plain_int("in_channels", in_channels),
+            channels,
+            (size, size),
+            strides=(step, step),
+            # Explicit pairs: "SAME" pads asymmetrically at stride > 1, PyTorch does not.
+            padding=((size // 2, size // 2), (size // 2, size // 2)),
+            kernel_init=fan_out_normal(size, size, channels),
+            dtype=dtype,
+            rngs=as_rngs(rngs),
+        )
+
+    def __call__(  # type: ignore[override]
+        self, x: Float[Array, "batch height width in_channels"]
+    ) -> Float[Array, "batch out_height out_width channels"]:
+        """Map (B, H, W, in_channels) to (B, ceil(H / stride), ceil(W / stride), C)."""
+        out = lax.conv_general_dilated(
+            x.astype(self.dtype),
+            self.kernel[...].astype(self.dtype),
+            self.strides,
+            self.padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return add_bias(out, self.bias[...])
 
 
 class PatchEmbedding(nnx.Module):
@@ -200,25 +278,17 @@ class PatchEmbedding(nnx.Module):
 
     def __init__(
         self,
-        in_channels: int,
-        channels: int,
+        in_channels: SupportsIndex,
+        channels: SupportsIndex,
         *,
-        kernel_size: int,
-        stride: int,
+        kernel_size: SupportsIndex,
+        stride: SupportsIndex,
         dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
+        rngs: RngsLike,
     ):
-        padding = kernel_size // 2
-        self.projection = nnx.Conv(
-            in_channels,
-            channels,
-            (kernel_size, kernel_size),
-            strides=(stride, stride),
-            # Explicit pairs: "SAME" pads asymmetrically at stride > 1, PyTorch does not.
-            padding=((padding, padding), (padding, padding)),
-            kernel_init=fan_out_normal(kernel_size, kernel_size, channels),
-            dtype=dtype,
-            rngs=rngs,
+        rngs = as_rngs(rngs)
+        self.projection = StridedConv(
+            in_channels, channels, kernel_size=kernel_size, stride=stride, dtype=dtype, rngs=rngs
         )
         self.norm = BatchNorm(channels, dtype=dtype, rngs=rngs)
 
@@ -237,14 +307,15 @@ class ConvFFN(nnx.Module):
 
     def __init__(
         self,
-        channels: int,
-        hidden_channels: int,
+        channels: SupportsIndex,
+        hidden_channels: SupportsIndex,
         *,
-        drop_rate: float = 0.0,
+        drop_rate: SupportsFloat = 0.0,
         dtype: DTypeLike = jnp.float32,
         implementation: str | Sequence[str] = "auto",
-        rngs: nnx.Rngs,
+        rngs: RngsLike,
     ):
+        rngs, drop_rate = as_rngs(rngs), plain_float("drop_rate", drop_rate)
         self.expand = Pointwise(channels, hidden_channels, dtype=dtype, rngs=rngs)
         self.depthwise = DepthwiseConv(
             hidden_channels, (3, 3), dtype=dtype, implementation=implementation, rngs=rngs

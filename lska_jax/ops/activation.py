@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from lska_jax.ops.checks import check_dtype
+from lska_jax.ops.reverse_mode import reverse_mode_only
 
 _SQRT_HALF = math.sqrt(0.5)
 _DENSITY_AT_ZERO = 1.0 / math.sqrt(2.0 * math.pi)
@@ -21,7 +22,7 @@ _DENSITY_AT_ZERO = 1.0 / math.sqrt(2.0 * math.pi)
 LEAST = -14.0
 
 
-@jax.custom_vjp
+@reverse_mode_only
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Apply the exact (erf) GELU; ``jax.nn.gelu`` defaults to the tanh approximation.
 
@@ -35,13 +36,18 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
       ValueError: another dtype.
     """
     check_dtype("x", x)
+    return _gelu(x)
+
+
+@jax.custom_vjp
+def _gelu(x: Array) -> Array:
     wide = x.astype(jnp.float32)
     # The select also keeps XLA's CPU backend from merging whole layers into one slow fusion.
     return jnp.where(wide < LEAST, 0.0, wide * _distribution(wide)).astype(x.dtype)
 
 
 def _forward(x: Array) -> tuple[Array, Array]:
-    return gelu(x), x
+    return _gelu(x), x
 
 
 def _backward(x: Array, gradient: Array) -> tuple[Array]:
@@ -52,7 +58,7 @@ def _backward(x: Array, gradient: Array) -> tuple[Array]:
     return (jnp.where(wide < LEAST, 0.0, scaled).astype(x.dtype),)
 
 
-gelu.defvjp(_forward, _backward)
+_gelu.defvjp(_forward, _backward)
 
 
 def _distribution(x: Array) -> Array:

@@ -1,10 +1,11 @@
 """What arrays an operation takes: errors that say what was given and what is allowed."""
 
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
+
+from lska_jax.ops.plain_numbers import plain_int
 
 
 def check_images(images: Any) -> None:
@@ -12,6 +13,22 @@ def check_images(images: Any) -> None:
     if images.ndim != 4:
         raise ValueError(f"images must have shape (B, H, W, C), got {images.shape}.")
     check_dtype("images", images)
+
+
+def check_channels(images: Any, channels: int) -> None:
+    """Raise ValueError unless images are (B, H, W, C) with a given C."""
+    shape = images.shape
+    if len(shape) == 4 and shape[3] == channels:
+        return
+    hint = ""
+    if len(shape) == 4 and shape[1] == channels:
+        hint = (
+            " They look channels-first, (B, C, H, W); put the channels last with "
+            "jnp.moveaxis(images, 1, -1)."
+        )
+    elif len(shape) == 3 and shape[2] == channels:
+        hint = " They look like one image; add the batch axis with images[None]."
+    raise ValueError(f"images must have shape (B, H, W, {channels}), got {shape}.{hint}")
 
 
 def check_dtype(name: str, array: Any) -> None:
@@ -45,22 +62,30 @@ def _check_floats(name: str, array: Any) -> None:
         raise ValueError(f"{name} must be of floats, got {array.dtype}; cast it.")
 
 
-def check_dilation(dilation: Any, *, name: str = "dilation") -> None:
-    """Raise ValueError unless a dilation is a whole number of pixels, at least 1."""
-    if not isinstance(dilation, numbers.Integral) or dilation < 1:
+def check_dilation(dilation: Any, *, name: str = "dilation") -> int:
+    """Return a dilation as Python's int; raise ValueError unless it is a whole number above 0."""
+    try:
+        pixels = plain_int(name, dilation)
+    except TypeError:
+        pixels = 0
+    if pixels < 1:
         raise ValueError(f"{name} must be a whole number, at least 1, got {dilation!r}.")
+    return pixels
 
 
 def check_steps(
-    kernels: Sequence[Any], biases: Sequence[Any] | None, dilations: Sequence[Any], *, channels: Any
-) -> None:
+    kernels: Sequence[Any], biases: Sequence[Any] | None, dilations: Any, *, channels: Any
+) -> tuple[int, ...]:
     """Raise ValueError unless these are the steps of a chain of depth-wise convolutions.
 
     Args:
       kernels: (kh, kw, 1, C) each, of odd sizes.
       biases: (C,) each, or None for none.
-      dilations: in pixels.
+      dilations: in pixels; a sequence or an array.
       channels: C.
+
+    Returns:
+      The dilations, as Python's ints.
     """
     number = len(kernels)
     if number == 0 or number != len(dilations) or (biases is not None and number != len(biases)):
@@ -70,6 +95,9 @@ def check_steps(
         )
     for step in range(number):
         check_kernel(kernels[step], channels=channels, name=f"kernels[{step}]")
-        check_dilation(dilations[step], name=f"dilations[{step}]")
         if biases is not None:
             check_parameter(f"biases[{step}]", biases[step], (channels,))
+    return tuple(
+        check_dilation(dilation, name=f"dilations[{step}]")
+        for step, dilation in enumerate(dilations)
+    )

@@ -21,7 +21,7 @@ flipped kernel, so every formulation serves it; that of the kernel has a form of
 import functools
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ from lska_jax.ops.checks import check_dilation, check_images, check_kernel
 from lska_jax.ops.formulations import NAMES, Formulations, Site, choose, parse
 from lska_jax.ops.pallas import single
 from lska_jax.ops.platform import can_place_kernels, target_platform, vary_alike
+from lska_jax.ops.reverse_mode import reverse_mode_only
 
 _MODULES: dict[str, ModuleType] = {
     "xla": xla,
@@ -42,11 +43,12 @@ _MODULES: dict[str, ModuleType] = {
 }
 
 
+@reverse_mode_only
 def depthwise_conv(
     images: Float[Array, "batch height width channels"],
     kernel: Float[Array, "kernel_height kernel_width 1 channels"],
     *,
-    dilation: int = 1,
+    dilation: SupportsIndex = 1,
     implementation: str | Sequence[str] = "auto",
 ) -> Float[Array, "batch height width channels"]:
     """Convolve every channel with its own kernel, keeping the size.
@@ -72,7 +74,7 @@ def depthwise_conv(
     """
     check_images(images)
     check_kernel(kernel, channels=images.shape[-1])
-    check_dilation(dilation)
+    dilation = check_dilation(dilation)
     if implementation == "auto":
         formulations = choose_for(images.shape, kernel.shape, dilation, images.dtype)
     else:

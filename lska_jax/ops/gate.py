@@ -11,28 +11,33 @@ faster and takes hardly more memory (``remat=True`` of a model saves far more).
 
 import functools
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float
 
+from lska_jax.ops.broadcast import add_bias
 from lska_jax.ops.checks import check_images, check_parameter, check_steps
 from lska_jax.ops.depthwise import depthwise_conv
 from lska_jax.ops.formulations import Formulations, canonical
 from lska_jax.ops.pallas import depthwise_chain, fits
 from lska_jax.ops.platform import takes_pallas, vary_alike
 from lska_jax.ops.pointwise import pointwise_conv
+from lska_jax.ops.reverse_mode import reverse_mode_only
 
 _Chain = tuple[tuple[Array, ...], tuple[Array, ...]]
 _Static = tuple[tuple[int, ...], str | Formulations]
 
 
+@reverse_mode_only
 def lska(
     images: Float[Array, "batch height width channels"],
     kernels: Sequence[Float[Array, "_ _ 1 channels"]],
     biases: Sequence[Float[Array, " channels"]],
     pointwise: tuple[Float[Array, "channels channels"], Float[Array, " channels"]],
     *,
-    dilations: Sequence[int],
+    dilations: Sequence[SupportsIndex] | np.ndarray,
     implementation: str | Sequence[str] = "auto",
 ) -> Float[Array, "batch height width channels"]:
     """Gate a map by its own response to a large kernel.
@@ -58,11 +63,11 @@ def lska(
     """
     check_images(images)
     channels = images.shape[-1]
-    check_steps(kernels, biases, dilations, channels=channels)
+    dilations = check_steps(kernels, biases, dilations, channels=channels)
     check_parameter("pointwise[0]", pointwise[0], (channels, channels))
     check_parameter("pointwise[1]", pointwise[1], (channels,))
     chain = (tuple(kernels), tuple(biases))
-    static = (tuple(dilations), canonical(implementation))
+    static = (dilations, canonical(implementation))
     return _gate(static, *vary_alike((images, chain, tuple(pointwise))))
 
 
@@ -103,12 +108,11 @@ def _convolve(static: _Static, images: Array, chain: _Chain) -> Array:
     ):
         return depthwise_chain(images, kernels, biases, dilations=dilations)
     for kernel, bias, dilation in zip(kernels, biases, dilations, strict=True):
-        images = depthwise_conv(
-            images, kernel, dilation=dilation, implementation=implementation
-        ) + bias.astype(images.dtype)
+        images = depthwise_conv(images, kernel, dilation=dilation, implementation=implementation)
+        images = add_bias(images, bias)
     return images
 
 
 def _mix(response: Array, pointwise: tuple[Array, Array]) -> Array:
     kernel, bias = pointwise
-    return pointwise_conv(response, kernel) + bias.astype(response.dtype)
+    return add_bias(pointwise_conv(response, kernel), bias)

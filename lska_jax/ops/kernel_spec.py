@@ -6,6 +6,9 @@ Pure Python, so that a config can be checked before anything heavy is imported.
 """
 
 import dataclasses
+from typing import SupportsIndex
+
+from lska_jax.ops.plain_numbers import plain_int
 
 DEFAULT_KERNEL_SIZE = 23
 
@@ -32,27 +35,25 @@ def default_dilation(k: int) -> int:
     return 2 if k in (7, 11) else 3
 
 
-def kernel_spec(k: int, *, dilation: int | None = None) -> KernelSpec:
+def kernel_spec(k: SupportsIndex, *, dilation: SupportsIndex | None = None) -> KernelSpec:
     """Split a kernel of extent k into a local and a dilated step.
 
     The stacked extent d(n - 1) + (2d - 1) equals k exactly when n = (k + 1 - d) / d, which has to
     be a whole odd number so that both steps can be centred.
 
     Args:
-      k: extent of the large kernel, in pixels.
+      k: extent of the large kernel, in pixels; an int, of NumPy too.
       dilation: d; None takes the reference code's choice for this k.
 
     Returns:
-      The sizes of both steps.
+      The sizes of both steps, in Python's ints.
 
     Raises:
       TypeError: k or dilation is not an int.
       ValueError: no centred cascade has this extent; the message names the nearest that do.
     """
-    _check_int("k", k)
-    if dilation is not None:
-        _check_int("dilation", dilation)
-    d = default_dilation(k) if dilation is None else dilation
+    k = plain_int("k", k)
+    d = default_dilation(k) if dilation is None else plain_int("dilation", dilation)
     if d < 1:
         raise ValueError(f"dilation must be at least 1, got {d}.")
     if not _is_valid(k, d):
@@ -60,14 +61,14 @@ def kernel_spec(k: int, *, dilation: int | None = None) -> KernelSpec:
     return KernelSpec(k=k, dilation=d, local_size=2 * d - 1, dilated_size=(k + 1 - d) // d)
 
 
-def check_odd_kernel(k: int) -> int:
-    """Return k if it is a positive odd number, as the undilated (trivial) forms need.
+def check_odd_kernel(k: SupportsIndex) -> int:
+    """Return k, a plain int, if it is a positive odd number, as the trivial forms need.
 
     Raises:
       TypeError: k is not an int.
       ValueError: k is even or not positive; the message names the nearest odd sizes.
     """
-    _check_int("k", k)
+    k = plain_int("k", k)
     if k < 1 or k % 2 == 0:
         nearest = [1] if k < 1 else [k - 1, k + 1]
         raise ValueError(
@@ -75,11 +76,6 @@ def check_odd_kernel(k: int) -> int:
             f"Nearest valid: {_join(nearest)}."
         )
     return k
-
-
-def _check_int(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r} ({type(value).__name__}).")
 
 
 def _is_valid(k: int, d: int) -> bool:

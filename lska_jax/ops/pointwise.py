@@ -17,8 +17,10 @@ from jaxtyping import Array, Float
 
 from lska_jax.ops.checks import check_images, check_parameter
 from lska_jax.ops.platform import explicit_spec_of, target_platform, vary_alike
+from lska_jax.ops.reverse_mode import reverse_mode_only
 
 
+@reverse_mode_only
 def pointwise_conv(
     images: Float[Array, "batch height width in_channels"],
     kernel: Float[Array, "in_channels channels"],

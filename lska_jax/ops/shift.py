@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from lska_jax.ops.broadcast import along_channels
 from lska_jax.ops.formulations import Site
 from lska_jax.ops.platform import target_platform
 from lska_jax.ops.reduction import rows_a_sum, sum_over_pixels
@@ -40,7 +41,8 @@ def convolve(images: Array, kernel: Array, dilation: int) -> Array:
     weights = kernel.astype(jnp.float32)
     windows = _windows(images, taps, padding)
     terms = (
-        window * weights[tap.row, tap.column, 0] for tap, window in zip(taps, windows, strict=True)
+        window * along_channels(weights[tap.row, tap.column, 0], window)
+        for tap, window in zip(taps, windows, strict=True)
     )
     return functools.reduce(operator.add, terms).astype(images.dtype)
 

@@ -107,7 +107,7 @@ def test_logits_are_the_head_of_the_last_feature_map(evaluated):
 def test_the_head_is_the_mean_over_positions_and_a_linear_layer(evaluated):
     features = draw(2, 3, 2, 10)
     kernel, bias = evaluated.classifier.kernel[...], evaluated.classifier.bias[...]
-    expected = features.mean((1, 2)) @ np.asarray(kernel) + np.asarray(bias)
+    expected = np.mean(np.asarray(features), (1, 2)) @ np.asarray(kernel) + np.asarray(bias)
     # Sums of ten products in float32.
     np.testing.assert_allclose(evaluated.head(features), expected, rtol=1e-5, atol=1e-6)
 
@@ -216,7 +216,7 @@ def test_training_mode_normalises_by_the_batch_and_moves_the_statistics():
     model.train()
     by_batch = run(model)
     assert np.abs(by_statistics - by_batch).max() > 1e-3
-    assert all(np.any(a != (path.endswith("var"))) for path, a in batch_stats(model).items())
+    assert all(np.any(a != float(path.endswith("var"))) for path, a in batch_stats(model).items())
 
 
 def test_drop_path_changes_the_output_from_call_to_call_in_training():
@@ -244,6 +244,7 @@ def gradients(model: VAN, images: jax.Array):
 def test_rematerialisation_changes_neither_outputs_nor_statistics_nor_gradients():
     images = draw(4, 33, 32, 3)
     options = {"drop_path_rate": 0.3, "drop_rate": 0.2}
+    options |= {"dims": (4, 6), "depths": (1, 1), "ffn_ratios": (2, 2)}
     plain = gradients(narrow(**options), images)
     recomputed = gradients(narrow(remat=True, **options), images)
     assert jax.tree.structure(plain) == jax.tree.structure(recomputed)

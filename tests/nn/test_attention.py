@@ -1,5 +1,7 @@
 """The four attentions against compositions written with lax, and their receptive field."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,9 +59,9 @@ def test_the_attention_equals_its_composition_from_lax_convolutions(attention, k
     for i, (height, width, dilation) in enumerate(steps):
         kernel = arrays.pop(f"depthwise/{i}/kernel")
         assert kernel.shape == (height, width, 1, CHANNELS)
-        gate = convolve(gate, kernel, dilation, CHANNELS) + arrays.pop(f"depthwise/{i}/bias")
+        gate = np.add(convolve(gate, kernel, dilation, CHANNELS), arrays.pop(f"depthwise/{i}/bias"))
     pointwise = arrays.pop("pointwise/kernel").reshape(1, 1, CHANNELS, CHANNELS)
-    gate = convolve(gate, pointwise, 1, 1) + arrays.pop("pointwise/bias")
+    gate = np.add(convolve(gate, pointwise, 1, 1), arrays.pop("pointwise/bias"))
 
     assert not arrays
     out = jax.jit(lambda x: module(x))(x)
@@ -106,6 +108,28 @@ def test_an_invalid_kernel_names_the_nearest_valid_ones(attention):
 def test_an_even_trivial_kernel_names_the_nearest_valid_ones(attention):
     with pytest.raises(ValueError, match="k=22 .*Nearest valid: 21 or 23"):
         attention(4, 22, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("attention", [LKA, LSKA, LKATrivial, LSKATrivial])
+def test_channels_first_images_are_named_as_such(attention):
+    module = attention(4, 7, rngs=0)
+    with pytest.raises(ValueError, match=r"\(B, H, W, 4\), got \(2, 4, 9, 9\)\. .*channels-first"):
+        module(jnp.zeros((2, 4, 9, 9)))
+
+
+def test_an_image_without_a_batch_and_other_channels_are_refused():
+    module = LSKA(4, 7, rngs=0)
+    with pytest.raises(ValueError, match=r"got \(9, 9, 4\)\. .*images\[None\]"):
+        inspect.unwrap(LSKA.__call__)(module, jnp.zeros((9, 9, 4)))
+    with pytest.raises(ValueError, match=r"\(B, H, W, 4\), got \(2, 9, 9, 5\)\.$"):
+        module(jnp.zeros((2, 9, 9, 5)))
+
+
+def test_sizes_of_numpy_a_seed_and_an_array_of_numpy_are_taken():
+    numpy_sizes = LSKA(np.int64(4), k=np.array([7, 11])[0], dilation=np.int64(2), rngs=0)
+    plain = LSKA(4, k=7, dilation=2, rngs=nnx.Rngs(0))
+    images = np.random.default_rng(0).standard_normal((1, 5, 6, 4))
+    np.testing.assert_array_equal(numpy_sizes(images), plain(jnp.asarray(images, jnp.float32)))
 
 
 @pytest.mark.parametrize("attention", [LKA, LSKA, LKATrivial, LSKATrivial])

@@ -1,12 +1,14 @@
 """Initial values: those of ``nnx.initializers.normal``, from few compiled programs."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from lska_jax.nn.initial_values import OneKey, normal
+from lska_jax.nn.initial_values import OneKey, as_rngs, normal
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -47,3 +49,26 @@ def test_other_shapes_compile_nothing_more():
 def test_one_key_is_enough_to_build_a_linear_layer_abstractly():
     layer = nnx.eval_shape(lambda: nnx.Linear(2, 3, rngs=OneKey()))
     assert layer.kernel.get_value().shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [3, np.int64(3), np.array(3), jax.random.key(3), jax.random.PRNGKey(3)],
+    ids=["int", "NumPy's int", "array", "key", "old key"],
+)
+def test_a_seed_or_a_key_is_as_good_as_streams_made_from_it(given):
+    ours, streams = as_rngs(given), nnx.Rngs(3)
+    np.testing.assert_array_equal(
+        jax.random.key_data(ours.params()), jax.random.key_data(streams.params())
+    )
+
+
+def test_streams_stay_what_they_are():
+    streams = nnx.Rngs(3)
+    assert as_rngs(streams) is streams
+
+
+@pytest.mark.parametrize("given", [None, 1.5, "0", True, jnp.zeros(3)], ids=repr)
+def test_anything_else_is_refused_with_what_is_taken(given):
+    with pytest.raises(TypeError, match=r"nnx\.Rngs, a seed such as 0, or a key such as"):
+        inspect.unwrap(as_rngs)(given)

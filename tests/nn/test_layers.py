@@ -48,6 +48,19 @@ def test_convolution_kernels_are_normal_with_the_std_of_their_fan_out(build, fan
     assert np.abs(kernel).max() > 3 * kernel.std()
 
 
+def test_numbers_of_numpy_become_plain_ones():
+    layer = DepthwiseConv(
+        np.int64(4), tuple(np.array([3, 5])), dilation=np.int32(2), rngs=nnx.Rngs(0)
+    )
+    assert layer.kernel.shape == (3, 5, 1, 4)
+    assert type(layer.dilation) is int
+    assert type(DropPath(np.float32(0.25), rngs=nnx.Rngs(0)).rate) is float
+    ffn = ConvFFN(np.int32(4), np.int32(8), drop_rate=np.array(0.5), rngs=nnx.Rngs(0))
+    assert type(ffn.dropout.rate) is float
+    assert type(ffn.expand.in_features) is type(ffn.expand.out_features) is int
+    assert type(LayerNorm(np.uint8(4), epsilon=np.float32(1e-5), rngs=0).epsilon) is float
+
+
 def test_biases_start_at_zero():
     rngs = nnx.Rngs(0)
     layers = [
@@ -144,6 +157,16 @@ def test_layer_norm_is_over_channels_in_float32_with_epsilon_1e_6(dtype):
     # One rounding to the output's dtype; an epsilon of 1e-5 would be off by a factor of 2.
     tolerance = 1e-5 if dtype == jnp.float32 else 2**-8
     np.testing.assert_allclose(np.asarray(out, np.float64), expected, rtol=tolerance, atol=1e-4)
+
+
+def test_layer_norm_is_exact_where_the_mean_is_large():
+    x = (2048 + normal(4, 6, 6, 64)).astype(np.float32)
+    out = np.asarray(jax.jit(LayerNorm(64, rngs=nnx.Rngs(0)))(x))
+    exact = x.astype(np.float64)
+    centred = exact - exact.mean(-1, keepdims=True)
+    expected = centred / np.sqrt(np.mean(centred**2, -1, keepdims=True) + 1e-6)
+    # The mean is rounded to half a unit in the last place of 2048, 1.2e-4.
+    np.testing.assert_allclose(out, expected, atol=3e-4)
 
 
 def test_layer_scale_starts_at_one_hundredth_with_a_strong_float32_dtype():

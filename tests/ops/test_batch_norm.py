@@ -26,8 +26,9 @@ def ours(x, scale, bias):
 
 def definition(x, scale, bias):
     axes = tuple(range(x.ndim - 1))
-    mean = jnp.mean(x, axes)
-    variance = jnp.mean((x - mean) ** 2, axes)
+    mean = jnp.mean(x, axes, keepdims=True)
+    variance = jnp.mean((x - mean) ** 2, axes, keepdims=True)
+    scale, bias = (vector[(None,) * (x.ndim - 1)] for vector in (scale, bias))
     return (x - mean) / jnp.sqrt(variance + EPSILON) * scale + bias
 
 
@@ -36,8 +37,12 @@ def test_value_and_gradients_equal_autodiff_of_the_definition(shape):
     *arrays, cotangent = draw(shape)
 
     def both(function):
-        out, pull_back = jax.vjp(function, *arrays)
-        return out, *pull_back(cotangent)
+        @jax.jit
+        def run(*arrays):
+            out, pull_back = jax.vjp(function, *arrays)
+            return out, *pull_back(cotangent)
+
+        return run(*arrays)
 
     for one, other in zip(both(ours), both(definition), strict=True):
         # Two ways to the same variance; float32 roundings against the largest entry.
@@ -81,11 +86,39 @@ def test_the_variance_survives_a_mean_that_is_far_from_zero(mean, pivot_error):
     np.testing.assert_allclose(variance, np.asarray(x, np.float64).var((0, 1, 2)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("height", [14, 1])
+@pytest.mark.parametrize("channels_far", [1, 5])
+def test_a_pivot_of_zero_is_as_exact_as_two_passes_where_the_mean_is_far(height, channels_far):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((8, height, 14, 5)).astype(np.float32)
+    x[..., :channels_far] += 4096
+    mean, variance = jax.jit(lambda x: moments(x, jnp.zeros(5)))(x)
+    exact = np.asarray(x, np.float64)
+    # Half a unit in the last place of 4096, and what its square leaves in the variance.
+    np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-7, atol=1e-6)
+    np.testing.assert_allclose(variance, exact.var((0, 1, 2)), rtol=1e-5)
+
+
+def test_the_first_step_normalises_a_batch_that_is_far_from_zero():
+    rng = np.random.default_rng(0)
+    x = (4096 + rng.standard_normal((8, 16, 16, 4))).astype(np.float32)
+    unit, none = jnp.ones(4), jnp.zeros(4)
+    out = jax.jit(lambda x: normalise(x, unit, none, moments(x, none), EPSILON))(x)
+    np.testing.assert_allclose(np.std(out, (0, 1, 2)), 1.0, rtol=1e-4)
+
+
 @pytest.mark.parametrize("pivot", [np.nan, np.inf])
 def test_a_running_mean_that_was_spoilt_does_not_spoil_the_next_batch(pivot):
     x = draw((3, 9, 5, 4))[0]
     for one, other in zip(moments(x, jnp.full((4,), pivot)), moments(x), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)  # float32 roundings of 135 summands
+
+
+@pytest.mark.parametrize("derivative", [jax.jacfwd, jax.hessian])
+def test_forward_mode_is_refused_with_what_works_instead(derivative):
+    x, scale, bias, _ = draw((2, 7, 5, 4))
+    with pytest.raises(TypeError, match=r"normalise has derivatives of reverse mode only.*jacrev"):
+        derivative(lambda scale: jnp.sum(ours(x, scale, bias)))(scale)
 
 
 def test_a_constant_channel_has_no_variance_below_zero():

@@ -13,10 +13,11 @@ The kernels were compiled for TPU v5e and compared in interpret mode; they never
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
@@ -71,7 +72,7 @@ def fused_attention(
     gate: _Pointwise,
     proj_out: _Pointwise,
     *,
-    dilations: Sequence[int],
+    dilations: Sequence[SupportsIndex] | np.ndarray,
     scale: Float[Array, " channels"] | None = None,
     shortcut: Float[Array, " channels"] | None = None,
     interpret: Interpret | None = None,
@@ -103,7 +104,7 @@ def fused_attention(
       ValueError: kernels, biases and dilations that do not belong together, or
         ``attention_fits`` is false.
     """
-    sizes = check_chain(images, kernels, biases, dilations)
+    sizes, dilations = check_chain(images, kernels, biases, dilations)
     shape = images.shape
     if not attention_fits(shape, images.dtype, kernel_sizes=sizes):
         raise ValueError(
@@ -117,9 +118,9 @@ def fused_attention(
     rows += [bias[None] for bias in biases]
     rows += [kernel.reshape(-1, shape[-1]) for kernel in kernels]
     packed = jnp.concatenate([row.astype(jnp.float32) for row in rows])
-    three = (proj_in[0], gate[0], factor * proj_out[0])
+    three = (proj_in[0], gate[0], factor[None] * proj_out[0])
     matrices = jnp.stack([matrix.astype(jnp.float32) for matrix in three])
-    run = functools.partial(_attention, (sizes, tuple(dilations), interpret))
+    run = functools.partial(_attention, (sizes, dilations, interpret))
     return on_own_images(run, images, matrices, packed)
 
 
@@ -230,10 +231,10 @@ def _forward_kernel(
 
     def write(row: Any, _: None) -> None:
         gated = as_matrix(gate[row], dtype)
-        scale = dot(gated, matrices[1], 1, 0) + rows[_GATE]
+        scale = dot(gated, matrices[1], 1, 0) + rows[_GATE][None]
         product = (_matrix(inner, row, jnp.float32) * scale).astype(dtype)
-        result = dot(product, matrices[2], 1, 0) + rows[_OUT]
-        result += _matrix(images, row, jnp.float32) * rows[_SHORTCUT]
+        result = dot(product, matrices[2], 1, 0) + rows[_OUT][None]
+        result += _matrix(images, row, jnp.float32) * rows[_SHORTCUT][None]
         out[row] = result.reshape(out.shape[1:]).astype(dtype)
 
     lax.fori_loop(0, images.shape[0], write, None)
@@ -269,7 +270,7 @@ def _backward_kernel(
     def pull_through_gate(row: Any, _: None) -> None:
         of_output = _matrix(gradient, row, dtype)
         gated = as_matrix(chain[last][row], dtype)
-        scale = dot(gated, matrices[1], 1, 0) + rows[_GATE]
+        scale = dot(gated, matrices[1], 1, 0) + rows[_GATE][None]
         values = _matrix(inner, row, jnp.float32)
         matrices_sum[2] += dot((values * scale).astype(dtype), of_output, 0, 0)
         exact = _matrix(gradient, row, jnp.float32)
@@ -291,14 +292,14 @@ def _backward_kernel(
 
     def pull_through_project(row: Any, _: None) -> None:
         pixels = _matrix(images, row, dtype)
-        slope = gelu_and_slope(dot(pixels, matrices[0], 1, 0) + rows[_IN])[1]
+        slope = gelu_and_slope(dot(pixels, matrices[0], 1, 0) + rows[_IN][None])[1]
         of_inner = as_matrix(chain[-1][row], jnp.float32)
         of_inner += _matrix(images_gradient, row, jnp.float32)
         of_product = of_inner * slope
         rows_sum[_IN] += jnp.sum(of_product, axis=0)
         matrices_sum[0] += dot(pixels, of_product.astype(dtype), 0, 0)
         result = dot(of_product.astype(dtype), matrices[0], 1, 1)
-        result += _matrix(gradient, row, jnp.float32) * rows[_SHORTCUT]
+        result += _matrix(gradient, row, jnp.float32) * rows[_SHORTCUT][None]
         images_gradient[row] = result.reshape(shape).astype(dtype)
 
     lax.fori_loop(0, height, pull_through_project, None)
@@ -306,7 +307,7 @@ def _backward_kernel(
 
 def _project_in(images: Any, matrices: Any, rows: Any, inner: Any) -> None:
     def write(row: Any, _: None) -> None:
-        values = gelu(dot(_matrix(images, row, images.dtype), matrices[0], 1, 0) + rows[_IN])
+        values = gelu(dot(_matrix(images, row, images.dtype), matrices[0], 1, 0) + rows[_IN][None])
         inner[row] = values.reshape(inner.shape[1:]).astype(inner.dtype)
 
     lax.fori_loop(0, images.shape[0], write, None)

@@ -12,10 +12,11 @@ The kernels were compiled for TPU v5e and compared in interpret mode; they never
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from lska_jax.ops.checks import check_images, check_steps
@@ -41,7 +42,7 @@ def depthwise_chain(
     kernels: Sequence[Float[Array, "_ _ 1 channels"]],
     biases: Sequence[Float[Array, " channels"]] | None,
     *,
-    dilations: Sequence[int],
+    dilations: Sequence[SupportsIndex] | np.ndarray,
     interpret: Interpret | None = None,
 ) -> Float[Array, "batch height width channels"]:
     """Convolve every channel with a chain of kernels, keeping the size.
@@ -67,7 +68,7 @@ def depthwise_chain(
         that do not belong together or to them, or maps too large for a TPU core's memory (see
         ``fits``).
     """
-    sizes = check_chain(images, kernels, biases, dilations)
+    sizes, dilations = check_chain(images, kernels, biases, dilations)
     needed = max(vmem_bytes(images.shape, images.dtype, steps=len(sizes)))
     if needed > VMEM_BYTES:
         raise ValueError(
@@ -81,7 +82,7 @@ def depthwise_chain(
         rows = jnp.zeros((len(kernels), channels), jnp.float32)
     else:
         rows = jnp.stack([b.astype(jnp.float32) for b in biases])
-    run = functools.partial(_chain, (sizes, tuple(dilations), interpret))
+    run = functools.partial(_chain, (sizes, dilations, interpret))
     return on_own_images(run, images, taps, rows)
 
 
@@ -172,9 +173,9 @@ def check_chain(
     images: Array,
     kernels: Sequence[Array],
     biases: Sequence[Array] | None,
-    dilations: Sequence[int],
-) -> _Sizes:
-    """Return the sizes of a chain's kernels.
+    dilations: Sequence[SupportsIndex] | np.ndarray,
+) -> tuple[_Sizes, tuple[int, ...]]:
+    """Return the sizes of a chain's kernels, and its dilations as Python's ints.
 
     Raises:
       ValueError: kernels, biases and dilations that do not belong together or to the images, or
@@ -184,7 +185,7 @@ def check_chain(
     channels = images.shape[-1]
     if 0 in images.shape:
         raise ValueError(f"images must not be empty, got {images.shape}.")
-    check_steps(kernels, biases, dilations, channels=channels)
+    dilations = check_steps(kernels, biases, dilations, channels=channels)
     sizes = tuple((kernel.shape[0], kernel.shape[1]) for kernel in kernels)
     for size in sizes:
         if not can_unroll(size):
@@ -192,4 +193,4 @@ def check_chain(
                 f"a kernel may have up to {MOST_TAPS} taps in up to {MOST_ROWS} rows in the TPU "
                 f"kernels, got {size[0]} x {size[1]}; use another implementation."
             )
-    return sizes
+    return sizes, dilations

@@ -100,7 +100,7 @@ def conv_ffn(
     parameters = (
         expand[0].astype(jnp.float32),
         rows,
-        factor * project[0],
+        factor[None] * project[0],
         (factor * project[1])[None],
     )
     return on_own_images(functools.partial(_ffn, interpret), images, *parameters)
@@ -322,7 +322,8 @@ def _backward_kernel(
 def _widen(images: Any, expand: Any, rows: Any, widened: Any) -> None:
     def write(row: Any, _: None) -> None:
         pixels = as_matrix(images[row].astype(jnp.float32), images.dtype)
-        widened[row] = dot(pixels, expand[...], 1, 0).reshape(widened.shape[1:]) + rows[0]
+        values = dot(pixels, expand[...], 1, 0) + rows[0][None]
+        widened[row] = values.reshape(widened.shape[1:])
 
     lax.fori_loop(0, images.shape[0], write, None)
 

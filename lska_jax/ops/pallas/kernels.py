@@ -18,6 +18,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 
+from lska_jax.ops.broadcast import along_channels
 from lska_jax.ops.pallas.blocks import (
     LANES,
     SPILL_BYTES,
@@ -214,7 +215,8 @@ def convolve(
             for same_row in live:
                 values = _Shifted(load(row + same_row[0].row), same_row)
                 for tap in same_row:
-                    total += values.shifted(tap.column) * taps[tap.place]
+                    shifted = values.shifted(tap.column)
+                    total += shifted * along_channels(taps[tap.place], shifted)
             store(row, total)
 
         lax.fori_loop(start, stop, compute_row, None)
@@ -262,7 +264,7 @@ def pull_back(
                 shifts = _Shifted(gradient, same_row)
                 for tap in same_row:
                     shifted = shifts.shifted(-tap.column)
-                    total += shifted * taps[tap.place]
+                    total += shifted * along_channels(taps[tap.place], shifted)
                     sums = {**sums, tap: sums[tap] + fold(values * shifted)}
                 if same_row[0].row == 0:
                     bias_sum = bias_sum + fold(gradient)
