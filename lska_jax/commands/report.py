@@ -35,7 +35,8 @@ def _report(arguments: argparse.Namespace) -> None:
 
         path = shape_against_k(summaries, arguments.out)
     else:
-        from lska_jax.robustness.report import terminal_table, write_report
+        from lska_jax.robustness.report.terminal import terminal_table
+        from lska_jax.robustness.report.write import write_report
 
         path = write_report(
             summaries,

@@ -51,9 +51,11 @@ def main(
 
 def _run(arguments: argparse.Namespace, *, signals: StopSignals | None) -> int | None:
     if arguments.list is not None:
-        return _list_sets(arguments.list)
+        _list_sets(arguments.list)
+        return None
     if arguments.sheet:
-        return _draw_sheet(arguments)
+        _draw_sheet(arguments)
+        return None
     if not arguments.model:
         raise ValueError("--model is missing, as in: lska-jax robustness --model MODEL_FOLDER")
     with several_processes.started(arguments, signals) as signals:
@@ -92,7 +94,8 @@ def _draw_sheet(arguments: argparse.Namespace) -> None:
 def _sweep(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
     from lska_jax.robustness.classifier import load_classifier
     from lska_jax.robustness.plan import SweepOptions
-    from lska_jax.robustness.report import terminal_table, write_report
+    from lska_jax.robustness.report.terminal import terminal_table
+    from lska_jax.robustness.report.write import write_report
     from lska_jax.robustness.samples import SHEET_NAME
     from lska_jax.robustness.sweep import sweep
     from lska_jax.running import parallel

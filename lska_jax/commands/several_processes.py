@@ -84,8 +84,8 @@ def leave_to_resume(message: str, signals: StopSignals) -> int:
 
     from lska_jax.running.borrowed_signals import BorrowedSignals
 
-    if isinstance(signals, BorrowedSignals):
-        # The process is not ours to end.
-        print(message, file=sys.stderr)
-        return stop_signals.RESUME_EXIT_CODE
-    stop_signals.leave_to_resume(message, is_alone=jax.process_count() == 1)
+    if not isinstance(signals, BorrowedSignals):
+        stop_signals.leave_to_resume(message, is_alone=jax.process_count() == 1)
+    # The process is not ours to end.
+    print(message, file=sys.stderr)
+    return stop_signals.RESUME_EXIT_CODE
