@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lska_jax.commands import train as command
 from lska_jax.commands.config_option import find_config, load_config
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ def _prepare(
     is_training: bool,
 ) -> tuple[ConfigDict, Path]:
     """Check a config as the command does, and set jax up; return the config and the workdir."""
-    from lska_jax.training.config_check import check_against_devices, check_config
+    from lska_jax.training.config_check import check_against_devices, check_config, check_sources
 
     if isinstance(config, str | Path):
         settings = load_config(config)
@@ -141,7 +140,7 @@ def _prepare(
         # A copy: what the caller changes later is not what is trained.
         settings, folder = config.copy_and_resolve_references(), Path(workdir)
     check_config(settings)
-    command.check_data(settings, is_training=is_training)
+    check_sources(settings, is_training=is_training)
     import jax
 
     _keep_compiled_programs(compilation_cache)
