@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from lska_jax import nn as nn
     from lska_jax import ops as ops
     from lska_jax import weights as weights
+    from lska_jax.commands.config_option import load_config as load_config
+    from lska_jax.commands.from_python import evaluate as evaluate
+    from lska_jax.commands.from_python import predict as predict
+    from lska_jax.commands.from_python import train as train
     from lska_jax.models.fold import fold_batch_norm as fold_batch_norm
     from lska_jax.models.table import list_models as list_models
     from lska_jax.models.table import model_entry as model_entry
@@ -38,11 +42,15 @@ __getattr__, __all__ = lazy_attributes(
         "VANConfig": "lska_jax.models.van_config",
         "create_model": "lska_jax.weights.create",
         "depthwise_conv": "lska_jax.ops.depthwise",
+        "evaluate": "lska_jax.commands.from_python",
         "fold_batch_norm": "lska_jax.models.fold",
         "list_models": "lska_jax.models.table",
+        "load_config": "lska_jax.commands.config_option",
         "model_entry": "lska_jax.models.table",
         "nn": "lska_jax.nn",
         "ops": "lska_jax.ops",
+        "predict": "lska_jax.commands.from_python",
+        "train": "lska_jax.commands.from_python",
         "weights": "lska_jax.weights",
     },
 )

@@ -17,7 +17,8 @@ UNSAFE_CALLS = {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "torch.jit.lo
 # Sets of names that are allowed in one file: a config file named on the command line is run; lazy
 # attributes and metric writers are imported by names that stand in the code.
 ALLOWED = {
-    "lska_jax/commands/command_line.py": {"runpy.run_path"},
+    "lska_jax/commands/config_option.py": {"runpy.run_path"},
+    "lska_jax/__main__.py": {"importlib.import_module"},
     "lska_jax/_lazy.py": {"importlib.import_module"},
     "lska_jax/training/metric_writers.py": {"importlib.import_module"},
     "lska_jax/weights/torch_file.py": {"torch.load"},

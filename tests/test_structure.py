@@ -26,6 +26,7 @@ ROOMS = (
     "robustness",
     "analysis",
     "commands",
+    "__main__",
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 400

@@ -1,13 +1,4 @@
-"""Measure how many images a second a source gives: ``lska-jax bench SOURCE``.
-
-    lska-jax bench tfds:imagenet2012 --num_workers sweep
-    lska-jax bench folder:cifar10.tar --crop padded --pad 4 --image_size 32
-
-It reads, decodes, augments and batches as training does, without a model. Compare the figure with
-the images/s of the training step on all devices of a host: reading has to be faster. Run it on the
-idle host that will train, with the data where they will be; the first pass over files that are not
-in the page cache also measures the disk.
-"""
+"""``lska-jax bench``: measure how many images a second a source gives."""
 
 import argparse
 import importlib.metadata
@@ -19,8 +10,21 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
+from lska_jax.commands import frame
 
+_DESCRIPTION = """\
+Measure how many images a second a source gives.
+
+It reads, decodes, augments and batches as training does, without a model. Compare the figure with
+the images/s of the training step on all devices of a host: reading has to be faster. Run it on the
+idle host that will train, with the data where it will be; the first pass over files that are not in
+the page cache also measures the disk."""
+
+_EXAMPLES = (
+    "lska-jax bench digits",
+    "lska-jax bench tfds:imagenet2012 --num_workers sweep",
+    "lska-jax bench folder:cifar10.tar --crop padded --pad 4 --image_size 32",
+)
 _SWEEP = "sweep"
 _SAMPLED_IMAGES = 32
 _VERSIONS_OF = ("grain", "numpy", "pillow", "simplejpeg")
@@ -39,16 +43,8 @@ class Speed(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; return 0, or 2 after printing what is wrong."""
-    arguments = _build_parser().parse_args(argv)
-    try:
-        _run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    """Run the command; a mistake ends in one readable message."""
+    return frame.run(_build_parser(), _run, argv)
 
 
 def measure(
@@ -184,6 +180,8 @@ def _conditions(
 
 def _sample_sizes(source: Any) -> Iterator[tuple[int, int, int]]:
     """Yield height, width and bytes (0 if not encoded) of some readable images."""
+    import numpy as np
+
     from lska_jax.data.decode import BrokenImage, decode_rgb
 
     found = False
@@ -196,23 +194,14 @@ def _sample_sizes(source: Any) -> Iterator[tuple[int, int, int]]:
         found = True
         yield pixels.shape[0], pixels.shape[1], 0 if isinstance(image, np.ndarray) else len(image)
     if not found:
-        raise ValueError(f"none of the images sampled from {source.name} can be decoded")
+        raise ValueError(f"None of the images sampled from {source.name} can be decoded.")
 
 
 def _channels_of(source: Any) -> int:
+    import numpy as np
+
     image = source[0].image
     return image.shape[2] if isinstance(image, np.ndarray) and image.ndim == 3 else 3
-
-
-def _positive(convert: type) -> Any:
-    def parse(text: str) -> Any:
-        value = convert(text)
-        if not value > 0 or value == float("inf"):
-            raise ValueError
-        return value
-
-    parse.__name__ = f"positive {convert.__name__}"  # argparse names it in its message
-    return parse
 
 
 def _count_or_sweep(text: str) -> int | str:
@@ -223,14 +212,13 @@ def _count_or_sweep(text: str) -> int | str:
     return int(text)
 
 
-def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("lska-jax bench", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def _build_parser() -> frame.Parser:
+    parser = frame.make_parser("lska-jax bench", _DESCRIPTION, examples=_EXAMPLES)
     parser.add_argument("source", metavar="SOURCE", help="digits, folder:PATH or tfds:NAME")
     parser.add_argument("--split", default="train", help="default: train")
     parser.add_argument("--data_dir", help="where TFDS sets are (default: TFDS's own)")
     parser.add_argument(
-        "--image_size", type=_positive(int), default=224, help="pixels (default: 224)"
+        "--image_size", type=frame.positive(int), default=224, help="pixels (default: 224)"
     )
     parser.add_argument(
         "--channels", type=int, choices=(1, 3), help="default: the source's, or 3 for files"
@@ -247,7 +235,7 @@ def _build_parser() -> argparse.ArgumentParser:
         default="rand-m9-mstd0.5-inc1",
         help="as in the config, or none (default: rand-m9-mstd0.5-inc1)",
     )
-    parser.add_argument("--batch_size", type=_positive(int), default=128, help="default: 128")
+    parser.add_argument("--batch_size", type=frame.positive(int), default=128, help="default: 128")
     parser.add_argument(
         "--num_workers",
         type=_count_or_sweep,
@@ -255,10 +243,6 @@ def _build_parser() -> argparse.ArgumentParser:
         help="worker processes, 0 for threads (default: what training takes on this machine)",
     )
     parser.add_argument(
-        "--seconds", type=_positive(float), default=10.0, help="per measurement (default: 10)"
+        "--seconds", type=frame.positive(float), default=10.0, help="per measurement (default: 10)"
     )
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,16 +1,8 @@
-"""Compile a run's steps for devices that are not here; say what they need and whether they fit.
+"""``lska-jax compile-check``: compile a run's steps for devices that are not here."""
 
-    lska-jax compile-check --config configs/van_lska_base.py --topology v5e:4x4
-    lska-jax compile-check --config configs/van_lska_base.py --topology cuda:8
+from __future__ import annotations
 
-These are the steps that ``train.py`` compiles, from the same functions, over the topology's mesh;
-every ``--config.KEY=VALUE`` of ``train.py`` goes. TPU: libtpu compiles them, on any machine (extra
-``tpu``). CUDA: they are lowered and exported for that many GPUs; memory and collectives are what
-only a GPU's compiler knows, and are not said. Nothing is run and no data is read.
-
-Ends with 0 where everything fits, 1 where a step does not, 2 after a mistake.
-"""
-
+import argparse
 import contextlib
 import json
 import math
@@ -19,47 +11,57 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from absl import flags, logging
-from ml_collections import ConfigDict, config_flags
+from lska_jax.commands import frame
+from lska_jax.commands.config_option import add_config_option
 
-from lska_jax.commands import command_line
-from lska_jax.training import config_check
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
-COMMAND = "lska-jax compile-check"
+_DESCRIPTION = """\
+Compile a run's steps for devices that are not here; say what they need and whether they fit.
+
+These are the steps that training compiles, from the same functions, over the mesh of a topology.
+For TPUs libtpu compiles them, on any machine (extra "tpu"). For GPUs they are lowered and exported:
+memory and collectives are known to a GPU's compiler only, and are not reported. Nothing is run and
+no data is read.
+
+Exit status: 0 if everything fits, 1 if a step does not, 2 after a mistake."""
+
+_EXAMPLES = (
+    "lska-jax compile-check --config van_lska_base --topology v5e:4x4",
+    "lska-jax compile-check --config van_lska_base:35 --topology cuda:8 --only train",
+    "lska-jax compile-check --config van_lska_tiny --topology v5e:2x2 --find_batch 8",
+)
 STEPS = ("train", "evaluation")
 # Only the number of steps depends on it, and that is no part of a step.
 _TRAIN_EXAMPLES = 1_281_167
 _GPU = re.compile(r"(cuda|gpu|rocm)(?::(\d+))?")
 _TPU = re.compile(r"\w+:\d+(x\d+){1,2}")
 _SECONDS_BETWEEN_LINES = 30.0
+_DEFAULT_TOPOLOGY = "v5e:4x4"
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; a mistake ends in one readable message."""
-    options = _define_flags()
-    if any(word.lstrip("-").startswith("help") for word in sys.argv[1:]):
-        print(f"{__doc__}\nflags:\n{options.main_module_help()}")
-        return 0
-    rest = command_line.parse_flags(sys.argv, flag_values=options, command=COMMAND)
-    if len(rest) > 1:
-        command_line.fail(f"Unexpected arguments {rest[1:]}; every option starts with --.")
-    logging.set_verbosity(logging.WARNING)
-    try:
-        config_check.check_config(options.config)
-        result = check(
-            options.config,
-            topology=options.topology,
-            steps=[options.only] if options.only else STEPS,
-            find_batch=options.find_batch,
-        )
-    except (ValueError, OSError, ImportError) as error:
-        command_line.fail(str(error))
-    if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
+    return frame.run(_build_parser(), _check, argv)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from lska_jax.training.config_check import check_config
+
+    check_config(arguments.config)
+    result = check(
+        arguments.config,
+        topology=arguments.topology,
+        steps=[arguments.only] if arguments.only else STEPS,
+        find_batch=arguments.find_batch,
+    )
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n")
     return 1 if result["fits"] is False else 0
 
 
@@ -97,26 +99,10 @@ def check(
     return _check_tpu(config, topology, steps, find_batch)
 
 
-def _define_flags() -> flags.FlagValues:
-    # Not the global ones: another program's flags may be there already.
-    options = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "Config file, see configs/.", options)
-    flags.DEFINE_string("topology", "v5e:4x4", "Such as v5e:4x4 or cuda:8.", flag_values=options)
-    flags.DEFINE_integer(
-        "find_batch",
-        0,
-        "Search the largest training batch that fits, to multiples of so many images a device.",
-        lower_bound=0,
-        flag_values=options,
-    )
-    flags.DEFINE_string("json", None, "Also write the figures to this file.", flag_values=options)
-    flags.DEFINE_enum("only", None, STEPS, "Check one step only.", flag_values=options)
-    return options
-
-
 def _check_tpu(config: ConfigDict, topology: str, steps: Any, find_batch: int) -> dict[str, Any]:
     from lska_jax.analysis.chips import CHIPS
     from lska_jax.analysis.tpu_compile import tpu_devices
+    from lska_jax.training.config_check import check_against_devices
 
     devices = tpu_devices(topology)
     chip = CHIPS.get(devices[0].device_kind)
@@ -135,7 +121,7 @@ def _check_tpu(config: ConfigDict, topology: str, steps: Any, find_batch: int) -
             raise ValueError(f"The memory of {devices[0].device_kind} is not known to chips.py.")
         largest = _find_batch(config, devices, chip.hbm_bytes, find_batch)
         return {**result, "largest_batch_per_device": largest, "fits": largest > 0}
-    config_check.check_against_devices(config, device_count=len(devices))
+    check_against_devices(config, device_count=len(devices))
     result["config"] = _facts(config, len(devices))
     for step in steps:
         report = _compile(config, devices, step)
@@ -183,8 +169,9 @@ def _find_batch(config: ConfigDict, devices: Any, capacity: int, images: int) ->
 def _check_gpu(config: ConfigDict, platform: str, count: int, steps: Any) -> dict[str, Any]:
     from lska_jax.running import parallel
     from lska_jax.training import run as building
+    from lska_jax.training.config_check import check_against_devices
 
-    config_check.check_against_devices(config, device_count=count)
+    check_against_devices(config, device_count=count)
     mesh = parallel.abstract_mesh(device_count=count, platform=platform, fsdp=config.training.fsdp)
     run = building.build_run(config, num_train_examples=_TRAIN_EXAMPLES, mesh=mesh)
     result: dict[str, Any] = {
@@ -292,5 +279,23 @@ def _progress(description: str) -> Iterator[None]:
         ticker.join()
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _build_parser() -> frame.Parser:
+    parser = frame.make_parser("lska-jax compile-check", _DESCRIPTION, examples=_EXAMPLES)
+    add_config_option(parser)
+    add = parser.add_argument
+    add(
+        "--topology",
+        default=_DEFAULT_TOPOLOGY,
+        metavar="NAME",
+        help=f"such as v5e:4x4 or cuda:8 (default: {_DEFAULT_TOPOLOGY})",
+    )
+    add(
+        "--find_batch",
+        type=frame.whole_number,
+        default=0,
+        metavar="N",
+        help="find the largest training batch that fits, to multiples of N images per device",
+    )
+    add("--json", metavar="FILE", help="also write the figures to this file")
+    add("--only", choices=STEPS, help="check one step only")
+    return parser

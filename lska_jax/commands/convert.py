@@ -49,7 +49,7 @@ def _import(arguments: argparse.Namespace) -> None:
     frame.say_written_model(out)
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def _build_parser() -> frame.Parser:
     parser = frame.make_parser("lska-jax import", _DESCRIPTION, examples=_EXAMPLES)
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help=".pth, .pth.tar, .pt, .bin or .safetensors")

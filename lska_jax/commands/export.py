@@ -76,7 +76,7 @@ def _export_program(arguments: argparse.Namespace, out: Path) -> None:
     print(f"Wrote {out}, {out.stat().st_size / 1e6:.1f} MB, {note}")
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def _build_parser() -> frame.Parser:
     parser = frame.make_parser("lska-jax export", _DESCRIPTION, examples=_EXAMPLES)
     add = parser.add_argument
     add("model_dir", metavar="MODEL", help="a model folder")

@@ -3,10 +3,14 @@
 Nothing heavy is imported here or at the top of a command, so that help and mistakes cost a moment.
 """
 
+from __future__ import annotations
+
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -14,9 +18,51 @@ INTERRUPTED = 130
 _CLOSED_PIPE = 141
 
 
-def make_parser(
-    command: str, description: str, *, examples: Sequence[str]
-) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser that says in full sentences what is wrong, and which option comes closest."""
+
+    takes_config = False
+
+    def error(self, message: str) -> NoReturn:
+        """Print a mistake and end with ``USAGE_ERROR``."""
+        fail(f"{message[:1].upper()}{message[1:]}. See {self.prog} --help.")
+        self.exit(USAGE_ERROR)
+
+    def refuse(self, words: Sequence[str]) -> NoReturn:
+        """Say that words are no options of the command, and end with ``USAGE_ERROR``."""
+        options = [word.partition("=")[0] for word in words if word.startswith("-")]
+        if not options:
+            self.error(f"Unexpected arguments {list(words)}; every option starts with --")
+        known = [option for action in self._actions for option in action.option_strings]
+        close = difflib.get_close_matches(options[0], known, n=2)
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        fail(f"There is no option {options[0]}.{hint} See {self.prog} --help.")
+        self.exit(USAGE_ERROR)
+
+
+class Switch(argparse.Action):
+    """An option that is on or off: --NAME, --noNAME, or --NAME=false."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
+        (name,) = option_strings
+        names = [name, f"--no{name.removeprefix('--')}"]
+        super().__init__(names, dest, nargs="?", default=False, metavar="BOOL", **settings)
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Set the option."""
+        is_on = {"true": True, "1": True, "false": False, "0": False}.get(str(values or 1).lower())
+        if is_on is None:
+            parser.error(f"{option_string} is {values!r}; allowed: true or false")
+        setattr(namespace, self.dest, is_on == (option_string == self.option_strings[0]))
+
+
+def make_parser(command: str, description: str, *, examples: Sequence[str]) -> Parser:
     """Return the parser of a command.
 
     Args:
@@ -25,16 +71,17 @@ def make_parser(
       examples: whole command lines; a comment may follow.
     """
     shown = "\n".join(f"  {example}" for example in examples)
-    return argparse.ArgumentParser(
+    return Parser(
         command,
         description=description,
         epilog=f"examples:\n{shown}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
 
 
 def run(
-    parser: argparse.ArgumentParser,
+    parser: Parser,
     work: Callable[[argparse.Namespace], int | None],
     argv: Sequence[str] | None,
 ) -> int:
@@ -48,8 +95,14 @@ def run(
     Returns:
       The exit status: ``USAGE_ERROR`` after a mistake.
     """
-    arguments = parser.parse_args(argv)
+    arguments, extra = parser.parse_known_args(argv)
     try:
+        if parser.takes_config:
+            from lska_jax.commands.config_option import read_config
+
+            arguments.config, extra = read_config(arguments.config_place, extra, parser.prog)
+        if extra:
+            parser.refuse(extra)
         return work(arguments) or 0
     except BrokenPipeError:
         # Python would complain about the same pipe again as it ends.
@@ -71,3 +124,24 @@ def say_written_model(folder: str) -> None:
     """Print where a model folder was written and how to use it."""
     print(f"Wrote {folder}. Use it: create_model(pretrained={folder!r}), or")
     print(f"  lska-jax predict {folder} image.jpg")
+
+
+def positive(convert: type[int] | type[float]) -> Callable[[str], int | float]:
+    """Return a type of options: a positive number."""
+
+    def parse(text: str) -> int | float:
+        value = convert(text)
+        if not 0 < value < float("inf"):
+            raise ValueError
+        return value
+
+    # argparse names it in its message.
+    parse.__name__ = f"positive {convert.__name__}"
+    return parse
+
+
+def whole_number(text: str) -> int:
+    """Read a whole number of at least 0, as a type of options."""
+    if not text.isdecimal():
+        raise ValueError
+    return int(text)

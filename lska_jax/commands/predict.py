@@ -123,7 +123,7 @@ def _to_json(predictions: Sequence[Prediction], model: str) -> dict[str, Any]:
     }
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def _build_parser() -> frame.Parser:
     parser = frame.make_parser("lska-jax predict", _DESCRIPTION, examples=_EXAMPLES)
     add = parser.add_argument
     add("model_dir", metavar="MODEL", help="a model folder, or its Hub id")

@@ -1,13 +1,11 @@
-"""Prepare TFDS sets as ArrayRecord, without TensorFlow: ``lska-jax prepare``.
-
-- ``imagenet2012 --manual_dir DIR`` runs TFDS's builder on the two tars of ILSVRC 2012.
-- ``tfds NAME`` runs any other builder.
-- ``convert NAME`` adds ArrayRecord shards to a set that was prepared as TFRecord.
+"""``lska-jax prepare``: prepare TFDS sets as ArrayRecord, without TensorFlow.
 
 TFDS's builders call TensorFlow for little more than opening files. Where it is not installed, they
 get a stand-in for that (see ``_without_tensorflow``). TFDS's own converter needs both TensorFlow
-and Beam, so ``tfrecord`` reads the format itself.
+and Beam, so ``data.tfrecord`` reads the format itself.
 """
+
+from __future__ import annotations
 
 import argparse
 import contextlib
@@ -24,13 +22,24 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from lska_jax.commands import frame
 
-from lska_jax.data.tfds_source import PreparedSet, find_prepared, refuse_unreadable_format
-from lska_jax.data.tfrecord import read_tfrecords
+if TYPE_CHECKING:
+    import numpy as np
 
+    from lska_jax.data.tfds_source import PreparedSet
+
+_DESCRIPTION = """\
+Prepare data sets of TensorFlow Datasets (TFDS) as ArrayRecord, which training reads without
+TensorFlow."""
+
+_EXAMPLES = (
+    "lska-jax prepare imagenet2012 --manual_dir DOWNLOADS    # its two tars, from image-net.org",
+    "lska-jax prepare tfds cifar10",
+    "lska-jax prepare convert imagenet2012:5.1.0 --data_dir DATA",
+)
 _GIB = 1 << 30
 # Size of the complete archives, from the download page.
 _IMAGENET_TARS = {"ILSVRC2012_img_train.tar": 138.0, "ILSVRC2012_img_val.tar": 6.3}
@@ -41,15 +50,12 @@ _OPEN_FILES = 4096
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; return 0, or 1 after printing what is wrong."""
-    arguments = _build_parser().parse_args(argv)
-    try:
-        folder = arguments.run(arguments)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"ready: {folder}")
-    return 0
+    """Run the command; a mistake ends in one readable message."""
+    return frame.run(_build_parser(), _prepare, argv)
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    print(f"Ready: {arguments.run(arguments)}")
 
 
 def prepare_imagenet2012(manual_dir: str, *, data_dir: str | None = None) -> Path:
@@ -73,14 +79,14 @@ def prepare_imagenet2012(manual_dir: str, *, data_dir: str | None = None) -> Pat
         raise ValueError(
             f"{folder} lacks {' and '.join(missing)}. imagenet2012 needs {sizes}: register at "
             "https://image-net.org/download-images, download both and pass their folder as "
-            "--manual_dir"
+            "--manual_dir."
         )
     for tar in tars:
         if not tarfile.is_tarfile(tar):
-            raise ValueError(f"{tar} is not a readable tar; download it again")
+            raise ValueError(f"{tar} is not a readable tar; download it again.")
         size, complete = tar.stat().st_size / _GIB, _IMAGENET_TARS[tar.name]
         if abs(size - complete) > 0.01 * complete:
-            note = f"note: {tar.name} has {size:.1f} GiB, the complete one {complete:g} GiB"
+            note = f"Note: {tar.name} has {size:.1f} GiB, the complete one {complete:g} GiB."
             print(note, file=sys.stderr)
     needed = _SHUFFLE_FACTOR * sum(tar.stat().st_size for tar in tars)
     return prepare_tfds("imagenet2012", data_dir=data_dir, manual_dir=manual_dir, needed=needed)
@@ -112,13 +118,15 @@ def prepare_tfds(
     """
     import tensorflow_datasets as tfds
 
+    from lska_jax.data.tfds_source import find_prepared, refuse_unreadable_format
+
     try:
         builder = tfds.builder(location, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
         known = sorted(set(tfds.list_builders(with_community_datasets=False)))
         close = difflib.get_close_matches(location, known, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise ValueError(f"TFDS knows no set {location!r}{hint}") from error
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(f"TFDS knows no set {location!r}.{hint}") from error
     folder = Path(builder.data_dir)
     if (folder / "dataset_info.json").is_file():
         name, _, version = builder.info.full_name.rpartition("/")
@@ -127,7 +135,7 @@ def prepare_tfds(
         return folder
     if leftovers := sorted(folder.parent.glob(f"incomplete.*_{folder.name}")):
         shown = " ".join(str(leftover) for leftover in leftovers)
-        print(f"note: an earlier run left {shown}; remove it if none is running", file=sys.stderr)
+        print(f"Note: an earlier run left {shown}; remove it if none is running.", file=sys.stderr)
     _check_disk_space(folder, needed)
     config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
     with _without_tensorflow():
@@ -153,12 +161,14 @@ def convert(location: str, *, data_dir: str | None = None) -> Path:
     Raises:
       ValueError: if the set is missing, broken or in neither format, or the disk is too small.
     """
+    from lska_jax.data.tfds_source import find_prepared
+
     prepared = find_prepared(location, data_dir=data_dir)
     folder = prepared.folder
     if "array_record" in prepared.formats:
         return folder
     if "tfrecord" not in prepared.formats:
-        raise ValueError(f"{folder} is prepared as {set(prepared.formats)}, not as TFRecord")
+        raise ValueError(f"{folder} is prepared as {set(prepared.formats)}, not as TFRecord.")
     unfinished = folder.with_name(f"incomplete.array_record_{folder.name}")
     unfinished.mkdir(exist_ok=True)
     for shard in _convert_shards(prepared, unfinished):
@@ -176,6 +186,8 @@ def _convert_shards(prepared: PreparedSet, folder: Path) -> list[Path]:
     """Write every shard into the folder, except those that are complete already."""
     from tensorflow_datasets.core import dataset_info, file_adapters
     from tqdm import tqdm
+
+    from lska_jax.data.tfrecord import read_tfrecords
 
     info = dataset_info.read_proto_from_builder_dir(prepared.folder)
     read_from = dataset_info.get_split_dict_from_proto(info, prepared.folder, "tfrecord")
@@ -198,13 +210,13 @@ def _convert_shards(prepared: PreparedSet, folder: Path) -> list[Path]:
                     progress.update(length)
                     continue
                 if not source.is_file():
-                    raise ValueError(f"{source} is missing: prepare or copy the set again")
+                    raise ValueError(f"{source} is missing: prepare or copy the set again.")
                 part = shard.with_name(f"part.{shard.name}")
                 adapter.write_examples(part, _count_into(progress, read_tfrecords(source)))
                 if (written := adapter.num_examples(part)) != length:
                     raise ValueError(
                         f"{source} gave {written} examples, its set lists {length}: "
-                        "prepare or copy it again"
+                        "prepare or copy it again."
                     )
                 os.replace(part, shard)
     return shards
@@ -222,7 +234,7 @@ def _check_disk_space(folder: Path, needed: float) -> None:
     if free < needed:
         raise ValueError(
             f"{existing} has {free / _GIB:.1f} GiB free and {needed / _GIB:.1f} GiB are needed; "
-            "free some, or choose another folder with --data_dir"
+            "free some, or choose another folder with --data_dir."
         )
 
 
@@ -233,8 +245,8 @@ class _StandIn(SimpleNamespace):
         if name.startswith("__"):
             raise AttributeError(name)
         raise ValueError(
-            f"this TFDS builder needs TensorFlow (its {name!r}); install it in an environment for "
-            "preparing, where this command then uses it. Training and reading do without"
+            f"This TFDS builder needs TensorFlow (its {name!r}); install it in an environment for "
+            "preparing, where this command then uses it. Training and reading do without."
         )
 
 
@@ -295,8 +307,8 @@ def _to_rgb_jpeg(image: bytes, quality: int = 100) -> bytes:
 def _encode_array(encoder: Any, image: np.ndarray) -> bytes:
     from PIL import Image
 
-    if image.dtype != np.uint8:
-        raise ValueError(f"encoding {image.dtype} images needs TensorFlow; install it to prepare")
+    if image.dtype != "uint8":
+        raise ValueError(f"Encoding {image.dtype} images needs TensorFlow; install it to prepare.")
     encoded = io.BytesIO()
     pixels = image[..., 0] if image.shape[-1] == 1 else image
     # Lossless as PNG; 95 is TensorFlow's default for JPEG.
@@ -304,29 +316,33 @@ def _encode_array(encoder: Any, image: np.ndarray) -> bytes:
     return encoded.getvalue()
 
 
-def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("lska-jax prepare", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+def _build_parser() -> frame.Parser:
+    parser = frame.make_parser("lska-jax prepare", _DESCRIPTION, examples=_EXAMPLES)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    imagenet = commands.add_parser("imagenet2012", help="prepare ImageNet from its two tars")
-    imagenet.add_argument("--manual_dir", required=True, help="folder with the two tars")
+    def add(command: str, summary: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            command,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=parser.epilog,
+            formatter_class=parser.formatter_class,
+        )
+        added.add_argument("--data_dir", metavar="DIR", help="of TFDS's sets (default: TFDS's own)")
+        return added
+
+    imagenet = add("imagenet2012", "prepare ImageNet from its two tars")
+    imagenet.add_argument("--manual_dir", required=True, metavar="DIR", help="with the two tars")
     imagenet.set_defaults(run=lambda a: prepare_imagenet2012(a.manual_dir, data_dir=a.data_dir))
 
-    other = commands.add_parser("tfds", help="download and prepare any TFDS set")
-    other.add_argument("name", help="NAME[/CONFIG][:VERSION]")
-    other.add_argument("--manual_dir", help="folder of files downloaded by hand")
+    other = add("tfds", "download and prepare any TFDS set")
+    other.add_argument("name", metavar="NAME", help="NAME[/CONFIG][:VERSION]")
+    other.add_argument("--manual_dir", metavar="DIR", help="with files downloaded by hand")
     other.set_defaults(
         run=lambda a: prepare_tfds(a.name, data_dir=a.data_dir, manual_dir=a.manual_dir)
     )
 
-    conversion = commands.add_parser("convert", help="convert a TFRecord set to ArrayRecord")
-    conversion.add_argument("name", help="NAME[/CONFIG][:VERSION]")
+    conversion = add("convert", "convert a TFRecord set to ArrayRecord")
+    conversion.add_argument("name", metavar="NAME", help="NAME[/CONFIG][:VERSION]")
     conversion.set_defaults(run=lambda a: convert(a.name, data_dir=a.data_dir))
-    for command in (imagenet, other, conversion):
-        command.add_argument("--data_dir", help="where TFDS sets are (default: TFDS's own)")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -43,7 +43,7 @@ def _publish(arguments: argparse.Namespace) -> int | None:
     return None
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def _build_parser() -> frame.Parser:
     parser = frame.make_parser("lska-jax publish", _DESCRIPTION, examples=_EXAMPLES)
     add = parser.add_argument
     add("run", metavar="RUN", help="run folder, its checkpoints folder, or one step's folder")

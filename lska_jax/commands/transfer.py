@@ -44,7 +44,7 @@ def _transfer(arguments: argparse.Namespace) -> None:
     print(f"  lska-jax train --config ... --config.training.finetune_from={arguments.out}")
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def _build_parser() -> frame.Parser:
     parser = frame.make_parser("lska-jax transfer", _DESCRIPTION, examples=_EXAMPLES)
     add = parser.add_argument
     add("model_dir", metavar="MODEL", help="a model folder")

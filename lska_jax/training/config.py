@@ -114,7 +114,7 @@ def unknown_key_message(config: ConfigDict, key: str) -> str:
       config: the config that was loaded.
       key: dotted, without the leading "config.".
     """
-    allowed = list(_leaf_keys(config))
+    allowed = list(leaf_keys(config))
     close = difflib.get_close_matches(key, allowed, n=3, cutoff=0.6)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     group = key.split(".")[0]
@@ -125,7 +125,7 @@ def unknown_key_message(config: ConfigDict, key: str) -> str:
 
 def has_key(config: ConfigDict, key: str) -> bool:
     """Tell whether a dotted key names a value of the config."""
-    return key in _leaf_keys(config)
+    return key in leaf_keys(config)
 
 
 def describe_type(config: ConfigDict, key: str) -> str:
@@ -135,11 +135,12 @@ def describe_type(config: ConfigDict, key: str) -> str:
     return f"{parent.get_type(name).__name__}, as in {key}={parent[name]!r}"
 
 
-def _leaf_keys(config: ConfigDict, prefix: str = "") -> Sequence[str]:
+def leaf_keys(config: ConfigDict, prefix: str = "") -> Sequence[str]:
+    """Return the dotted keys of a config's values."""
     keys: list[str] = []
     for name, value in config.items():
         if isinstance(value, ConfigDict):
-            keys += _leaf_keys(value, f"{prefix}{name}.")
+            keys += leaf_keys(value, f"{prefix}{name}.")
         else:
             keys.append(f"{prefix}{name}")
     return keys

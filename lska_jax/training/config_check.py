@@ -3,6 +3,7 @@
 A mistake costs a second, not a compile. Problems are collected, so that one message lists all.
 """
 
+import contextlib
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
@@ -10,6 +11,12 @@ from ml_collections import ConfigDict
 from lska_jax.models.table import fields_of
 from lska_jax.running.value_checks import check_choice, check_range
 from lska_jax.tasks.table import task_entry
+from lska_jax.training.config import (
+    base_config,
+    leaf_keys,
+    model_section,
+    unknown_key_message,
+)
 from lska_jax.training.evaluators import check_evaluators, evaluator_settings
 
 METRIC_WRITERS = ("jsonl", "tensorboard", "wandb", "mlflow")
@@ -21,12 +28,42 @@ def check_config(config: ConfigDict) -> None:
     Raises:
       ValueError: listing every contradiction, with the value and what is allowed.
     """
+    check_keys(config)
     problems: list[str] = []
     checks = (_check_model, _check_task, _check_data, _check_optimizer, _check_training)
     for check in (*checks, check_evaluators):
         check(config, problems)
     if problems:
         raise ValueError("The config does not work:\n- " + "\n- ".join(problems))
+
+
+def check_keys(config: ConfigDict) -> None:
+    """Check that a config has the keys of ``base_config`` and of its model's family, and no others.
+
+    A misspelt key would otherwise be a new one, which nobody reads. A group with the name of the
+    config's task is the task's own, and ``evaluators`` are checked by name.
+
+    Raises:
+      ValueError: naming every key that is unknown or missing.
+    """
+    schema = base_config()
+    # A model that does not exist has no fields; the check of the model says so.
+    with contextlib.suppress(ValueError, KeyError, AttributeError):
+        schema.model = model_section(config.model.name)
+    allowed, found = leaf_keys(schema), leaf_keys(config)
+    own = ("evaluators.", f"{config.get('task')}.")
+    problems = [
+        unknown_key_message(schema, key)
+        for key in found
+        if key not in allowed and not key.startswith(own)
+    ]
+    problems += [
+        f"The config lacks {key!r}; start from lska_jax.training.config.base_config()."
+        for key in allowed
+        if key not in found and not key.startswith(("model.", "task"))
+    ]
+    if problems:
+        raise ValueError("\n".join(problems))
 
 
 def check_splits_differ(config: ConfigDict) -> None:

@@ -38,7 +38,11 @@ class Interrupted(RuntimeError):
 
 
 def train(
-    config: ConfigDict, *, workdir: str | Path, signals: StopSignals | None = None
+    config: ConfigDict,
+    *,
+    workdir: str | Path,
+    signals: StopSignals | None = None,
+    start_up: StartUp | None = None,
 ) -> dict[str, float]:
     """Train to the end of the config's schedule, from where the workdir stands.
 
@@ -46,6 +50,7 @@ def train(
       config: checked by ``lska_jax.training.config_check.check_config``.
       workdir: folder of the run; the same folder again resumes at its latest checkpoint.
       signals: requests to stop, of a program that listens to them; None is never asked.
+      start_up: the clock of the start; None counts from the start of the process.
 
     Returns:
       The last evaluation, by evaluator and metric: for classification "eval/top1" and "eval/top5"
@@ -57,7 +62,7 @@ def train(
       TrainingStopped: too many non-finite steps or broken images.
       Interrupted: a signal asked for it; every step done is saved.
     """
-    start_up = StartUp()
+    start_up = start_up or StartUp()
     start_up.mark("imports")
     workdir = Path(workdir)
     signals = signals or StopSignals()

@@ -6,10 +6,14 @@ from pathlib import Path
 
 
 class StartUp:
-    """A clock that runs from the start of the process, with a name for each part."""
+    """A clock that runs from the start of a command, with a name for each part.
 
-    def __init__(self) -> None:
-        self._first = self._last = _process_start()
+    Args:
+      since: the start, on the clock of ``time.monotonic``; None is that of the process.
+    """
+
+    def __init__(self, since: float | None = None) -> None:
+        self._first = self._last = _process_start() if since is None else since
         self._parts: list[tuple[str, float]] = []
 
     def mark(self, name: str) -> None:

@@ -112,7 +112,7 @@ def test_bad_input_ends_with_a_message_and_status_2(
 ) -> None:
     assert main([*arguments, "--num_workers", "0", *QUICK]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ")
+    assert error.startswith("Error: ")
     assert message in error
 
 

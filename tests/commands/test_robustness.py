@@ -11,7 +11,7 @@ import pytest
 from known_models import write_pictures
 from small_models import small_model
 
-from eval_robustness import main
+from lska_jax.commands.robustness import main
 from lska_jax.models.table import Preprocessing
 from lska_jax.running.stop_signals import RESUME_EXIT_CODE
 from lska_jax.weights import ModelFacts, write_model_folder
@@ -107,22 +107,3 @@ def test_a_signal_leaves_with_the_code_that_means_go_on(model, clean, tmp_path, 
     assert process.returncode == RESUME_EXIT_CODE
     assert "every cell that is done is in the results file" in errors
     assert "Traceback" not in errors
-
-
-def test_help_and_the_list_of_sets_load_no_framework():
-    code = (
-        "import sys, eval_robustness\n"
-        "try: eval_robustness.main([sys.argv[1]])\n"
-        "except SystemExit as end: assert not end.code\n"
-        "assert not {'jax', 'flax', 'matplotlib', 'tensorflow'} & set(sys.modules)"
-    )
-    for option, expected in (("--help", "--suite"), ("--list", "ImageNet-Sketch")):
-        done = subprocess.run(
-            [sys.executable, "-c", code, option],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert expected in done.stdout

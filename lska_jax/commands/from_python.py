@@ -1,0 +1,165 @@
+"""Train, evaluate and predict from Python: what the commands do, in a process that is not ours.
+
+For notebooks, other programs and threads: no flags are parsed, the process is neither restarted nor
+ended, an interrupt saves and raises, and handlers of signals are put back afterwards.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lska_jax.commands.config_option import find_config, load_config
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from lska_jax.tasks.predict import Prediction
+
+
+def train(
+    config: str | Path | ConfigDict,
+    *,
+    workdir: str | Path | None = None,
+    compilation_cache: str | None = None,
+) -> dict[str, float]:
+    """Train to the end of the config's schedule, from where the workdir stands.
+
+    Args:
+      config: a name such as "digits" or "digits:35", the path of a config file, or a config.
+      workdir: folder of the run; the same folder again resumes. None is runs/NAME, for a config
+        by name or path.
+      compilation_cache: folder that keeps compiled programs, "off", or None for the usual one.
+
+    Returns:
+      The last evaluation: metrics by name.
+
+    Raises:
+      ValueError: the config is wrong, or does not fit the data or the devices.
+      OSError: the workdir cannot be written.
+      Interrupted: Ctrl-C, or the interrupt of a notebook; every finished step is saved, and the
+        same call continues.
+      KeyboardInterrupt: the same before the first step, when there is nothing to save.
+    """
+    started = time.monotonic()
+    settings, folder = _prepare(config, workdir, compilation_cache, is_training=True)
+    from lska_jax.running.borrowed_signals import BorrowedSignals
+    from lska_jax.training import loop
+    from lska_jax.training.start_up import StartUp
+
+    try:
+        with BorrowedSignals() as signals:
+            return loop.train(
+                settings, workdir=folder, signals=signals, start_up=StartUp(since=started)
+            )
+    except loop.Interrupted as interruption:
+        raise loop.Interrupted(f"{interruption} The same call continues from there.") from None
+
+
+def evaluate(
+    config: str | Path | ConfigDict,
+    *,
+    workdir: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    compilation_cache: str | None = None,
+) -> dict[str, float]:
+    """Evaluate the best step of a checkpoint on the config's evaluation split.
+
+    Args:
+      config: as in ``train``.
+      workdir: where ``evaluation.json`` is written; None as in ``train``.
+      checkpoint: run folder or step folder; None is the workdir.
+      compilation_cache: as in ``train``.
+
+    Returns:
+      Metrics by name.
+
+    Raises:
+      ValueError: the config is wrong, or does not fit the checkpoint, the data or the devices.
+      FileNotFoundError: there is no checkpoint.
+      Interrupted: Ctrl-C, or the interrupt of a notebook; nothing was written.
+    """
+    settings, folder = _prepare(config, workdir, compilation_cache, is_training=False)
+    from lska_jax.running.borrowed_signals import BorrowedSignals
+    from lska_jax.training.evaluate_only import evaluate_checkpoint
+
+    with BorrowedSignals() as signals:
+        return evaluate_checkpoint(
+            settings, workdir=folder, checkpoint=checkpoint or folder, signals=signals
+        )
+
+
+def predict(
+    model: str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    top: int = 5,
+    batch_size: int = 32,
+) -> list[Prediction]:
+    """Classify image files.
+
+    Args:
+      model: a model folder or its Hub id.
+      images: one or several files, or folders, which are searched at any depth.
+      top: how many classes to return for each.
+      batch_size: images that go through the network at once.
+
+    Returns:
+      One prediction for each image file, in their order; a broken image has a problem instead of
+      scores.
+
+    Raises:
+      ValueError: ``top`` or ``batch_size`` is below 1, the model has no classifier, or a folder
+        holds no image.
+      FileNotFoundError: there is no such model or image.
+    """
+    from lska_jax.tasks import predict as task
+
+    places = [images] if isinstance(images, str | Path) else images
+    return list(task.predict(model, task.find_images(places), top=top, batch_size=batch_size))
+
+
+def _prepare(
+    config: str | Path | ConfigDict,
+    workdir: str | Path | None,
+    compilation_cache: str | None,
+    *,
+    is_training: bool,
+) -> tuple[ConfigDict, Path]:
+    """Check a config as the command does, and set jax up; return the config and the workdir."""
+    from lska_jax.training.config_check import check_against_devices, check_config, check_sources
+
+    if isinstance(config, str | Path):
+        settings = load_config(config)
+        folder = Path(workdir or f"runs/{find_config(str(config)).run_name}")
+    elif workdir is None:
+        raise ValueError("workdir is missing; a config that is no name or path needs one.")
+    else:
+        # A copy: what the caller changes later is not what is trained.
+        settings, folder = config.copy_and_resolve_references(), Path(workdir)
+    check_config(settings)
+    check_sources(settings, is_training=is_training)
+    import jax
+
+    _keep_compiled_programs(compilation_cache)
+    check_against_devices(settings, device_count=jax.device_count())
+    if jax.default_backend() == "cpu":
+        from lska_jax.running.huge_pages import explain_huge_pages
+
+        explain_huge_pages()
+    return settings, folder
+
+
+def _keep_compiled_programs(choice: str | None) -> None:
+    # "off" leaves the process's own settings alone, unlike the command's.
+    if choice == "off":
+        return
+    from jax.experimental.compilation_cache import compilation_cache
+
+    from lska_jax.running.compilation_cache import use_compilation_cache
+
+    if use_compilation_cache(choice) is not None:
+        # Whatever was compiled here before has settled for JAX that there is no cache.
+        compilation_cache.reset_cache()

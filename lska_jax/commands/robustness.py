@@ -1,0 +1,217 @@
+"""``lska-jax robustness``: measure models on corrupted and shifted image sets."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from lska_jax.commands import frame, several_processes
+from lska_jax.running.stop_signals import StopRequested, StopSignals
+
+_DESCRIPTION = """\
+Measure models on corrupted and shifted image sets, and write a report of tables and pictures.
+
+Models of ImageNet's classes are measured on the sets of the paper. A set that is missing is named
+with where to get it, and stays a hole in the report. With --generate ImageNet-C is made from the
+clean images on the device; that needs no download, and works for other data too.
+
+Running the same command again continues where it was stopped. SIGTERM and SIGINT (Ctrl-C) exit with
+status 75, which says so; every finished cell is in the results file."""
+
+_EXAMPLES = (
+    "{command} --model lska_35 --suite paper --data_root DATA --out robustness",
+    "{command} --model a=lska_23 --model b=lska_35    # compared in one report",
+    "{command} --model runs/cifar10 --suite imagenet,imagenet_c --generate \\",
+    "    --clean folder:cifar10.tar --clean_split test",
+    "{command} --list                         # the sets, and where to get them",
+    "{command} --list imagenet_c",
+    "{command} --sheet photo.jpg --out sheet.png    # what the corruptions look like",
+)
+_DEFAULT_OUT = "robustness"
+_SHEET_PIXELS = 224
+
+
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    command: str = "lska-jax robustness",
+    signals: StopSignals | None = None,
+) -> int:
+    """Run the command; a mistake ends in one readable message.
+
+    Args:
+      argv: without the program's name; None takes this program's.
+      command: how the program is called.
+      signals: requests to stop, of a process that listens to them; None borrows them.
+    """
+    return frame.run(_build_parser(command), partial(_run, signals=signals), argv)
+
+
+def _run(arguments: argparse.Namespace, *, signals: StopSignals | None) -> int | None:
+    if arguments.list is not None:
+        _list_sets(arguments.list)
+        return None
+    if arguments.sheet:
+        _draw_sheet(arguments)
+        return None
+    if not arguments.model:
+        raise ValueError("--model is missing, as in: lska-jax robustness --model MODEL_FOLDER")
+    with several_processes.started(arguments, signals) as signals:
+        return _sweep(arguments, signals)
+
+
+def _list_sets(names: Sequence[str]) -> None:
+    from lska_jax.robustness.set_listing import describe_all, describe_set
+
+    print("\n\n".join(map(describe_set, names)) if names else describe_all())
+
+
+def _draw_sheet(arguments: argparse.Namespace) -> None:
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    from lska_jax.robustness.corruptions import frost_is_comparable, load_frost_pictures
+    from lska_jax.robustness.corruptions.sheet import sample_sheet
+
+    out = Path(arguments.out)
+    out = out if out.suffix else out / "sheet.png"
+    frost = load_frost_pictures(arguments.frost_pictures) if arguments.frost_pictures else None
+    if not frost_is_comparable(frost):
+        print("The frost is drawn, not the benchmark's: it is not comparable.")
+    photos = []
+    for place in arguments.sheet:
+        with Image.open(place) as photo:
+            square = ImageOps.fit(photo.convert("RGB"), (_SHEET_PIXELS, _SHEET_PIXELS))
+            photos.append(np.asarray(square))
+    sheet = sample_sheet(np.stack(photos), seed=arguments.seed, frost_pictures=frost)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(out)
+    print(f"Wrote {out}.")
+
+
+def _sweep(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
+    from lska_jax.robustness.classifier import load_classifier
+    from lska_jax.robustness.plan import SweepOptions
+    from lska_jax.robustness.report.terminal import terminal_table
+    from lska_jax.robustness.report.write import write_report
+    from lska_jax.robustness.samples import SHEET_NAME
+    from lska_jax.robustness.sweep import sweep
+    from lska_jax.running import parallel
+
+    options = SweepOptions(
+        suite=arguments.suite,
+        data_root=arguments.data_root,
+        provenance=arguments.provenance,
+        generate=arguments.generate,
+        clean=arguments.clean,
+        clean_split=arguments.clean_split,
+        pixels=arguments.pixels,
+        limit=arguments.limit,
+        seed=arguments.seed,
+        frost_pictures=arguments.frost_pictures,
+        batch_size=arguments.batch_size,
+        num_workers=arguments.num_workers,
+    )
+    named = [_split_name(model) for model in arguments.model]
+    classifiers = [load_classifier(place, name=name) for name, place in named]
+    try:
+        signals.keep_requests()
+        summaries = sweep(classifiers, options, out=arguments.out, signals=signals)
+    except StopRequested:
+        message = "Interrupted: every cell that is done is in the results file."
+        return several_processes.leave_to_resume(message, signals)
+    if parallel.is_main_process():
+        print(terminal_table(summaries))
+        out = Path(arguments.out)
+        sheet = out / SHEET_NAME
+        page = write_report(
+            summaries,
+            out / "report",
+            sample_sheet=sheet if sheet.is_file() else None,
+            conditions=_conditions(arguments),
+        )
+        print(f"Wrote {page}")
+    return None
+
+
+def _conditions(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return what the report says above everything."""
+    images = f"at most {arguments.limit:,}" if arguments.limit else "all"
+    conditions = {"Suite": arguments.suite, "Images of a cell": images}
+    if arguments.clean:
+        conditions["Clean images"] = f"{arguments.clean}, split {arguments.clean_split}"
+    return conditions
+
+
+def _split_name(model: str) -> tuple[str | None, str]:
+    """Split NAME=PLACE; a path that is there, or a name with a slash, is all place."""
+    name, equals, place = model.partition("=")
+    is_named = equals and name and "/" not in name and not Path(model).exists()
+    return (name, place) if is_named else (None, model)
+
+
+def _build_parser(command: str) -> frame.Parser:
+    parser = frame.make_parser(
+        command, _DESCRIPTION, examples=[example.format(command=command) for example in _EXAMPLES]
+    )
+    add = parser.add_argument
+    add(
+        "--model",
+        action="append",
+        metavar="[NAME=]PLACE",
+        help="model folder, Hub id, run or checkpoint file; may be given several times",
+    )
+    add("--suite", default="paper", help="paper, full, smoke, or sets with commas (default: paper)")
+    add("--data_root", metavar="DIR", help="folder of the sets, official or TFDS (default: TFDS's)")
+    add(
+        "--provenance",
+        default="auto",
+        help="official, tfds, or auto: official if it is there (default: auto)",
+    )
+    add("--generate", action="store_true", help="make ImageNet-C from the clean images")
+    add(
+        "--clean",
+        default="",
+        metavar="SOURCE",
+        help="clean images: digits, folder:PATH or tfds:NAME (default: ImageNet)",
+    )
+    add(
+        "--clean_split",
+        default="validation",
+        metavar="SPLIT",
+        help="split of --clean (default: validation)",
+    )
+    add(
+        "--pixels",
+        default="direct",
+        help="direct shows images that are stored at 224 pixels as they are; resize treats them "
+        "as photos (default: direct)",
+    )
+    add("--limit", type=int, default=0, metavar="N", help="images per cell; 0 for all (default: 0)")
+    add("--seed", type=int, default=0, metavar="N", help="of corruptions and --limit (default: 0)")
+    add("--frost_pictures", default="", metavar="DIR", help="the benchmark's own pictures of frost")
+    add("--batch_size", type=int, default=256, metavar="N", help="over all devices (default: 256)")
+    add(
+        "--num_workers",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="decoding processes (default: by the number of cores)",
+    )
+    add(
+        "--out",
+        default=_DEFAULT_OUT,
+        metavar="DIR",
+        help=f"where to write (default: {_DEFAULT_OUT})",
+    )
+    several_processes.add_options(parser)
+    other = parser.add_argument_group("instead of a sweep")
+    other.add_argument(
+        "--list", nargs="*", metavar="SET", help="describe the sets, or some of them"
+    )
+    other.add_argument(
+        "--sheet", nargs="+", metavar="PHOTO", help="draw every corruption of photos into --out"
+    )
+    return parser

@@ -1,0 +1,147 @@
+"""``lska-jax train``: train a model, or evaluate one of its checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lska_jax.commands import frame, several_processes
+from lska_jax.commands.config_option import add_config_option, find_config
+from lska_jax.running.stop_signals import StopSignals
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+_DESCRIPTION = """\
+Train a model. Running the same command again resumes at the latest checkpoint of the workdir.
+
+SIGTERM and SIGINT (Ctrl-C) finish the current step, save, and exit with status 75: the same command
+continues. A second signal, a second later or more, exits at once."""
+
+_EXAMPLES = (
+    "{command} --config digits",
+    "{command} --config digits:35 --config.optimizer.epochs=10 --workdir runs/k35",
+    "{command} --config van_lska_base:23,trivial --dry_run",
+    "{command} --config my/own.py",
+)
+
+
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    command: str = "lska-jax train",
+    signals: StopSignals | None = None,
+) -> int:
+    """Run the command; mistakes in config or data end in one readable message.
+
+    Args:
+      argv: without the program's name; None takes this program's.
+      command: how the program is called.
+      signals: requests to stop, of a process that listens to them; None borrows them.
+    """
+    return frame.run(_build_parser(command), partial(run, signals=signals), argv)
+
+
+def run(arguments: argparse.Namespace, *, signals: StopSignals | None) -> int | None:
+    """Train or evaluate as parsed arguments say, here or as one of several processes."""
+    from lska_jax.training.config_check import check_config, check_sources
+
+    check_config(arguments.config)
+    check_sources(
+        arguments.config,
+        is_training=not arguments.eval_only,
+        on_missing=_say_not_checked if arguments.dry_run else None,
+    )
+    with several_processes.started(arguments, signals) as signals:
+        return _work(arguments, signals)
+
+
+def add_run_options(parser: frame.Parser) -> None:
+    """Add the options that training and evaluating have in common."""
+    add_config_option(parser)
+    parser.add_argument(
+        "--workdir",
+        metavar="DIR",
+        help="folder of the run (default: runs/NAME, or runs/NAME-ARGUMENT)",
+    )
+
+
+def _say_not_checked(reason: str) -> None:
+    print(f"Data not checked: {reason}")
+
+
+def _work(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
+    import jax
+
+    from lska_jax.training.config_check import check_against_devices
+
+    config = arguments.config
+    check_against_devices(config, device_count=jax.device_count())
+    if arguments.dry_run:
+        from lska_jax.training.dry_run import describe_run
+
+        print(describe_run(config))
+        return None
+    workdir = Path(arguments.workdir or f"runs/{find_config(arguments.config_place).run_name}")
+    checkpoint = arguments.checkpoint or workdir
+    return _train_or_evaluate(
+        config, workdir, checkpoint if arguments.eval_only else None, signals=signals
+    )
+
+
+def _train_or_evaluate(
+    config: ConfigDict,
+    workdir: Path,
+    checkpoint: str | Path | None,
+    *,
+    signals: StopSignals,
+) -> int | None:
+    from lska_jax.data.loader import ExampleError
+    from lska_jax.training.checkpoint.errors import CheckpointDamaged, CheckpointSaveFailed
+    from lska_jax.training.evaluate_only import evaluate_checkpoint
+    from lska_jax.training.feeding import TrainingStopped
+    from lska_jax.training.loop import Interrupted, train
+
+    try:
+        if checkpoint is None:
+            train(config, workdir=workdir, signals=signals)
+        else:
+            evaluate_checkpoint(config, workdir=workdir, checkpoint=checkpoint, signals=signals)
+    except Interrupted as interruption:
+        return several_processes.leave_to_resume(str(interruption), signals)
+    except (TrainingStopped, CheckpointDamaged, CheckpointSaveFailed, ExampleError) as error:
+        print(f"Stopped: {error}", file=sys.stderr, flush=True)
+        if isinstance(error, CheckpointSaveFailed):
+            # Its writer may be stuck, and Python would wait for that thread.
+            os._exit(1)
+        return 1
+    return None
+
+
+def _build_parser(command: str) -> frame.Parser:
+    parser = frame.make_parser(
+        command, _DESCRIPTION, examples=[example.format(command=command) for example in _EXAMPLES]
+    )
+    add_run_options(parser)
+    parser.add_argument(
+        "--dry_run",
+        action=frame.Switch,
+        help="compile the steps, print sizes and costs, and train nothing",
+    )
+    parser.add_argument(
+        "--eval_only",
+        action=frame.Switch,
+        help="evaluate a checkpoint and train nothing, as lska-jax evaluate does",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="PLACE",
+        help="for --eval_only: run folder or step folder (default: the workdir)",
+    )
+    several_processes.add_options(parser)
+    return parser
