@@ -1,7 +1,7 @@
 """Options, conditions and files of a benchmark: what they all have in common.
 
 A result is one JSON file: {"benchmark", "is_quick", "conditions", "rows"}. Its pictures and the
-tables of docs/performance.md are made from it.
+tables of docs/performance/ are made from it.
 """
 
 import argparse

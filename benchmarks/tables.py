@@ -1,7 +1,8 @@
-"""Write the measured tables into docs/performance.md: ``python -m benchmarks.tables``.
+"""Write the measured tables of the documents: ``python -m benchmarks.tables``.
 
-The document has a pair of comments for each table, and what stands between them is made from the
-JSON files beside its pictures and from the package's own, so that no figure is typed by hand.
+docs/performance/*.md hold the full tables, docs/performance.md the goals and one short table a
+claim. Each has a pair of comments, and what stands between them is made from the JSON files beside
+the pictures and from the package's own table, so that no figure is typed by hand.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from benchmarks import (
     accelerator,
+    claims,
     cost_against_k,
     cost_tables,
     first_step,
@@ -24,41 +26,49 @@ from benchmarks import (
 )
 from benchmarks.results import DEFAULT_FOLDER, NOT_YET_RUN, VARIABLE, WAIT_POLICY, read_result
 
-DOCUMENT = Path("docs/performance.md")
-
 _BLOCK = re.compile(r"(<!-- table: (?P<name>[^>]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Rewrite the document's tables."""
+    """Rewrite the tables of all documents."""
     parser = argparse.ArgumentParser("python -m benchmarks.tables", description=__doc__)
     parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, help="folder of the JSON files")
-    parser.add_argument("--document", type=Path, default=DOCUMENT)
     options = parser.parse_args(argv)
-    options.document.write_text(filled(options.document.read_text(), options.out))
+    for document in documents():
+        document.write_text(filled(document.read_text(), options.out))
+
+
+def documents() -> list[Path]:
+    """Return the documents that have tables: the page of claims, and those of the full tables."""
+    return [DEFAULT_FOLDER.with_suffix(".md"), *sorted(DEFAULT_FOLDER.glob("*.md"))]
 
 
 def filled(text: str, folder: Path) -> str:
-    """Return the document's text with its tables made from the JSON files of a folder.
+    """Return a document's text with its tables made from the JSON files of a folder.
 
     Raises:
       ValueError: a table that no benchmark makes, or figures of a --quick run.
     """
     made = _all_tables(folder)
+    return _BLOCK.sub(
+        lambda match: f"{match[1]}\n{_table(match['name'], made)}\n\n{match[3]}", text
+    )
 
-    def replace(match: re.Match[str]) -> str:
-        name = match["name"]
-        benchmark = name.split()[0]
-        if benchmark not in _NAMES:
-            raise ValueError(
-                f"No benchmark makes the table {name!r}; those of {', '.join(_NAMES)} are made."
-            )
-        if benchmark in made and name not in made[benchmark]:
-            raise ValueError(f"{benchmark} makes {', '.join(made[benchmark])}; not {name!r}.")
-        table = made[benchmark][name] if benchmark in made else _sentence(NOT_YET_RUN)
-        return f"{match[1]}\n{table}\n\n{match[3]}"
 
-    return _BLOCK.sub(replace, text)
+def _table(name: str, made: dict[str, dict[str, str]]) -> str:
+    if name in claims.CLAIMS:
+        full = claims.CLAIMS[name].table
+        is_made = full.split()[0] in made
+        return claims.excerpt(name, _table(full, made)) if is_made else _sentence(NOT_YET_RUN)
+    benchmark = name.split()[0]
+    if benchmark not in _NAMES:
+        raise ValueError(
+            f"No benchmark makes the table {name!r}; those of {', '.join(_NAMES)} are made, and "
+            f"{', '.join(claims.CLAIMS)}."
+        )
+    if benchmark in made and name not in made[benchmark]:
+        raise ValueError(f"{benchmark} makes {', '.join(made[benchmark])}; not {name!r}.")
+    return made[benchmark][name] if benchmark in made else _sentence(NOT_YET_RUN)
 
 
 _MEASURED = (
@@ -82,7 +92,7 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
             continue
         found[name] = {f"{name} conditions": _conditions(result["conditions"])}
         if (folder / f"{name}.png").exists():
-            picture = f"\n\n![{name}]({folder.name}/{name}.png)"
+            picture = f"\n\n![{name}]({name}.png)"
             found[name][f"{name} conditions"] += picture
         for module in (ops, model, huge_pages, first_step, accelerator):
             if name == module.NAME:

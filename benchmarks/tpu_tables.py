@@ -40,7 +40,7 @@ def tables(folder: Path) -> dict[str, str]:
         f"{facts['dtype']}, k = {facts['k']}, jax {facts['jax']}, libtpu {facts['libtpu']}; "
         f"cascades at commit {facts.get('cascade_commit', NOT_YET_RUN)}, steps at "
         f"{steps or NOT_YET_RUN}, other batches at {batches}."
-        f"\n\n![{NAME}]({folder.name}/{NAME}.png)"
+        f"\n\n![{NAME}]({NAME}.png)"
     )
     return {
         f"{NAME} conditions": conditions,

@@ -1,4 +1,4 @@
-"""A small VAN-LSKA on CIFAR-10, from scratch, sized for an hour of two CPU cores.
+"""A small VAN-LSKA on CIFAR-10, from scratch, sized for an hour on two CPU cores.
 
     python train.py --config configs/cifar10.py --config.data.source=folder:cifar10.tar
 

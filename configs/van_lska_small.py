@@ -5,7 +5,7 @@
     python train.py --config configs/van_lska_small.py:23,trivial # one undilated kernel
 
 Needs ImageNet as ArrayRecord: ``lska-jax prepare imagenet2012 --manual_dir DIR``.
-Hardware: any number of TPU or GPU devices that divides the batch. Result: not yet run.
+Hardware: any number of TPU or GPU devices that the batch divides over. Result: not yet run.
 """
 
 from ml_collections import ConfigDict

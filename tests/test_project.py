@@ -12,12 +12,23 @@ import pytest
 from lska_jax.running.huge_pages import HUGE_PAGES, VARIABLE
 
 ROOT = Path(__file__).parents[1]
+CHECKS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
 
 
 def _pins() -> dict[str, str]:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     pinned = (re.match(r"([A-Za-z0-9_.-]+)==(\S+)", line) for line in lines)
     return {match[1]: match[2] for match in pinned if match}
+
+
+def _documents() -> list[Path]:
+    return [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "findings").glob("*.md")]
+
+
+def _sections(document: Path) -> set[str]:
+    """Return the anchors that a viewer of Markdown gives the headings."""
+    headings = re.findall("^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
 
 
 def test_ci_runs_the_command_that_the_readme_names():
@@ -40,11 +51,7 @@ def test_the_package_asks_for_nothing_that_the_pins_leave_out():
     assert names == set(_pins())
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("arguments", CHECKS, ids=" ".join)
 def test_lint_format_and_types_pass(arguments):
     done = subprocess.run(
         [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
@@ -52,11 +59,29 @@ def test_lint_format_and_types_pass(arguments):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_files_links_and_configs_that_the_readme_names_exist():
-    text = (ROOT / "README.md").read_text()
-    named = set(re.findall(r"\]\(([^)#:]+)\)", text)) | set(re.findall(r"configs/\w+\.py", text))
-    assert named
-    assert [path for path in named if not (ROOT / path).exists()] == []
+def test_files_and_configs_that_the_documents_name_exist():
+    missing = []
+    for document in _documents():
+        text = document.read_text()
+        named = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text)
+        places = [document.parent / name for name in named]
+        places += [ROOT / name for name in re.findall(r"configs/\w+\.py", text)]
+        missing += [f"{document.name}: {place}" for place in places if not place.exists()]
+    assert missing == []
+
+
+def test_sections_that_the_documents_link_to_exist():
+    missing = []
+    for document in _documents():
+        for name, section in re.findall(r"\]\(([^)#:\s]*)#([^)]+)\)", document.read_text()):
+            target = (document.parent / name) if name else document
+            if section not in _sections(target):
+                missing.append(f"{document.name}: {name}#{section}")
+    assert missing == []
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().split()) < 700
 
 
 def test_the_snippet_of_the_readme_runs():
@@ -68,5 +93,17 @@ def test_the_snippet_of_the_readme_runs():
     assert done.returncode == 0, done.stderr
 
 
-def test_the_readme_names_the_allocator_settings_that_programs_restart_with():
-    assert f"`{VARIABLE}={HUGE_PAGES}`" in (ROOT / "README.md").read_text()
+def test_the_page_on_training_names_the_allocator_settings_that_programs_restart_with():
+    assert f"`{VARIABLE}={HUGE_PAGES}`" in (ROOT / "docs" / "training.md").read_text()
+
+
+def test_the_checks_before_a_commit_are_those_of_the_tests():
+    text = (ROOT / ".pre-commit-config.yaml").read_text()
+    assert re.findall("entry: (.+)", text) == [" ".join(check) for check in CHECKS]
+
+
+def test_no_licence_is_claimed_while_none_is_chosen():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert not {"license", "license-files"} & set(project)
+    assert not [name for name in project["classifiers"] if name.startswith("License")]
+    assert "have not chosen a licence" in (ROOT / "LICENSE.md").read_text()

@@ -1,10 +1,11 @@
 """Conditions, JSON, and the tables that are made from it."""
 
 import json
+import re
 
 import pytest
 
-from benchmarks import cost_tables, formulation_tables, results, tables
+from benchmarks import claims, cost_tables, formulation_tables, results, tables
 from benchmarks.cost_cells import ATTENTION, NETWORK
 from lska_jax.running.huge_pages import VARIABLE
 
@@ -82,9 +83,30 @@ def test_a_table_that_no_benchmark_makes_is_refused(tmp_path):
         tables.filled("<!-- table: ops oops -->\n<!-- end -->", tmp_path)
 
 
-def test_the_document_holds_the_figures_of_the_files_beside_it():
-    text = tables.DOCUMENT.read_text()
-    assert tables.filled(text, results.DEFAULT_FOLDER) == text
+def test_a_claim_shows_chosen_rows_and_columns_of_a_full_table(monkeypatch):
+    claim = claims.Claim("ops cascade", {"k": ("23",)}, ("auto, ms", "Map"))
+    monkeypatch.setitem(claims.CLAIMS, "claim", claim)
+    full = "Above.\n\n| Map | k | auto, ms |\n| --- | --- | --- |\n| a | 7 | 1 |\n| b | 23 | 2 |"
+    assert claims.excerpt("claim", full).splitlines()[2:] == ["| 2 | b |"]
+    with pytest.raises(ValueError, match="no column .'k', 'auto, ms'.; it has Map."):
+        claims.excerpt("claim", "| Map |\n| --- |\n| a |")
+    with pytest.raises(ValueError, match="no row with {'k': .'23',.} for 'claim'"):
+        claims.excerpt("claim", "| Map | k | auto, ms |\n| --- | --- | --- |\n| a | 7 | 1 |")
+
+
+def test_a_claim_without_a_result_is_not_yet_run(tmp_path):
+    filled = tables.filled("<!-- table: claim inference -->\n<!-- end -->", tmp_path)
+    assert "Not yet run." in filled
+
+
+def test_the_documents_hold_the_figures_of_the_files_beside_them():
+    shown = set()
+    for document in tables.documents():
+        text = document.read_text()
+        assert tables.filled(text, results.DEFAULT_FOLDER) == text
+        shown |= set(re.findall("<!-- table: ([^>]+) -->", text))
+    assert shown > set(claims.CLAIMS), "every claim is made somewhere"
+    assert {claim.table for claim in claims.CLAIMS.values()} < shown, "and its full table is shown"
 
 
 def test_a_cell_without_a_figure_says_why():
