@@ -49,7 +49,8 @@ def imported_rooms(file: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative imports hide their room"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name.split(".")[1] for name in names if name.startswith("lska_jax.")}
+    rooms = {name.split(".")[1] for name in names if name.startswith("lska_jax.")}
+    return rooms - {"__version__"}
 
 
 def imported_modules(file: Path) -> set[Path]:
@@ -65,7 +66,9 @@ def imported_modules(file: Path) -> set[Path]:
 
 
 def test_no_file_imports_itself_through_others():
-    imports = {file: imported_modules(file) for file in MODULES}
+    # The package itself loads its public names on first use.
+    files = [file for file in MODULES if file != PACKAGE / "__init__.py"]
+    imports = {file: imported_modules(file) for file in files}
     # What imports nothing that is left is in no circle: take it away until nothing changes.
     while free := [file for file, used in imports.items() if not used & imports.keys()]:
         for file in free:

@@ -70,9 +70,8 @@ def _build_parser() -> frame.Parser:
     add(
         "--stem_stride",
         type=int,
-        default=4,
         metavar="N",
-        help="stride of the first convolution, which no shape shows (default: 4)",
+        help="of VAN: stride of the first convolution, which no shape shows (default: 4)",
     )
     add("--layer_norm_epsilon", type=float, metavar="X", help="default: by the naming")
     add("--overwrite", action="store_true", help="replace an existing model folder")

@@ -27,7 +27,6 @@ _EXAMPLES = (
 
 STATE_DICT_SUFFIXES = (".pth", ".pth.tar", ".pt", ".bin", ".safetensors")
 PROGRAM_SUFFIXES = (".jaxexport", ".onnx")
-_DEFAULT_NAMING = "reference"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,11 +54,12 @@ def _export_state_dict(arguments: argparse.Namespace) -> None:
             f"--image_size={arguments.image_size} is for {' and '.join(PROGRAM_SUFFIXES)}: a "
             "state_dict has no image size. Leave it out."
         )
-    naming = arguments.naming or _DEFAULT_NAMING
+    naming = arguments.naming or ""
     notes = export_checkpoint(
         arguments.model_dir, arguments.out, naming=naming, overwrite=arguments.overwrite
     )
-    print(f"Wrote {arguments.out}, a state_dict with {naming} names.", *notes, sep="\n")
+    names = f"{naming or 'the reference code'}'s names"
+    print(f"Wrote {arguments.out}, a state_dict with {names}.", *notes, sep="\n")
 
 
 def _export_program(arguments: argparse.Namespace, out: Path) -> None:
@@ -83,8 +83,9 @@ def _build_parser() -> frame.Parser:
     add("out", metavar="OUT", help="file to write")
     add(
         "--naming",
-        metavar="reference|detection|hugging_face",
-        help="whose names a state_dict has (default: reference)",
+        metavar="NAMING",
+        help="whose names a state_dict has; of VAN reference, detection or hugging_face "
+        "(default: the reference code's)",
     )
     add("--image_size", type=int, metavar="PIXELS", help="default: the model's own")
     add("--overwrite", action="store_true", help="replace an existing file")
