@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,18 +44,39 @@ def test_its_files_are_formatted_and_linted_as_those_of_the_package(copy):
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_its_commands_work_one_after_the_other(copy):
-    script = " && ".join(COMMANDS)
+TRAIN_ONCE = """
+import lska_jax
+from lska_jax.commands.export import main as export
+from lska_jax.commands.convert import main as convert
+from lska_jax.commands.publish import main as publish
+lska_jax.train("configs/pool_digits.py", workdir="once")
+assert publish(["once", "--out", "folder"]) == 0
+assert export(["folder", "pool.safetensors"]) == 0
+assert convert(["pool.safetensors", "--out", "again", "--model", "pool_tiny"]) == 0
+print(lska_jax.list_models("pool_*"), lska_jax.create_model(pretrained="again").config)
+"""
+
+
+def run(command: list[str], copy: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
     done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=copy,
-        env={**os.environ, "PYTHONPATH": str(copy)},
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=copy, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "['pool_tiny', 'pool_small']" in done.stdout
-    assert "a Pool of (16, 32), 10 classes" in done.stdout
+    return done.stdout
+
+
+def test_the_family_trains_and_its_weights_go_out_and_come_back(copy):
+    printed = run([sys.executable, "-c", TRAIN_ONCE], copy)
+    assert "['pool_tiny', 'pool_small'] PoolConfig(dims=(16, 32), window=3" in printed
+    before, after = (copy / name / "model.safetensors" for name in ("folder", "again"))
+    assert before.read_bytes() == after.read_bytes()
+
+
+@pytest.mark.slow
+def test_its_commands_work_one_after_the_other(copy):
+    printed = run(["bash", "-c", " && ".join(COMMANDS)], copy)
+    assert "['pool_tiny', 'pool_small']" in printed
+    assert "a Pool of (16, 32), 10 classes" in printed
     before, after = (copy / name / "model.safetensors" for name in ("pool_folder", "pool_again"))
     assert before.read_bytes() == after.read_bytes()
