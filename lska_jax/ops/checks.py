@@ -1,11 +1,15 @@
 """What arrays an operation takes: errors that say what was given and what is allowed."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax.numpy as jnp
+import numpy as np
 
 from lska_jax.ops.plain_numbers import plain_int
+
+# Of the steps of a chain, in pixels.
+Dilations = Sequence[SupportsIndex] | np.ndarray
 
 
 def check_images(images: Any) -> None:
@@ -74,7 +78,7 @@ def check_dilation(dilation: Any, *, name: str = "dilation") -> int:
 
 
 def check_steps(
-    kernels: Sequence[Any], biases: Sequence[Any] | None, dilations: Any, *, channels: Any
+    kernels: Sequence[Any], biases: Sequence[Any] | None, dilations: Dilations, *, channels: Any
 ) -> tuple[int, ...]:
     """Raise ValueError unless these are the steps of a chain of depth-wise convolutions.
 

@@ -11,14 +11,12 @@ faster and takes hardly more memory (``remat=True`` of a model saves far more).
 
 import functools
 from collections.abc import Sequence
-from typing import SupportsIndex
 
 import jax
-import numpy as np
 from jaxtyping import Array, Float
 
 from lska_jax.ops.broadcast import add_bias
-from lska_jax.ops.checks import check_images, check_parameter, check_steps
+from lska_jax.ops.checks import Dilations, check_images, check_parameter, check_steps
 from lska_jax.ops.depthwise import depthwise_conv
 from lska_jax.ops.formulations import Formulations, canonical
 from lska_jax.ops.pallas import depthwise_chain, fits
@@ -37,7 +35,7 @@ def lska(
     biases: Sequence[Float[Array, " channels"]],
     pointwise: tuple[Float[Array, "channels channels"], Float[Array, " channels"]],
     *,
-    dilations: Sequence[SupportsIndex] | np.ndarray,
+    dilations: Dilations,
     implementation: str | Sequence[str] = "auto",
 ) -> Float[Array, "batch height width channels"]:
     """Gate a map by its own response to a large kernel.
