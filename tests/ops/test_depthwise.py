@@ -46,8 +46,9 @@ FLOAT32 = {"rtol": 2e-6, "atol": 2e-6}
 # The same for sums over all positions of a batch, up to 210 products.
 FLOAT32_REDUCED = {"rtol": 1e-5, "atol": 1e-5}
 
-# The kernel of a TPU is interpreted, slowly, and has all its cases in test_pallas.py; padding for
-# other platforms changes what each tap reads. Both are proven at every change by these.
+# Of "xla", which is the reference itself, of the TPU's kernel, which is interpreted slowly and has
+# cases of its own in test_pallas.py, and of padding for other platforms, at every change.
+OWN = ("shift", "toeplitz")
 FEW = ("horizontal dilated", "square", "wider than the map", "map of one pixel", "map of one row")
 
 
@@ -59,7 +60,7 @@ every_case_and_implementation = pytest.mark.parametrize(
             case,
             implementation,
             id=f"{name}-{implementation}",
-            marks=pytest.mark.slow if implementation == "pallas" and name not in FEW else (),
+            marks=() if implementation in OWN or name in FEW else pytest.mark.slow,
         )
         for name, case in CASES.items()
         for implementation in implementations()

@@ -49,8 +49,15 @@ def value_and_gradients(function, arrays):
     return [out, *jax.tree.leaves(gradients)]
 
 
-@pytest.mark.parametrize("steps", [LSKA_STEPS, LKA_STEPS, [((1, 7), 1)]], ids=len)
-@pytest.mark.parametrize("implementation", ["auto", "xla", "shift", "toeplitz", "pallas"])
+@pytest.mark.parametrize(
+    ("steps", "implementation"),
+    [
+        # Chains of other kernels are those of test_pallas.py, interpreted slowly.
+        pytest.param(steps, name, marks=pytest.mark.slow if name == "pallas" and others else ())
+        for steps, others in ((LSKA_STEPS, False), (LKA_STEPS, True), ([((1, 7), 1)], True))
+        for name in ("auto", "xla", "shift", "toeplitz", "pallas")
+    ],
+)
 def test_value_and_gradients_equal_the_steps_one_by_one(steps, implementation):
     arrays, dilations = draw(steps), [d for _, d in steps]
     ours = value_and_gradients(
