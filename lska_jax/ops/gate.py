@@ -3,7 +3,7 @@
     y_0 = x,    y_i = w_i *_{d_i} y_{i-1} + b_i,    output = x . (y_n W + b)
 
 Four 1-D steps are LSKA (arXiv 2309.01439, eq. 4-6), two 2-D ones LKA (arXiv 2202.09741, eq. 1-2),
-one or two undilated ones their trivial forms. The backward pass is handed x and y_n alone; the
+one or two undilated ones their trivial forms. The backward pass keeps x and y_n alone; the
 maps between the steps and the gate are computed again. With ``pallas`` they never leave the core.
 In one program with the forward pass XLA sees that it has them already, and keeps them, which is
 faster and takes hardly more memory (``remat=True`` of a model saves far more).
@@ -56,7 +56,7 @@ def lska(
       follows ``jax_default_matmul_precision``, which on TPU and GPU is below float32.
 
     Raises:
-      ValueError: kernels, biases and dilations that are not as many, parameters of another shape,
+      ValueError: kernels, biases and dilations that differ in number, parameters of another shape,
         or as ``depthwise_conv``.
     """
     check_images(images)

@@ -38,7 +38,7 @@ def test_a_dilation_below_one_or_not_whole_is_refused(dilation):
         ("5 5 3 f4", "3 3 1 3 f4", r"images must have shape \(B, H, W, C\), got \(5, 5, 3\)"),
         ("1 5 5 3 f2", "3 3 1 3 f4", "images must be float32 or bfloat16, got float16"),
         ("1 5 5 3 f4", "3 3 3 f4", r"\(kh, kw, 1, C\).*got \(3, 3, 3\)"),
-        ("1 5 5 3 f4", "3 3 1 3 i4", "kernel must be of floats, got int32; cast it"),
+        ("1 5 5 3 f4", "3 3 1 3 i4", "kernel must hold floating-point values, got int32; cast"),
     ],
 )
 def test_arrays_of_another_rank_or_dtype_are_refused(images, kernel, message):

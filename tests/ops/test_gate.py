@@ -164,5 +164,5 @@ def test_an_empty_batch_stays_empty_with_kernels_too():
 
 def test_parts_that_are_not_as_many_are_refused():
     images, kernels, biases, pointwise = draw(LSKA_STEPS)
-    with pytest.raises(ValueError, match="as many, at least one; got 4, 4 and 3"):
+    with pytest.raises(ValueError, match="one entry for each step; got 4, 4 and 3"):
         lska(images, kernels, biases, pointwise, dilations=[1, 1, 2])

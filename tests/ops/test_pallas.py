@@ -293,7 +293,7 @@ def test_a_kernel_with_too_many_taps_or_rows_is_refused(size):
 
 def test_as_many_dilations_as_kernels_are_asked_for():
     images, kernel = jnp.zeros((1, 5, 5, 3)), jnp.zeros((3, 3, 1, 3))
-    with pytest.raises(ValueError, match="must be as many, at least one; got 1, none and 2"):
+    with pytest.raises(ValueError, match="must have one entry for each step; got 1, none and 2"):
         depthwise_chain(images, [kernel], None, dilations=[1, 1])
 
 

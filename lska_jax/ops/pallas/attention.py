@@ -108,9 +108,9 @@ def fused_attention(
     shape = images.shape
     if not attention_fits(shape, images.dtype, kernel_sizes=sizes):
         raise ValueError(
-            f"images {shape} {images.dtype} do not suit the fused attention: of a core's memory "
-            f"it needs {vmem_bytes(shape, images.dtype, len(sizes)) >> 20} MiB, allowed are "
-            f"{VMEM_BYTES >> 20}. Run the parts one by one."
+            f"images {shape} {images.dtype} do not fit the fused attention: it needs "
+            f"{vmem_bytes(shape, images.dtype, len(sizes)) >> 20} MiB of a core's memory, at most "
+            f"{VMEM_BYTES >> 20} are allowed. Run the parts one by one."
         )
     factor = jnp.ones(shape[-1:], jnp.float32) if scale is None else scale.astype(jnp.float32)
     of_shortcut = factor if shortcut is None else factor * shortcut
@@ -310,7 +310,7 @@ def _convolve(
 def _pull_back(
     inner: Any, chain: Any, number: int, steps: Any, rows: Any, rows_sum: Any, channels: slice
 ) -> None:
-    """Replace a step's input by its gradient; that of the first step goes to the last buffer."""
+    """Replace a step's input by its gradient; the first step's is written to the last buffer."""
     step, first_tap = steps[number], _FIRST_STEP + len(steps)
     source = _lanes(chain[number - 1] if number else inner, channels)
     target = _lanes(chain[number - 1] if number else chain[-1], channels)

@@ -189,7 +189,7 @@ def check_chain(
     for size in sizes:
         if not can_unroll(size):
             raise ValueError(
-                f"a kernel may have up to {MOST_TAPS} taps in up to {MOST_ROWS} rows in the TPU "
+                f"A kernel may have up to {MOST_TAPS} taps in up to {MOST_ROWS} rows in the TPU "
                 f"kernels, got {size[0]} x {size[1]}; use another implementation."
             )
     return sizes, dilations
