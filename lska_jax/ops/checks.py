@@ -1,11 +1,15 @@
 """What arrays an operation takes: errors that say what was given and what is allowed."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax.numpy as jnp
+import numpy as np
 
 from lska_jax.ops.plain_numbers import plain_int
+
+# Of the steps of a chain, in pixels.
+Dilations = Sequence[SupportsIndex] | np.ndarray
 
 
 def check_images(images: Any) -> None:
@@ -32,13 +36,13 @@ def check_channels(images: Any, channels: int) -> None:
 
 
 def check_dtype(name: str, array: Any) -> None:
-    """Raise ValueError unless an array that is computed with is float32 or bfloat16."""
+    """Raise ValueError unless an array is float32 or bfloat16."""
     if array.dtype not in (jnp.float32, jnp.bfloat16):
         raise ValueError(f"{name} must be float32 or bfloat16, got {array.dtype}; cast {name}.")
 
 
 def check_kernel(kernel: Any, *, channels: Any, name: str = "kernel") -> None:
-    """Raise ValueError unless a depth-wise kernel is (kh, kw, 1, C) with odd sizes, of floats."""
+    """Raise ValueError unless a depth-wise kernel is (kh, kw, 1, C), odd and floating-point."""
     shape = kernel.shape
     if kernel.ndim != 4 or shape[2] != 1 or shape[3] != channels:
         raise ValueError(
@@ -51,7 +55,7 @@ def check_kernel(kernel: Any, *, channels: Any, name: str = "kernel") -> None:
 
 
 def check_parameter(name: str, array: Any, shape: tuple[Any, ...]) -> None:
-    """Raise ValueError unless a parameter has a shape and is of floats of any width."""
+    """Raise ValueError unless a parameter has the shape and is floating-point."""
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}.")
     _check_floats(name, array)
@@ -59,7 +63,7 @@ def check_parameter(name: str, array: Any, shape: tuple[Any, ...]) -> None:
 
 def _check_floats(name: str, array: Any) -> None:
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise ValueError(f"{name} must be of floats, got {array.dtype}; cast it.")
+        raise ValueError(f"{name} must hold floating-point values, got {array.dtype}; cast {name}.")
 
 
 def check_dilation(dilation: Any, *, name: str = "dilation") -> int:
@@ -74,7 +78,7 @@ def check_dilation(dilation: Any, *, name: str = "dilation") -> int:
 
 
 def check_steps(
-    kernels: Sequence[Any], biases: Sequence[Any] | None, dilations: Any, *, channels: Any
+    kernels: Sequence[Any], biases: Sequence[Any] | None, dilations: Dilations, *, channels: Any
 ) -> tuple[int, ...]:
     """Raise ValueError unless these are the steps of a chain of depth-wise convolutions.
 
@@ -90,7 +94,7 @@ def check_steps(
     number = len(kernels)
     if number == 0 or number != len(dilations) or (biases is not None and number != len(biases)):
         raise ValueError(
-            f"kernels, biases and dilations must be as many, at least one; got {number}, "
+            f"kernels, biases and dilations must have one entry for each step; got {number}, "
             f"{'none' if biases is None else len(biases)} and {len(dilations)}."
         )
     for step in range(number):

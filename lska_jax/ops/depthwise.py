@@ -69,8 +69,9 @@ def depthwise_conv(
 
     Raises:
       ValueError: images of another rank or dtype, a kernel of another shape, of even size or not
-        of floats, a dilation below 1, an unknown implementation, or "pallas" for a map too large
-        for a TPU core's memory or for a kernel of more taps or rows than it takes.
+        floating-point, a dilation below 1, an unknown implementation, or "pallas" for a map too
+        large for a TPU core's memory or for a kernel of more taps or rows than it takes.
+      TypeError: a derivative in forward mode of any formulation but "xla".
     """
     check_images(images)
     check_kernel(kernel, channels=images.shape[-1])

@@ -3,7 +3,7 @@
     y_0 = x,    y_i = w_i *_{d_i} y_{i-1} + b_i,    output = x . (y_n W + b)
 
 Four 1-D steps are LSKA (arXiv 2309.01439, eq. 4-6), two 2-D ones LKA (arXiv 2202.09741, eq. 1-2),
-one or two undilated ones their trivial forms. The backward pass is handed x and y_n alone; the
+one or two undilated ones their trivial forms. The backward pass keeps x and y_n alone; the
 maps between the steps and the gate are computed again. With ``pallas`` they never leave the core.
 In one program with the forward pass XLA sees that it has them already, and keeps them, which is
 faster and takes hardly more memory (``remat=True`` of a model saves far more).
@@ -11,14 +11,12 @@ faster and takes hardly more memory (``remat=True`` of a model saves far more).
 
 import functools
 from collections.abc import Sequence
-from typing import SupportsIndex
 
 import jax
-import numpy as np
 from jaxtyping import Array, Float
 
 from lska_jax.ops.broadcast import add_bias
-from lska_jax.ops.checks import check_images, check_parameter, check_steps
+from lska_jax.ops.checks import Dilations, check_images, check_parameter, check_steps
 from lska_jax.ops.depthwise import depthwise_conv
 from lska_jax.ops.formulations import Formulations, canonical
 from lska_jax.ops.pallas import depthwise_chain, fits
@@ -37,7 +35,7 @@ def lska(
     biases: Sequence[Float[Array, " channels"]],
     pointwise: tuple[Float[Array, "channels channels"], Float[Array, " channels"]],
     *,
-    dilations: Sequence[SupportsIndex] | np.ndarray,
+    dilations: Dilations,
     implementation: str | Sequence[str] = "auto",
 ) -> Float[Array, "batch height width channels"]:
     """Gate a map by its own response to a large kernel.
@@ -58,7 +56,7 @@ def lska(
       follows ``jax_default_matmul_precision``, which on TPU and GPU is below float32.
 
     Raises:
-      ValueError: kernels, biases and dilations that are not as many, parameters of another shape,
+      ValueError: kernels, biases and dilations that differ in number, parameters of another shape,
         or as ``depthwise_conv``.
     """
     check_images(images)

@@ -95,7 +95,7 @@ def _explain_invalid(k: int, d: int, *, is_default: bool) -> str:
         f"whole odd number, here it is {(k + 1 - d) / d:g}. "
         f"Nearest valid k{'' if is_default else f' for d={d}'}: {_join(nearest)}."
     )
-    # A single dilated tap (n = 1) is valid, but nobody looks for it.
+    # A single dilated tap (n = 1) is valid, but nobody wants it.
     other = [c for c in range(2, max(k, 0) // 4 + 1) if c != d and _is_valid(k, c)]
     return message + (f" Or keep k={k} and pass dilation={_join(other)}." if other else "")
 

@@ -66,9 +66,10 @@ def can_place_kernels(batch: Any, dtype: DTypeLike) -> bool:
     """Tell whether a kernel in the program under trace suits such images.
 
     It is opaque to the compiler's partitioner: with several devices ``jax.set_mesh`` has to say how
-    to split, along axes of type Auto, and every device needs as many images. On TPU the batch lies
-    in the sublanes: of fewer images than those most of a tile would be padding. In float32 XLA
-    copies maps into another order around the kernels, or they gain little (docs/performance.md).
+    to split, along axes of type Auto, and every device needs the same number of images. On TPU the
+    batch lies in the sublanes: of fewer images than those most of a tile would be padding. In
+    float32 XLA copies maps into another order around the kernels, or they gain little
+    (docs/performance.md).
     """
     mesh = jax.sharding.get_abstract_mesh()
     if (mesh.empty and jax.device_count() > 1) or AxisType.Explicit in mesh.axis_types:
@@ -85,7 +86,7 @@ def can_place_kernels(batch: Any, dtype: DTypeLike) -> bool:
 def explicit_spec_of(array: jax.Array) -> PartitionSpec | None:
     """Return how an array is split where the mesh in context has axes of type Explicit, else None.
 
-    A product that sums over such axes has to be told how its result is split: the gradient of a
+    A product that sums over such axes needs to know how its result is split: the gradient of a
     parameter as the parameter.
     """
     mesh = jax.sharding.get_abstract_mesh()

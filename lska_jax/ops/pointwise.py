@@ -37,7 +37,8 @@ def pointwise_conv(
       mode.
 
     Raises:
-      ValueError: images of another rank or dtype, or a kernel of another shape or not of floats.
+      ValueError: images of another rank or dtype, or a kernel of another shape or not
+        floating-point.
     """
     check_images(images)
     if kernel.ndim != 2:

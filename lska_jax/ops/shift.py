@@ -1,7 +1,7 @@
 """Depth-wise convolution as a sum of shifted slices, each times its tap.
 
 XLA's CPU backend runs a grouped convolution far below memory speed; this form is one fused loop
-over the map. The gradient of the weights is as many inner products of the map with its shifts.
+over the map. The gradient of the weights is one inner product for each tap.
 """
 
 import functools

@@ -49,8 +49,15 @@ def value_and_gradients(function, arrays):
     return [out, *jax.tree.leaves(gradients)]
 
 
-@pytest.mark.parametrize("steps", [LSKA_STEPS, LKA_STEPS, [((1, 7), 1)]], ids=len)
-@pytest.mark.parametrize("implementation", ["auto", "xla", "shift", "toeplitz", "pallas"])
+@pytest.mark.parametrize(
+    ("steps", "implementation"),
+    [
+        # Chains of other kernels are those of test_pallas.py, interpreted slowly.
+        pytest.param(steps, name, marks=pytest.mark.slow if name == "pallas" and others else ())
+        for steps, others in ((LSKA_STEPS, False), (LKA_STEPS, True), ([((1, 7), 1)], True))
+        for name in ("auto", "xla", "shift", "toeplitz", "pallas")
+    ],
+)
 def test_value_and_gradients_equal_the_steps_one_by_one(steps, implementation):
     arrays, dilations = draw(steps), [d for _, d in steps]
     ours = value_and_gradients(
@@ -157,5 +164,5 @@ def test_an_empty_batch_stays_empty_with_kernels_too():
 
 def test_parts_that_are_not_as_many_are_refused():
     images, kernels, biases, pointwise = draw(LSKA_STEPS)
-    with pytest.raises(ValueError, match="as many, at least one; got 4, 4 and 3"):
+    with pytest.raises(ValueError, match="one entry for each step; got 4, 4 and 3"):
         lska(images, kernels, biases, pointwise, dilations=[1, 1, 2])

@@ -125,7 +125,14 @@ def assert_close(actual, expected, tolerance: float = FLOAT32) -> None:
         np.testing.assert_allclose(one / scale, other / scale, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("batch_size", [16, 3], ids=["whole tiles", "images filled up"])
+# A block of whole tiles, eight images, is that of a network below.
+@pytest.mark.parametrize(
+    "batch_size",
+    [
+        pytest.param(16, id="whole tiles", marks=pytest.mark.slow),
+        pytest.param(3, id="images filled up"),
+    ],
+)
 def test_the_ffn_and_its_gradients_equal_those_of_its_parts(batch_size):
     arguments = ffn_arguments(batch_size)
     assert_close(
@@ -136,8 +143,9 @@ def test_the_ffn_and_its_gradients_equal_those_of_its_parts(batch_size):
 @pytest.mark.parametrize(
     ("kernels", "dilations"),
     [
-        # LKA's chain of squares is that of test_pallas.py, a square that of trivial LKA.
-        pytest.param(*chain, id=name, marks=pytest.mark.slow if name == "LKA" else ())
+        # LSKA's chain learns below, in bfloat16, on a small map and under a mesh; LKA's chain of
+        # squares is that of test_pallas.py.
+        pytest.param(*chain, id=name, marks=() if name == "trivial LKA" else pytest.mark.slow)
         for name, chain in CHAINS.items()
     ],
 )

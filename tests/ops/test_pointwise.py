@@ -77,7 +77,11 @@ def test_gradients_of_a_batch_that_is_split_over_explicit_axes(drawn):
         (jnp.zeros((1, 2, 2, 7), jnp.int32), jnp.zeros((7, 4)), "images must be float32 or bf"),
         (jnp.zeros((2, 2, 7)), jnp.zeros((7, 4)), r"images must have shape \(B, H, W, C\)"),
         (jnp.zeros((1, 2, 2, 7)), jnp.zeros((6, 4)), r"kernel must have shape \(7, 4\), got"),
-        (jnp.zeros((1, 2, 2, 7)), jnp.zeros((7, 4), jnp.int32), "kernel must be of floats"),
+        (
+            jnp.zeros((1, 2, 2, 7)),
+            jnp.zeros((7, 4), jnp.int32),
+            "kernel must hold floating-point values",
+        ),
     ],
 )
 def test_arrays_that_would_give_silent_nonsense_are_refused(images, kernel, message):

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from lska_jax._lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from lska_jax.ops.pallas.attention import attention_fits as attention_fits
     from lska_jax.ops.pallas.attention import fused_attention as fused_attention
+    from lska_jax.ops.pallas.attention_cost import attention_fits as attention_fits
     from lska_jax.ops.pallas.blocks import fits as fits
     from lska_jax.ops.pallas.chain import depthwise_chain as depthwise_chain
     from lska_jax.ops.pallas.ffn import conv_ffn as conv_ffn
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __getattr__, __all__ = lazy_attributes(
     __name__,
     {
-        "attention_fits": "lska_jax.ops.pallas.attention",
+        "attention_fits": "lska_jax.ops.pallas.attention_cost",
         "conv_ffn": "lska_jax.ops.pallas.ffn",
         "depthwise_chain": "lska_jax.ops.pallas.chain",
         "ffn_fits": "lska_jax.ops.pallas.ffn",

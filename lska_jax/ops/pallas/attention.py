@@ -13,25 +13,28 @@ The kernels were compiled for TPU v5e and compared in interpret mode; they never
 
 import functools
 from collections.abc import Sequence
-from typing import Any, SupportsIndex
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from lska_jax.ops.checks import Dilations
+from lska_jax.ops.pallas.attention_cost import (
+    attention_fits,
+    block,
+    compiler_params,
+    cost,
+    vmem_bytes,
+)
 from lska_jax.ops.pallas.blocks import (
     BATCH_FIRST,
-    LANES,
     MAPS_FIRST,
-    SPILL_BYTES,
-    SUBLANES,
     VMEM_BYTES,
-    can_unroll,
     lane_blocks,
     live_taps,
 )
@@ -42,7 +45,6 @@ from lska_jax.ops.pallas.kernels import (
     load_rows,
     pull_back,
     result_type,
-    size_in_bytes,
     store_rows,
 )
 from lska_jax.ops.pallas.placement import by_platform, on_own_images
@@ -51,10 +53,8 @@ from lska_jax.ops.pallas.products import (
     dot,
     gelu,
     gelu_and_slope,
-    images_of_a_block,
     whole_sublanes,
 )
-from lska_jax.ops.platform import images_of_a_device
 
 # Rows of the packed (rows, C) array: the biases of the 1x1 convolutions and the factor of the
 # shortcut, then the biases of the chain's steps, then its taps.
@@ -72,7 +72,7 @@ def fused_attention(
     gate: _Pointwise,
     proj_out: _Pointwise,
     *,
-    dilations: Sequence[SupportsIndex] | np.ndarray,
+    dilations: Dilations,
     scale: Float[Array, " channels"] | None = None,
     shortcut: Float[Array, " channels"] | None = None,
     interpret: Interpret | None = None,
@@ -108,9 +108,9 @@ def fused_attention(
     shape = images.shape
     if not attention_fits(shape, images.dtype, kernel_sizes=sizes):
         raise ValueError(
-            f"images {shape} {images.dtype} do not suit the fused attention: of a core's memory "
-            f"it needs {_vmem_bytes(shape, images.dtype, len(sizes)) >> 20} MiB, allowed are "
-            f"{VMEM_BYTES >> 20}. Run the parts one by one."
+            f"images {shape} {images.dtype} do not fit the fused attention: it needs "
+            f"{vmem_bytes(shape, images.dtype, len(sizes)) >> 20} MiB of a core's memory, at most "
+            f"{VMEM_BYTES >> 20} are allowed. Run the parts one by one."
         )
     factor = jnp.ones(shape[-1:], jnp.float32) if scale is None else scale.astype(jnp.float32)
     of_shortcut = factor if shortcut is None else factor * shortcut
@@ -122,21 +122,6 @@ def fused_attention(
     matrices = jnp.stack([matrix.astype(jnp.float32) for matrix in three])
     run = functools.partial(_attention, (sizes, dilations, interpret))
     return on_own_images(run, images, matrices, packed)
-
-
-def attention_fits(
-    shape: tuple[int, ...], dtype: DTypeLike, *, kernel_sizes: Sequence[tuple[int, int]]
-) -> bool:
-    """Tell whether the fused attention takes images of a shape (B, H, W, C).
-
-    Args:
-      shape: of the images, those of all devices of the mesh in context.
-      dtype: of the images.
-      kernel_sizes: (height, width) of the chain's kernels.
-    """
-    own = (images_of_a_device(shape[0]), *shape[1:])
-    needed = _vmem_bytes(own, dtype, len(kernel_sizes))
-    return all(map(can_unroll, kernel_sizes)) and needed <= VMEM_BYTES
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -176,13 +161,13 @@ def _run_forward(
     arguments = (images.transpose(MAPS_FIRST), matrices, rows)
     out = pl.pallas_call(
         functools.partial(_forward_kernel, steps=steps),
-        grid=(images.shape[0] // _block(images.shape),),
+        grid=(images.shape[0] // block(images.shape),),
         in_specs=[maps, whole(matrices), whole(rows)],
         out_specs=maps,
         out_shape=result_type(arguments[0].shape, images.dtype, *arguments),
         scratch_shapes=[buffer(images.dtype), *[buffer(jnp.float32)] * 2],
-        compiler_params=_compiler_params(images, len(steps)),
-        cost_estimate=_cost(images, steps, maps=2, products=3, once=(matrices, rows)),
+        compiler_params=compiler_params(images, len(steps)),
+        cost_estimate=cost(images, steps, maps=2, products=3, once=(matrices, rows)),
         interpret=interpret,
         name="attention_forward",
     )(*arguments)
@@ -205,13 +190,13 @@ def _run_backward(
     sums_types = [result_type(a.shape, jnp.float32, *arguments) for a in (matrices, rows)]
     out, *sums = pl.pallas_call(
         functools.partial(_backward_kernel, steps=steps),
-        grid=(images.shape[0] // _block(images.shape),),
+        grid=(images.shape[0] // block(images.shape),),
         in_specs=[maps, maps, whole(matrices), whole(rows)],
         out_specs=[maps, whole(matrices), whole(rows)],
         out_shape=[result_type(arguments[0].shape, images.dtype, *arguments), *sums_types],
         scratch_shapes=[buffer(images.dtype), *[buffer(jnp.float32)] * max(len(steps), 2)],
-        compiler_params=_compiler_params(images, len(steps)),
-        cost_estimate=_cost(images, steps, maps=3, products=9, once=(matrices, rows, *sums_types)),
+        compiler_params=compiler_params(images, len(steps)),
+        cost_estimate=cost(images, steps, maps=3, products=9, once=(matrices, rows, *sums_types)),
         interpret=interpret,
         name="attention_backward",
     )(*arguments)
@@ -325,7 +310,7 @@ def _convolve(
 def _pull_back(
     inner: Any, chain: Any, number: int, steps: Any, rows: Any, rows_sum: Any, channels: slice
 ) -> None:
-    """Replace a step's input by its gradient; that of the first step goes to the last buffer."""
+    """Replace a step's input by its gradient; the first step's is written to the last buffer."""
     step, first_tap = steps[number], _FIRST_STEP + len(steps)
     source = _lanes(chain[number - 1] if number else inner, channels)
     target = _lanes(chain[number - 1] if number else chain[-1], channels)
@@ -353,48 +338,12 @@ def _lanes(ref: Any, channels: slice) -> Any:
 def _specs(images: Array) -> tuple[pl.BlockSpec, Any, Any]:
     """Return the blocks of maps, a function to those of whole arrays, and one to buffers."""
     _, height, width, channels = images.shape
-    block = (height, width, _block(images.shape), channels)
+    size = (height, width, block(images.shape), channels)
 
     def whole(array: Array) -> pl.BlockSpec:
         return pl.BlockSpec(array.shape, lambda b: (0,) * array.ndim)
 
     def buffer(dtype: DTypeLike) -> Any:
-        return pltpu.VMEM(block, jnp.dtype(dtype))
+        return pltpu.VMEM(size, jnp.dtype(dtype))
 
-    return pl.BlockSpec(block, lambda b: (0, 0, b, 0)), whole, buffer
-
-
-def _block(shape: tuple[int, ...]) -> int:
-    return images_of_a_block(shape, pixels=256)
-
-
-def _vmem_bytes(shape: tuple[int, ...], dtype: DTypeLike, steps: int) -> int:
-    """Return the bytes that the backward kernel, the larger one, takes of a core's memory."""
-    batch, height, width, channels = shape
-    batch = -(-batch // SUBLANES) * SUBLANES
-    padded = -(-channels // LANES) * LANES
-    size = jnp.dtype(dtype).itemsize
-    values = height * width * _block((batch, *shape[1:])) * padded
-    parameters = 3 * channels * padded * 2 * (size + 4)
-    return values * (7 * size + 4 * max(steps, 2)) + parameters
-
-
-def _compiler_params(images: Array, steps: int) -> pltpu.CompilerParams:
-    return pltpu.CompilerParams(
-        dimension_semantics=("arbitrary",),
-        vmem_limit_bytes=_vmem_bytes(images.shape, images.dtype, steps) + SPILL_BYTES,
-    )
-
-
-def _cost(
-    images: Array, steps: Any, *, maps: int, products: int, once: Sequence[Any]
-) -> pl.CostEstimate:
-    channels = images.shape[-1]
-    lanes = -(-channels // LANES) * LANES
-    pixels = images.size // channels
-    taps = sum(len(step) for step in steps) * (1 if maps == 2 else 3)
-    return pl.CostEstimate(
-        flops=2 * images.size * (products * channels + taps),
-        transcendentals=images.size * (maps - 1),
-        bytes_accessed=maps * pixels * lanes * images.dtype.itemsize + size_in_bytes(*once),
-    )
+    return pl.BlockSpec(size, lambda b: (0, 0, b, 0)), whole, buffer

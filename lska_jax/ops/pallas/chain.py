@@ -12,14 +12,13 @@ The kernels were compiled for TPU v5e and compared in interpret mode; they never
 
 import functools
 from collections.abc import Sequence
-from typing import Any, SupportsIndex
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from lska_jax.ops.checks import check_images, check_steps
+from lska_jax.ops.checks import Dilations, check_images, check_steps
 from lska_jax.ops.pallas.blocks import (
     BATCH_FIRST,
     MAPS_FIRST,
@@ -42,7 +41,7 @@ def depthwise_chain(
     kernels: Sequence[Float[Array, "_ _ 1 channels"]],
     biases: Sequence[Float[Array, " channels"]] | None,
     *,
-    dilations: Sequence[SupportsIndex] | np.ndarray,
+    dilations: Dilations,
     interpret: Interpret | None = None,
 ) -> Float[Array, "batch height width channels"]:
     """Convolve every channel with a chain of kernels, keeping the size.
@@ -173,7 +172,7 @@ def check_chain(
     images: Array,
     kernels: Sequence[Array],
     biases: Sequence[Array] | None,
-    dilations: Sequence[SupportsIndex] | np.ndarray,
+    dilations: Dilations,
 ) -> tuple[_Sizes, tuple[int, ...]]:
     """Return the sizes of a chain's kernels, and its dilations as Python's ints.
 
@@ -190,7 +189,7 @@ def check_chain(
     for size in sizes:
         if not can_unroll(size):
             raise ValueError(
-                f"a kernel may have up to {MOST_TAPS} taps in up to {MOST_ROWS} rows in the TPU "
+                f"A kernel may have up to {MOST_TAPS} taps in up to {MOST_ROWS} rows in the TPU "
                 f"kernels, got {size[0]} x {size[1]}; use another implementation."
             )
     return sizes, dilations

@@ -86,10 +86,10 @@ def conv_ffn(
     hidden = expand[0].shape[1]
     if not ffn_fits(images.shape, images.dtype, hidden=hidden):
         raise ValueError(
-            f"images {images.shape} {images.dtype} with {hidden} hidden channels do not suit the "
-            f"fused FFN: hidden channels must be a multiple of {LANES}, and the "
-            f"{_vmem_bytes(images.shape, images.dtype, hidden) >> 20} MiB of a core's memory that "
-            f"it needs at most {VMEM_BYTES >> 20}. Run the parts one by one."
+            f"images {images.shape} {images.dtype} with {hidden} hidden channels do not fit the "
+            f"fused FFN: hidden channels must be a multiple of {LANES}, and of a core's memory it "
+            f"needs {_vmem_bytes(images.shape, images.dtype, hidden) >> 20} MiB where at most "
+            f"{VMEM_BYTES >> 20} are allowed. Run the parts one by one."
         )
     taps = depthwise[0].reshape(9, hidden)
     # What does not mix channels: two biases and nine taps, in one array.

@@ -69,7 +69,7 @@ def depthwise_conv_on_gpu(
     height, width = kernel.shape[:2]
     if height * width > MOST_TAPS:
         raise ValueError(
-            f"a kernel may have up to {MOST_TAPS} taps in the GPU kernel, got {kernel.shape}; "
+            f"A kernel may have up to {MOST_TAPS} taps in the GPU kernel, got {kernel.shape}; "
             "use another implementation."
         )
     # Taps of a kernel larger than the map that only ever meet padding are left out.
