@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -96,6 +97,9 @@ def run(
       The exit status: ``USAGE_ERROR`` after a mistake.
     """
     arguments, extra = parser.parse_known_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be text; what is none is printed escaped.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if parser.takes_config:
             from lska_jax.commands.config_option import read_config

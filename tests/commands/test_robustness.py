@@ -11,7 +11,7 @@ import pytest
 from known_models import write_pictures
 from small_models import small_model
 
-from lska_jax.commands.robustness import main
+from lska_jax.commands.robustness import main, split_name
 from lska_jax.models.table import Preprocessing
 from lska_jax.running.stop_signals import RESUME_EXIT_CODE
 from lska_jax.weights import ModelFacts, write_model_folder
@@ -63,7 +63,7 @@ def test_a_sweep_ends_in_a_table_and_a_report_and_is_not_repeated(model, clean, 
 
 
 def test_several_models_get_the_names_they_are_given(model, clean, tmp_path):
-    more = ("--model", f"twin={model}")
+    more = ("--model", f"twin={model}", "--suite", "imagenet")
     assert main(arguments(f"first={model}", clean, tmp_path, *more)) == 0
     results = json.loads((tmp_path / "report" / "results.json").read_text())
     assert "first" in json.dumps(results) and "twin" in json.dumps(results)
@@ -89,10 +89,29 @@ def test_a_mistake_is_one_readable_line(model, clean, tmp_path, capsys, change, 
     assert message in error and error.startswith("Error: ") and "Traceback" not in error
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_leaves_with_the_code_that_means_go_on(model, clean, tmp_path, name):
+def test_a_path_with_an_equals_sign_is_no_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=0.1").mkdir()
+    for place in ("runs/lr=0.1", "lr=0.1", "plain"):
+        assert split_name(place) == (None, place)
+    assert split_name("first=runs/lr=0.1") == ("first", "runs/lr=0.1")
+
+
+def test_one_set_is_described(capsys):
+    assert main(["--list", "imagenet_c"]) == 0
+    assert capsys.readouterr().out.startswith("imagenet_c: ")
+    assert main(["--list", "imagenet_s"]) == 2
+    assert "imagenet_s" in capsys.readouterr().err
+
+
+def test_no_model_is_a_mistake(capsys):
+    assert main([]) == 2
+    assert "--model is missing" in capsys.readouterr().err
+
+
+def test_a_signal_leaves_with_the_code_that_means_go_on(model, clean, tmp_path):
     suite = "imagenet,imagenet_c"
-    command = [sys.executable, "eval_robustness.py", *arguments(model, clean, tmp_path)]
+    command = [sys.executable, "-m", "lska_jax", "robustness", *arguments(model, clean, tmp_path)]
     command[command.index("--suite") + 1] = suite
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -102,7 +121,7 @@ def test_a_signal_leaves_with_the_code_that_means_go_on(model, clean, tmp_path, 
     while not (results.exists() and b'{"result"' in results.read_bytes()):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.Signals[name])
+    process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == RESUME_EXIT_CODE
     assert "every cell that is done is in the results file" in errors
