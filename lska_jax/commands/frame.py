@@ -22,7 +22,8 @@ _CLOSED_PIPE = 141
 class Parser(argparse.ArgumentParser):
     """A parser that says in full sentences what is wrong, and which option comes closest."""
 
-    takes_config = False
+    # Of a command with a config: (place, words, command) -> the config, and words that are left.
+    read_config: Callable[[str | None, list[str], str], tuple[Any, list[str]]] | None = None
 
     def error(self, message: str) -> NoReturn:
         """Print a mistake and end with ``USAGE_ERROR``."""
@@ -101,10 +102,8 @@ def run(
         # Names of files need not be text; what is none is printed escaped.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        if parser.takes_config:
-            from lska_jax.commands.config_option import read_config
-
-            arguments.config, extra = read_config(arguments.config_place, extra, parser.prog)
+        if parser.read_config:
+            arguments.config, extra = parser.read_config(arguments.config_place, extra, parser.prog)
         if extra:
             parser.refuse(extra)
         return work(arguments) or 0
