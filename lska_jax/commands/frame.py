@@ -113,6 +113,11 @@ def run(
         return _CLOSED_PIPE
     except (ValueError, OSError, ImportError) as error:
         return fail(error)
+    except RuntimeError as error:
+        # What jax raises where a platform is not there; others are no mistakes.
+        if "initialize backend" not in str(error):
+            raise
+        return fail(f"JAX has no device to run on: {error}")
     except KeyboardInterrupt:
         return INTERRUPTED
 
