@@ -49,9 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_help())
         return 0
     if name == "--version":
-        from lska_jax import __version__
+        import lska_jax
 
-        print(f"lska-jax {__version__}")
+        print(f"lska-jax {lska_jax.__version__}")
         return 0
     if name not in {name for group in COMMANDS.values() for name in group}:
         return _refuse(name)

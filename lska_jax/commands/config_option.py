@@ -107,7 +107,7 @@ def load_config(location: str | Path) -> ConfigDict:
 
 def add_config_option(parser: Parser) -> None:
     """Let a command take ``--config`` and ``--config.KEY=VALUE``."""
-    parser.takes_config = True
+    parser.read_config = read_config
     parser.add_argument(
         "--config",
         dest="config_place",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -21,7 +22,8 @@ _CLOSED_PIPE = 141
 class Parser(argparse.ArgumentParser):
     """A parser that says in full sentences what is wrong, and which option comes closest."""
 
-    takes_config = False
+    # Of a command with a config: (place, words, command) -> the config, and words that are left.
+    read_config: Callable[[str | None, list[str], str], tuple[Any, list[str]]] | None = None
 
     def error(self, message: str) -> NoReturn:
         """Print a mistake and end with ``USAGE_ERROR``."""
@@ -96,11 +98,12 @@ def run(
       The exit status: ``USAGE_ERROR`` after a mistake.
     """
     arguments, extra = parser.parse_known_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be text; what is none is printed escaped.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        if parser.takes_config:
-            from lska_jax.commands.config_option import read_config
-
-            arguments.config, extra = read_config(arguments.config_place, extra, parser.prog)
+        if parser.read_config:
+            arguments.config, extra = parser.read_config(arguments.config_place, extra, parser.prog)
         if extra:
             parser.refuse(extra)
         return work(arguments) or 0
@@ -110,6 +113,11 @@ def run(
         return _CLOSED_PIPE
     except (ValueError, OSError, ImportError) as error:
         return fail(error)
+    except RuntimeError as error:
+        # What jax raises where a platform is not there; others are no mistakes.
+        if "initialize backend" not in str(error):
+            raise
+        return fail(f"JAX has no device to run on: {error}")
     except KeyboardInterrupt:
         return INTERRUPTED
 

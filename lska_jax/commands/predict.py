@@ -8,8 +8,9 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from lska_jax.commands import frame
 
@@ -45,9 +46,17 @@ def _predict(arguments: argparse.Namespace) -> int:
     if output:
         _check_output(output)
     images = find_images(arguments.images)
-    predictions = list(_show_progress(arguments, images, is_printing=not output))
-    if output:
-        _write(output, predictions, arguments.model_dir)
+    predictions: list[Prediction] = []
+    # Opened before the work: a place that cannot be written costs no prediction.
+    with _opened(output) if output else nullcontext() as file:
+        try:
+            for prediction in _show_progress(arguments, images, is_printing=not output):
+                predictions.append(prediction)
+        finally:
+            if file is not None and output is not None and predictions:
+                is_complete = len(predictions) == len(images)
+                written = output if is_complete else output.with_stem(f"{output.stem}.partial")
+                _keep(file, written, predictions, arguments.model_dir)
     broken = [prediction for prediction in predictions if prediction.problem]
     for prediction in broken:
         print(f"Skipped {prediction.image}: {prediction.problem}", file=sys.stderr)
@@ -94,11 +103,25 @@ def _check_output(output: Path) -> None:
         raise ValueError(f"--output {output} must end in {' or '.join(OUTPUT_SUFFIXES)}.")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {output.parent} for --output.")
+    if output.is_dir():
+        raise IsADirectoryError(f"--output {output} is a folder; name a file.")
 
 
-def _write(output: Path, predictions: Sequence[Prediction], model: str) -> None:
+@contextmanager
+def _opened(output: Path) -> Iterator[TextIO]:
+    """Open a temporary file beside the output; it is gone afterwards, unless it was kept."""
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    # Names of files need not be text; what is none is written escaped.
+    with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        try:
+            yield file
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _keep(file: TextIO, output: Path, predictions: Sequence[Prediction], model: str) -> None:
+    """Write predictions into the opened file and put it in place, or print them if that fails."""
+    try:
         if output.suffix.lower() == ".csv":
             writer = csv.writer(file)
             writer.writerow(["image", "rank", "label", "name", "probability"])
@@ -108,7 +131,11 @@ def _write(output: Path, predictions: Sequence[Prediction], model: str) -> None:
         else:
             json.dump(_to_json(predictions, model), file, indent=2, ensure_ascii=False)
             file.write("\n")
-    temporary.replace(output)
+        file.flush()
+        os.replace(file.name, output)
+    except OSError:
+        print(*map(_readable, predictions), sep="\n", flush=True)
+        raise
 
 
 def _to_json(predictions: Sequence[Prediction], model: str) -> dict[str, Any]:

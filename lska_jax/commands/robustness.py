@@ -114,7 +114,7 @@ def _sweep(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
         batch_size=arguments.batch_size,
         num_workers=arguments.num_workers,
     )
-    named = [_split_name(model) for model in arguments.model]
+    named = [split_name(model) for model in arguments.model]
     classifiers = [load_classifier(place, name=name) for name, place in named]
     try:
         signals.keep_requests()
@@ -145,11 +145,12 @@ def _conditions(arguments: argparse.Namespace) -> dict[str, str]:
     return conditions
 
 
-def _split_name(model: str) -> tuple[str | None, str]:
+def split_name(model: str) -> tuple[str | None, str]:
     """Split NAME=PLACE; a path that is there, or a name with a slash, is all place."""
     name, equals, place = model.partition("=")
-    is_named = equals and name and "/" not in name and not Path(model).exists()
-    return (name, place) if is_named else (None, model)
+    if equals and name and "/" not in name and not Path(model).exists():
+        return name, place
+    return None, model
 
 
 def _build_parser(command: str) -> frame.Parser:

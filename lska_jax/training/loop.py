@@ -53,8 +53,7 @@ def train(
       start_up: the clock of the start; None counts from the start of the process.
 
     Returns:
-      The last evaluation, by evaluator and metric: for classification "eval/top1" and "eval/top5"
-      in [0, 1], "eval/loss", and what further evaluators measure.
+      The last evaluation, by evaluator and metric, as "eval/top1" in [0, 1].
 
     Raises:
       ValueError: the data or the devices do not fit the config.
@@ -62,10 +61,8 @@ def train(
       TrainingStopped: too many non-finite steps or broken images.
       Interrupted: a signal asked for it; every step done is saved.
     """
-    start_up = start_up or StartUp()
+    workdir, signals, start_up = Path(workdir), signals or StopSignals(), start_up or StartUp()
     start_up.mark("imports")
-    workdir = Path(workdir)
-    signals = signals or StopSignals()
     sources = building.open_sources(building.build_task(config))
     start_up.mark("data")
     run = building.build_run(config, num_train_examples=len(sources.train))

@@ -1,10 +1,10 @@
 """A model folder as one file that holds the whole network: jax.export's or ONNX."""
 
-import os
 from pathlib import Path
 
 from flax import nnx
 
+from lska_jax.running.whole_file import write_whole
 from lska_jax.weights.model_folder import read_model_folder
 from lska_jax.weights.pretrained import build_from_arrays
 
@@ -56,7 +56,5 @@ def export_program(
             f"{facts.preprocessing.mean} and std {facts.preprocessing.std}."
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(out)
+    write_whole(out, bytes(data))
     return note

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import jax
 import numpy as np
@@ -121,19 +122,57 @@ def test_json_holds_predictions_and_what_was_skipped(folder, pictures, broken, t
     assert [entry["image"] for entry in written["skipped"]] == [str(broken)]
 
 
+def test_a_name_that_is_no_text_is_written_escaped(folder, pictures, tmp_path):
+    os.rename(pictures / "a.jpg", os.fsencode(pictures) + b"/caf\xe9.jpg")
+    for output in (tmp_path / "out.csv", tmp_path / "out.json"):
+        assert main([str(folder), str(pictures), "--output", str(output)]) == 0
+        assert r"caf\udce9.jpg" in output.read_text()
+
+
+def test_what_was_predicted_before_an_error_is_kept(folder, pictures, tmp_path, monkeypatch):
+    def fail_at_the_end(*arguments, **options):
+        yield from list(predict(*arguments, **options))[:-1]
+        raise OSError("the device is gone")
+
+    monkeypatch.setattr("lska_jax.tasks.predict.predict", fail_at_the_end)
+    output = tmp_path / "out.csv"
+    assert main([str(folder), str(pictures), "--output", str(output), "--top", "1"]) == 2
+    assert len((tmp_path / "out.partial.csv").read_text().splitlines()) == 1 + 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.partial.csv", "pictures"]
+
+
+def test_predictions_that_cannot_be_written_are_printed(
+    folder, pictures, tmp_path, monkeypatch, capsys
+):
+    def fail(*unused):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.replace", fail)
+    assert main([str(folder), str(pictures), "--output", str(tmp_path / "out.csv")]) == 2
+    said = capsys.readouterr()
+    assert str(pictures / "c.png") in said.out and "no space left" in said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nothing.jpg"], "There is no image or folder nothing.jpg"),
         (["PICTURES", "--output", "x.txt"], "must end in .csv or .json"),
         (["PICTURES", "--output", "no/such/x.csv"], "There is no folder no/such"),
+        (["PICTURES", "--output", "FOLDER.csv"], "is a folder; name a file"),
         (["PICTURES", "--top", "0"], "must be positive"),
         (["EMPTY"], "holds no image"),
     ],
 )
 def test_mistakes_end_in_one_readable_line(folder, pictures, tmp_path, arguments, message, capsys):
     (tmp_path / "empty").mkdir()
-    places = {"PICTURES": str(pictures), "EMPTY": str(tmp_path / "empty")}
+    (tmp_path / "folder.csv").mkdir()
+    places = {
+        "PICTURES": str(pictures),
+        "EMPTY": str(tmp_path / "empty"),
+        "FOLDER.csv": str(tmp_path / "folder.csv"),
+    }
     assert main([str(folder), *[places.get(a, a) for a in arguments]]) == 2
     error = capsys.readouterr().err
     assert error.startswith("Error: ") and message in error and "Traceback" not in error

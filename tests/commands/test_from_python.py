@@ -1,0 +1,123 @@
+"""Training, evaluating and predicting by calls, in a process that goes on afterwards."""
+
+import contextlib
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+import lska_jax
+from lska_jax.running.borrowed_signals import BorrowedSignals
+from lska_jax.running.stop_signals import StopRequested
+from lska_jax.training import loop
+from lska_jax.training.loop import Interrupted
+from lska_jax.training.publish import publish
+
+ROOT = Path(__file__).parents[2]
+
+
+def tiny_config(**training) -> ConfigDict:
+    config = lska_jax.load_config("digits:11")
+    config.model.update({"dims": (8,), "depths": (1,), "ffn_ratios": (2,)})
+    config.data.num_workers = 0
+    config.optimizer.update({"epochs": 2, "warmup_epochs": 1})
+    config.training.update({"batch_size": 240, "eval_batch_size": 120, **training})
+    return config
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Check that handlers of signals are what they were."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    yield
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, dict[str, float], str]:
+    """Return the workdir of a run, its evaluation and what it printed; a thread trained it."""
+    workdir = tmp_path_factory.mktemp("trained")
+    with contextlib.redirect_stdout(io.StringIO()) as said, ThreadPoolExecutor() as threads:
+        evaluation = threads.submit(lska_jax.train, tiny_config(), workdir=workdir).result()
+    return workdir, evaluation, said.getvalue()
+
+
+def test_a_run_is_trained_evaluated_published_and_predicts(trained, tmp_path):
+    workdir, evaluation, _ = trained
+    assert lska_jax.evaluate(tiny_config(), workdir=workdir) == pytest.approx(evaluation)
+    publish(workdir, tmp_path / "model", report=lambda line: None)
+    Image.new("L", (8, 8)).save(tmp_path / "digit.png")
+    (prediction,) = lska_jax.predict(tmp_path / "model", tmp_path / "digit.png", top=3)
+    assert len(prediction.scores) == 3
+
+
+def test_the_start_is_counted_from_the_call(trained):
+    seconds = re.search(r"Ready after ([\d.]+) s \(imports ([\d.]+)", trained[2])
+    # The process has imported jax long before; so much a call does not take.
+    assert float(seconds[2]) <= 0.1 * float(seconds[1])
+
+
+def test_an_interrupt_saves_and_raises_and_the_same_call_continues(trained, tmp_path, monkeypatch):
+    report = loop.Trainer._report
+
+    def interrupt(self, step, metrics):
+        report(self, step, metrics)
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "_report", interrupt)
+        with pytest.raises(Interrupted, match=r"SIGINT after step \d+, which is saved. The same"):
+            lska_jax.train(tiny_config(), workdir=tmp_path)
+    assert lska_jax.train(tiny_config(), workdir=tmp_path) == pytest.approx(trained[1])
+
+
+def test_an_interrupt_before_anything_can_be_saved_is_a_keyboard_interrupt():
+    with pytest.raises(KeyboardInterrupt), BorrowedSignals():
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupt_ends_what_is_waited_for():
+    with BorrowedSignals() as signals:
+        signals.keep_requests()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.is_requested
+        with pytest.raises(StopRequested), signals.interruptible():
+            pytest.fail("waited")
+
+
+def test_sigterm_reaches_the_process_when_the_work_is_saved():
+    program = (
+        "import os, signal\n"
+        "from lska_jax.running.borrowed_signals import BorrowedSignals\n"
+        "with BorrowedSignals() as signals:\n"
+        "    signals.keep_requests()\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('saved', flush=True)\n"
+        "print('never')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGTERM
+    assert done.stdout == "saved\n"
+
+
+def test_a_config_object_needs_a_workdir():
+    with pytest.raises(ValueError, match="workdir is missing"):
+        lska_jax.train(tiny_config())
+
+
+def test_mistakes_are_those_of_the_command_line(tmp_path):
+    with pytest.raises(ValueError, match="divisible by 8"):
+        lska_jax.train(tiny_config(batch_size=60), workdir=tmp_path / "run")
+    with pytest.raises(ValueError, match="Did you mean digits"):
+        lska_jax.evaluate("digts")
+    assert not (tmp_path / "run").exists()
