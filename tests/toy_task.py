@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from small_runs import small_config
+from toy_family import FAMILY as FAMILY
 
 from lska_jax.data.augment import EvalTransform, TrainTransform
 from lska_jax.data.decode import BrokenImage
@@ -18,6 +19,7 @@ from lska_jax.data.examples import Field
 from lska_jax.data.mixing import normalise
 from lska_jax.tasks.table import TaskEntry, register_task
 from lska_jax.tasks.task import Best, Task
+from lska_jax.training.config import model_section
 from lska_jax.training.loop import train
 
 BROKEN = 5
@@ -84,7 +86,7 @@ class BrightnessCentre(Task):
 def toy_config() -> ConfigDict:
     config = small_config()
     config.task = "brightness_centre"
-    config.model.num_classes = 2
+    config.model = model_section("toy_small", num_classes=2, in_channels=1)
     config.evaluators.seen = {"split": "train", "every_epochs": 2}
     return config
 

@@ -18,6 +18,7 @@ from lska_jax.nn.functional import FlatArrays, ModelFunctions
 from lska_jax.tasks.accuracy import EvalSums, eval_sums
 from lska_jax.tasks.classification_check import check_facts
 from lska_jax.tasks.task import Batch, Best, Task
+from lska_jax.weights.class_names import readable_names
 
 _PROBED_EXAMPLES = 64
 
@@ -59,6 +60,10 @@ class Classification(Task):
                 f"{', '.join(different[:10])}; the class folders of both splits must be the same."
             )
         super().check_splits(train, evaluation, is_held_out=is_held_out)
+
+    def class_names(self, examples: Examples) -> tuple[str, ...]:
+        """Return the names of the classes, ImageNet's in words."""
+        return readable_names(cast(Source, examples).class_names)
 
     def train_reader(self) -> LabelledImages:
         """Return the config's host-side augmentation."""

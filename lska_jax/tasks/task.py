@@ -89,6 +89,15 @@ class Task(abc.ABC):
                 "source split folders, or name another data.eval_split."
             )
 
+    def class_names(self, examples: Examples) -> tuple[str, ...] | None:
+        """Return the names of the model's outputs, in order; None if they are no classes.
+
+        Args:
+          examples: from ``open_split``.
+        """
+        del examples
+        return None
+
     @abc.abstractmethod
     def train_reader(self) -> Reader:
         """Return what augments a stored example and turns it into the fields of a batch."""

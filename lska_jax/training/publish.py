@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from lska_jax.data.opening import open_source
 from lska_jax.models.build import config_of
 from lska_jax.models.table import COMPUTE_FIELDS, Preprocessing, plain
+from lska_jax.tasks.table import task_entry
 from lska_jax.training.checkpoint.load_tree import LoadedTree, load_tree
-from lska_jax.weights.class_names import readable_names
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import check_can_write, write_model_folder
 
@@ -159,14 +159,13 @@ def _public_name(source: str) -> str:
 
 
 def _class_names(settings: dict[str, Any], report: Callable[[str], None]) -> tuple[str, ...] | None:
-    data = settings["data"]
+    config = ConfigDict(settings)
     try:
-        source = open_source(
-            data["source"], split=data["eval_split"], data_dir=data["data_dir"] or None
-        )
+        task = task_entry(config).build(config)
+        examples = task.open_split(source=config.data.source, split=config.data.eval_split)
     except (ValueError, OSError) as error:
         report(
             f"Labels: none, the run's data cannot be opened ({error}). --labels FILE names them."
         )
         return None
-    return readable_names(source.class_names)
+    return task.class_names(examples)

@@ -14,6 +14,7 @@ import pytest
 from small_runs import ROOT, STEPS, STEPS_PER_EPOCH
 from toy_task import BrightnessCentre, CentreReader, register_toy, toy_config
 
+from lska_jax import create_model
 from lska_jax.data.augment import TrainTransform
 from lska_jax.data.loader import train_batches
 from lska_jax.running import parallel
@@ -24,7 +25,9 @@ from lska_jax.training.checkpoint.checkpointer import load_tree
 from lska_jax.training.config_check import check_config
 from lska_jax.training.evaluate_only import evaluate_checkpoint
 from lska_jax.training.loop import Interrupted, train
+from lska_jax.training.publish import publish
 from lska_jax.training.state import host_state, place_state
+from lska_jax.weights.pretrained import arrays_of
 from tests.faults.runs import records, what_was_lost
 
 TIMEOUT_SECONDS = 300
@@ -100,6 +103,17 @@ def test_a_process_killed_with_sigkill_is_resumed_bit_for_bit(finished, tmp_path
     train(toy_config(), workdir=tmp_path)
     assert "Resuming at step" in (tmp_path / "log.txt").read_text()
     assert what_was_lost(tmp_path, finished[0]) == []
+
+
+def test_its_model_is_published_and_loaded(finished, tmp_path):
+    workdir, evaluation = finished
+    facts = publish(workdir, tmp_path / "folder", report=lambda line: None)
+    assert facts.class_names is None
+    assert facts.source["eval/distance"] == evaluation["eval/distance"]
+    loaded = arrays_of(create_model(pretrained=tmp_path / "folder"))
+    trained = load_tree(workdir, step="best").tree["ema"]["params"]
+    assert loaded.keys() == trained.keys()
+    assert all(np.array_equal(loaded[path], trained[path]) for path in loaded)
 
 
 class AskedIn(StopSignals):
