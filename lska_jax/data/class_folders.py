@@ -96,7 +96,7 @@ def check_no_class_is_empty(
     shown = ", ".join(repr(c) for c in empty[:5]) + (", ..." if len(empty) > 5 else "")
     raise ValueError(
         f"{name}: {len(empty)} of {len(class_names)} class folders hold no image: {shown}; "
-        f"add images ({' '.join(IMAGE_SUFFIXES)}) or remove the folders"
+        f"add images ({' '.join(IMAGE_SUFFIXES)}) or remove the folders."
     )
 
 

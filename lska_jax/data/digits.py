@@ -77,4 +77,4 @@ def _every_fifth_of_each_class(labels: np.ndarray) -> np.ndarray:
 def _check_digits_split(split: str) -> None:
     if split not in _NUM_EXAMPLES:
         allowed = ", ".join(_NUM_EXAMPLES)
-        raise ValueError(f"digits has no split {split!r}; its splits are: {allowed}")
+        raise ValueError(f"The digits have no split {split!r}; allowed: {allowed}.")

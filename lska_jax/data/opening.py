@@ -80,9 +80,7 @@ def open_folder(location: str, *, split: str) -> Source:
     """
     path = Path(location).expanduser()
     if not path.exists():
-        raise ValueError(
-            f"folder source: {path} does not exist; give an existing folder or .tar file"
-        )
+        raise ValueError(f"{path} does not exist; give an existing folder or .tar file.")
     if path.is_file():
         return TarSource(path, split=split)
     return FolderSource(path, split=split)
@@ -94,7 +92,7 @@ def _parse(spec: str) -> tuple[str, str]:
         return kind, ""
     if colon and location and kind in ("folder", "tfds"):
         return kind, location
-    message = f"unknown data source {spec!r}; write one of: {', '.join(_KINDS)}"
+    message = f"Unknown data source {spec!r}; write one of: {', '.join(_KINDS)}"
     if not colon and kind in ("folder", "tfds"):
         message += f". {kind!r} needs a colon and what to open after it"
     elif "/" in kind or spec.endswith(".tar"):

@@ -78,4 +78,4 @@ def check_index(index: int, length: int, name: str) -> None:
       IndexError: if it is outside; sources have no negative indices.
     """
     if not 0 <= index < length:
-        raise IndexError(f"example {index} of {name}: indices run from 0 to {length - 1}")
+        raise IndexError(f"Example {index} of {name}: indices run from 0 to {length - 1}")

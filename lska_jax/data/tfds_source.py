@@ -112,7 +112,7 @@ class TfdsSource:
         if not 0 <= label < len(self.class_names):
             raise ValueError(
                 f"{self._describe(index, feature)} has label {label}, outside "
-                f"0..{len(self.class_names) - 1}; choose a split with labels"
+                f"0..{len(self.class_names) - 1}; choose a split with labels."
             )
         return Record(feature[self._prepared.image_key].bytes_list.value[0], label)
 
@@ -135,7 +135,7 @@ class TfdsSource:
         feature = self._read(index)
         # An empty sequence may be left out of the record altogether.
         if key not in feature and key not in self._prepared.feature_keys:
-            raise ValueError(f"{self._describe(index, feature)} has no feature {key!r}")
+            raise ValueError(f"{self._describe(index, feature)} has no feature {key!r}.")
         return tuple(feature[key].int64_list.value)
 
     def _describe(self, index: int, feature: Mapping[str, Any]) -> str:
@@ -185,8 +185,8 @@ def find_prepared(location: str, *, data_dir: str | None = None) -> PreparedSet:
     match = _NAME.fullmatch(location)
     if match is None:
         raise ValueError(
-            f"cannot read {location!r} as a TFDS set; write NAME[/CONFIG][:VERSION], "
-            "such as 'imagenet2012:5.1.0'"
+            f"Cannot read {location!r} as a TFDS set; write NAME[/CONFIG][:VERSION], "
+            "such as 'imagenet2012:5.1.0'."
         )
     name, config, version = match["name"], match["config"], match["version"]
     root = Path(data_dir).expanduser() if data_dir else default_data_dir()
@@ -196,7 +196,7 @@ def find_prepared(location: str, *, data_dir: str | None = None) -> PreparedSet:
     if not matching:
         found = f" (found version {', '.join(versions)})" if versions else ""
         raise ValueError(
-            f"the TFDS set {location!r} is not prepared in {root}{found}; "
+            f"The TFDS set {location!r} is not prepared in {root}{found}; "
             f"prepare it with: {prepare_command(location, data_dir=data_dir)}"
         )
     folder = base / matching[-1]
@@ -238,7 +238,7 @@ def count_examples(prepared: PreparedSet, split: str) -> int:
         return sum(sum(lengths) for lengths in prepared.shard_lengths.values())
     count = sum(_count_part(prepared, part) for part in re.split(r"\s*\+\s*", split))
     if not count:
-        raise ValueError(f"{prepared.full_name}: the split {split!r} has no examples")
+        raise ValueError(f"{prepared.full_name}: the split {split!r} has no examples.")
     return count
 
 
@@ -246,13 +246,13 @@ def _count_part(prepared: PreparedSet, part: str) -> int:
     match = _SPLIT_PART.fullmatch(part)
     if match is None:
         raise ValueError(
-            f"cannot read the split {part!r}; write 'train', 'train[:80%]' or 'train[100:200]'"
+            f"Cannot read the split {part!r}; write 'train', 'train[:80%]' or 'train[100:200]'."
         )
     lengths = prepared.shard_lengths.get(match["split"])
     if lengths is None:
         raise ValueError(
             f"{prepared.full_name} has no split {match['split']!r}; "
-            f"its splits are: {', '.join(prepared.shard_lengths)}"
+            f"its splits are: {', '.join(prepared.shard_lengths)}."
         )
     if match["start"] is None:
         return sum(lengths)
@@ -260,13 +260,13 @@ def _count_part(prepared: PreparedSet, part: str) -> int:
     if any(
         match[side] and not bound for side, bound in zip(("start", "stop"), bounds, strict=True)
     ):
-        raise ValueError(f"cannot read the slice in {part!r}; bounds are 100, 80% or 3shard")
+        raise ValueError(f"Cannot read the slice in {part!r}; bounds are 100, 80% or 3shard.")
     unit = next((bound["unit"] for bound in bounds if bound and bound["unit"]), None)
     start, stop = (bound and bound["value"] for bound in bounds)
     if not match["colon"]:
         if unit != "shard" or start is None:
             raise ValueError(
-                f"{part!r}: only a shard can be chosen by one number, as 'train[0shard]'"
+                f"{part!r}: only a shard can be chosen by one number, as 'train[0shard]'."
             )
         stop = str(int(start) + 1) if start != "-1" else None
     begin = _to_position(start, unit, lengths, 0)
@@ -282,7 +282,9 @@ def _to_position(bound: str | None, unit: str | None, lengths: Sequence[int], de
         return sum(lengths[: int(bound)])
     position = round(float(bound) * total / 100) if unit == "%" else int(bound)
     if abs(position) > total:
-        raise ValueError(f"the slice bound {bound}{unit or ''} lies outside the {total:,} examples")
+        raise ValueError(
+            f"The slice bound {bound}{unit or ''} lies outside the {total:,} examples."
+        )
     return position + total if position < 0 else position
 
 
@@ -297,7 +299,7 @@ def _choose_config(base: Path) -> Path:
     if configs and chosen not in configs:
         raise ValueError(
             f"{base} holds the configs {', '.join(configs)}; "
-            f"choose one as 'tfds:{base.name}/CONFIG'"
+            f"choose one as 'tfds:{base.name}/CONFIG'."
         )
     return base / chosen if chosen else base
 
@@ -316,7 +318,7 @@ def _read_description(folder: Path, full_name: str) -> PreparedSet:
         info = json.loads((folder / "dataset_info.json").read_text())
         features = json.loads((folder / "features.json").read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} is not a readable TFDS set: {error}") from error
+        raise ValueError(f"{folder} is not a readable TFDS set: {error}.") from error
     by_key = features.get("featuresDict", {}).get("features", {})
     kinds = {key: value.get("pythonClassName", "") for key, value in by_key.items()}
     image_key, label_key = _find_keys(info, kinds, full_name)
@@ -328,7 +330,7 @@ def _read_description(folder: Path, full_name: str) -> PreparedSet:
         class_names = tuple(str(number) for number in range(int(label.get("numClasses", 0))))
     if not class_names:
         raise ValueError(
-            f"{full_name}: the label {label_key!r} does not say how many classes it has"
+            f"{full_name}: the label {label_key!r} does not say how many classes it has."
         )
     # Sets prepared before TFDS wrote the format down are TFRecord.
     formats = {info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", ())}
@@ -360,7 +362,7 @@ def _find_keys(info: Mapping[str, Any], kinds: Mapping[str, str], name: str) -> 
         return images[0], labels[0]
     raise ValueError(
         f"{name} is no image classification set: it needs one image and one class label, "
-        f"and has the images {images or 'none'} and the labels {labels or 'none'}"
+        f"and has the images {images or 'none'} and the labels {labels or 'none'}."
     )
 
 

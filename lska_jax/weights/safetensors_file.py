@@ -34,7 +34,7 @@ def open_safetensors(path: Path) -> dict[str, StoredArray]:
         shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
         dtypes = {name: str(part.get_dtype()) for name, part in slices.items()}
     except (SafetensorError, ValueError, TypeError, OverflowError) as error:
-        raise ValueError(f"{path} is no intact safetensors file ({error})") from error
+        raise ValueError(f"{path} is no intact safetensors file ({error}).") from error
     _refuse_duplicates(path)
 
     def reader(name: str) -> Any:

@@ -39,7 +39,9 @@ def open_torch(path: Path) -> Any:
     if is_zip:
         _check_archive(path)
     elif _starts_as_zip(path):
-        raise ValueError(f"{path} is truncated: it begins as a PyTorch archive, its end is missing")
+        raise ValueError(
+            f"{path} is truncated: it begins as a PyTorch archive, its end is missing."
+        )
     try:
         with _harmless_globals(torch), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -96,9 +98,9 @@ def _check_archive(path: Path) -> None:
     except ValueError:
         raise
     except Exception as error:
-        raise ValueError(f"{path} is damaged or truncated ({_first_line(error)})") from error
+        raise ValueError(f"{path} is damaged or truncated ({_first_line(error)}).") from error
     if broken:
-        raise ValueError(f"{path} is damaged: the checksum of {broken!r} inside is wrong")
+        raise ValueError(f"{path} is damaged: the checksum of {broken!r} inside is wrong.")
 
 
 def _explain(path: Path, error: Exception) -> str:

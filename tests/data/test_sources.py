@@ -277,11 +277,11 @@ def test_the_later_of_two_members_of_one_name_counts(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("digit", "unknown data source 'digit'.*Did you mean 'digits'"),
+        ("digit", "Unknown data source 'digit'.*Did you mean 'digits'"),
         ("folders:/data", "Did you mean 'folder:/data'"),
         ("/data/imagenet", "Did you mean 'folder:/data/imagenet'"),
         ("tfds", "needs a colon"),
-        ("folder:", "unknown data source 'folder:'"),
+        ("folder:", "Unknown data source 'folder:'"),
     ],
 )
 def test_an_unknown_name_suggests_the_right_one(spec, message):
