@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from lska_jax.robustness.cells import Cell, Hole, ModelStamp, Score, StampedScore, Summary
-from lska_jax.robustness.reference_errors import ALL_CORRUPTIONS
+from lska_jax.robustness.scores.reference_errors import ALL_CORRUPTIONS
 
 PREPROCESSING = "short side 248 bicubic, crop 224"
 WHERE = "get weather.tar from https://zenodo.org/record/2235448"

@@ -36,7 +36,7 @@ def load_all(paths: Sequence[Path]) -> list[Summary]:
 
 def load_file(path: Path) -> list[Summary]:
     """Return the summaries of one results file."""
-    from lska_jax.robustness.summary import load_summaries
+    from lska_jax.robustness.sweep.summary import load_summaries
 
     return load_summaries(path)
 

@@ -1,0 +1,82 @@
+"""The catalogue for people: ``python -m lska_jax.robustness.sets.listing [SET ...]``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lska_jax.robustness.sets.catalogue import SETS, SUITES, set_cells, set_facts
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print what is known of the sets asked for, or of all; return 0, or 1 for an unknown one."""
+    parser = argparse.ArgumentParser("python -m lska_jax.robustness.sets.listing")
+    parser.description = "What each set is, where to get it, how large it is and where to put it."
+    parser.add_argument("sets", nargs="*", metavar="SET", help="one of the names; default: all")
+    try:
+        names = parser.parse_args(argv).sets
+        print("\n\n".join(map(describe_set, names)) if names else describe_all())
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def describe_all() -> str:
+    """Return a line about each suite and a paragraph about each set."""
+    suites = [f"suite {name}: {', '.join(members)}" for name, members in SUITES.items()]
+    return "\n\n".join(["\n".join(suites), *map(describe_set, SETS)])
+
+
+def describe_set(name: str) -> str:
+    """Return a paragraph about a set, one fact a line.
+
+    Raises:
+      ValueError: there is no such set.
+    """
+    facts = set_facts(name)
+    cells = len(set_cells(name))
+    images = "sequences" if name == "imagenet_p" else "images"
+    lines = [
+        f"{name}: {facts.title}, {facts.label_space}; {_count(cells, 'cell')} of "
+        f"{facts.num_images:,} {images}",
+        f"  from       {facts.where} ({facts.size})",
+        f"  put it in  {facts.layout}",
+        f"  TFDS       {facts.tfds or 'none'}" + (f" ({facts.trap})" if facts.trap else ""),
+        f"  license    {facts.license or 'not known; see there'}",
+        f"  citation   {facts.citation}",
+    ]
+    if facts.note:
+        lines.append(f"  note       {facts.note}")
+    return "\n".join(lines)
+
+
+def markdown_table() -> str:
+    """Return the sets as the table of docs/robustness_sets.md."""
+    rows = ["| Set | Images | Download | Layout below the data folder | TFDS |"]
+    rows.append("|---|---|---|---|---|")
+    for name, facts in SETS.items():
+        cells = len(set_cells(name))
+        images = f"{cells} x {facts.num_images:,}" if cells > 1 else f"{facts.num_images:,}"
+        page = facts.where.split()[0]
+        tfds = f"`{facts.tfds}`" if facts.tfds else "none"
+        cells_of_row = (f"`{name}`", images, f"[{facts.size}]({page})")
+        rows.append(f"| {' | '.join((*cells_of_row, _code_paths(facts.layout), tfds))} |")
+    return "\n".join(rows)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _code_paths(layout: str) -> str:
+    """Set paths in code: the words with a slash, a star or a dot inside."""
+    words = []
+    for word in layout.split():
+        core = word.rstrip(",:")
+        is_path = any(sign in core.rstrip(".") for sign in "/*.")
+        words.append(f"`{core}`{word[len(core) :]}" if is_path else word)
+    return " ".join(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""The catalogue as people read it."""
+
+from pathlib import Path
+
+import pytest
+
+from lska_jax.robustness.sets.catalogue import SETS
+from lska_jax.robustness.sets.listing import describe_set, main, markdown_table
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+def test_the_page_about_the_sets_shows_the_catalogue():
+    assert markdown_table() in (DOCS / "robustness_sets.md").read_text()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_fact_of_a_set_is_printed(name, capsys):
+    assert main([name]) == 0
+    printed = capsys.readouterr().out
+    facts = SETS[name]
+    for text in (facts.title, facts.where, facts.layout, facts.citation, facts.trap, facts.note):
+        assert text in printed
+    assert f"({facts.size})" in printed
+
+
+def test_all_sets_are_printed_without_a_name(capsys):
+    assert main([]) == 0
+    suites, *sets = capsys.readouterr().out.strip().split("\n\n")
+    assert sets == [describe_set(name) for name in SETS]
+    assert "suite paper: imagenet, imagenet_c, imagenet_c_bar" in suites
+
+
+def test_an_unknown_set_is_an_error_with_a_suggestion(capsys):
+    assert main(["imagenet_s"]) == 1
+    assert "Did you mean imagenet_" in capsys.readouterr().err
