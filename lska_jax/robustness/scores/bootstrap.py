@@ -182,7 +182,7 @@ def bootstrap_shape_bias(
     one shape class, pass its own counts: its stimuli are drawn among themselves.
 
     Args:
-      counts: of ``shape_bias`` or one of ``shape_bias_per_class``.
+      counts: of one class of ``shape_bias_per_class``, or the sums over all.
       seed: of the draws.
       resamples: draws.
       level: between 0 and 1.

@@ -4,6 +4,7 @@ Source: Geirhos et al., "ImageNet-trained CNNs are biased towards texture", arXi
 (github.com/rgeirhos/texture-vs-shape): files are named SHAPEn-TEXTUREm.png.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -12,7 +13,22 @@ import numpy as np
 from jaxtyping import Int
 
 from lska_jax.data.sources import Record, Source, check_index
+from lska_jax.data.tfds_source import TfdsSource
+from lska_jax.robustness.cells import Cell, Outcomes
+from lska_jax.robustness.scores.bootstrap import bootstrap_shape_bias
+from lska_jax.robustness.scores.scorer import (
+    BOOTSTRAP_SEED,
+    ClassSubset,
+    ScoredCell,
+    Scorer,
+    with_interval,
+)
+from lska_jax.robustness.scores.shape_bias import ShapeBias, shape_bias_per_class
+from lska_jax.robustness.sets.class_folders import ClassFolders
 from lska_jax.robustness.sets.label_sets import imagenet_wnids, shape_classes
+from lska_jax.robustness.sets.layouts import named_folders
+from lska_jax.robustness.sets.prepared import read_integers
+from lska_jax.robustness.sets.record import FoundFiles, ImageSet, Opened, OwnClasses, TfdsCopy
 from lska_jax.weights.class_names import imagenet_names
 
 _STIMULUS = re.compile(r"(?P<shape>[a-z]+)\d+-(?P<texture>[a-z]+)\d+\.\w+")
@@ -36,6 +52,46 @@ class ShapeGroups(NamedTuple):
 
     names: tuple[str, ...]
     classes: tuple[Int[np.ndarray, " classes"], ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CueConflictScorer(Scorer):
+    """Shape bias: how often decisions follow shape where they follow shape or texture."""
+
+    headlines: tuple[str, ...] = ("shape_bias",)
+
+    def score_cell(
+        self,
+        cell: Cell,
+        outcomes: Outcomes,
+        *,
+        labels: np.ndarray,
+        extra: Mapping[str, np.ndarray],
+        shapes: Sequence[str],
+        subsets: Sequence[ClassSubset],
+    ) -> ScoredCell:
+        """Score all stimuli and those of each shape; see ``Scorer``."""
+        # Logits that are not finite decide for one class more, which follows neither cue.
+        undecided = len(shapes)
+        counts = shape_bias_per_class(
+            np.where(outcomes.group < 0, undecided, outcomes.group),
+            labels,
+            extra["texture"],
+            num_classes=undecided + 1,
+        )
+        whole = ShapeBias(*(sum(getattr(of, name) for of in counts) for name in ShapeBias._fields))
+        if not whole.counted:
+            raise ValueError("No stimulus shows the shape of one class in the texture of another.")
+        named = {"": whole, **{f"/{name}": of for name, of in zip(shapes, counts, strict=False)}}
+        scores = {}
+        for suffix, of in named.items():
+            if not of.counted:
+                continue
+            intervals = bootstrap_shape_bias(of, seed=BOOTSTRAP_SEED)
+            scores[f"shape_bias{suffix}"] = with_interval(of.bias, intervals.bias)
+            decided = with_interval(of.decided_fraction, intervals.decided_fraction)
+            scores[f"decided{suffix}"] = decided
+        return ScoredCell(scores, {})
 
 
 def shape_groups(class_names: Sequence[str]) -> ShapeGroups:
@@ -154,3 +210,67 @@ class ChosenSource:
         """Return what the source calls it."""
         check_index(index, len(self), self.name)
         return self._source.path(int(self._chosen[index]))
+
+
+def open_stimuli(found: FoundFiles) -> Opened:
+    """Open stimuli, whose names say shape and texture."""
+    index = {name: number for number, name in enumerate(shape_classes())}
+    pairs = []
+    for name in found.names:
+        folder, _, file = name.rpartition("/")
+        shape, texture = parse_stimulus(file)
+        if shape != folder.partition("/")[0]:
+            raise ValueError(
+                f"{found.place.name}/{name}: the folder says {folder!r}, the file's name "
+                f"{shape!r}; stimuli lie in the folder of their shape."
+            )
+        pairs.append((index[shape], index[texture]))
+    shape_labels, textures = np.array(pairs, np.int32).T
+    source = found._replace(labels=shape_labels).source()
+    return choose_shapes(source, shape_labels, textures, found.shapes)
+
+
+def _open_prepared(source: TfdsSource, shapes: Sequence[str] | None) -> Opened:
+    shape = np.array(read_integers(source, "shape_label"), np.int32)[:, 0]
+    texture = np.array(read_integers(source, "texture_label"), np.int32)[:, 0]
+    return choose_shapes(source, shape, texture, shapes)
+
+
+def _names() -> tuple[str, ...]:
+    return tuple(shape_classes())
+
+
+CUE_CONFLICT = ImageSet(
+    name="cue_conflict",
+    title="Cue conflict",
+    label_space="16 shape classes",
+    citation="Geirhos et al., ImageNet-trained CNNs are biased towards texture; increasing "
+    "shape bias improves accuracy and robustness, ICLR 2019, arXiv 1811.12231",
+    license="CC BY 4.0",  # DATASET_LICENSE of that page
+    where="https://github.com/rgeirhos/texture-vs-shape",
+    download_gb=161_433_700 / 1e9,  # the repository as one archive
+    num_images=1_280,  # README of that page
+    stored_size=224,
+    layout="style-transfer-preprocessed-512/SHAPE/SHAPEn-TEXTUREm.png",
+    note="80 of the 1,280 have one class for both and count for no shape bias",
+    places=named_folders(
+        *("cue-conflict", "cue_conflict_subset", "style-transfer-preprocessed-512"),
+        *("texture-vs-shape/stimuli/style-transfer-preprocessed-512",),
+        *("texture-vs-shape-master/stimuli/style-transfer-preprocessed-512",),
+    ),
+    classes=ClassFolders(
+        is_one=lambda name: name in shape_classes(),
+        labels=lambda: {name: label for label, name in enumerate(shape_classes())},
+        class_names=_names,
+    ),
+    tfds=TfdsCopy(
+        name="geirhos_conflict_stimuli",
+        trap="none known: the same files",
+        class_names=_names,
+        open=_open_prepared,
+    ),
+    open_files=open_stimuli,
+    scorer=CueConflictScorer(),
+    has_shapes=True,
+    own=OwnClasses("cue_conflict", CueConflictScorer()),
+)

@@ -17,7 +17,7 @@ from jaxtyping import Int
 
 from lska_jax.weights import class_names
 
-SUBSETS = ("imagenet_a", "imagenet_r", "imagenet_o")
+_SHAPES = "shape_classes"
 
 
 def imagenet_wnids() -> tuple[str, ...]:
@@ -38,9 +38,10 @@ def subset_classes(name: str) -> Int[np.ndarray, " classes"]:
     Raises:
       ValueError: there is no such subset.
     """
-    if name not in SUBSETS:
+    known = [one for one in _label_sets() if one != _SHAPES]
+    if name not in known:
         raise ValueError(
-            f"There is no list of classes for {name!r}: only {', '.join(SUBSETS)} have one. The "
+            f"There is no list of classes for {name!r}: only {', '.join(known)} have one. The "
             "other sets use all 1000 classes, the cue conflict set those of shape_classes()."
         )
     return np.asarray(_label_sets()[name], dtype=np.int64)
@@ -54,8 +55,7 @@ def shape_classes() -> dict[str, Int[np.ndarray, " classes"]]:
       classes 0 (airplane) to 15 (truck). 207 labels together, between 1 (knife) and 109 (dog).
     """
     return {
-        name: np.asarray(labels, dtype=np.int64)
-        for name, labels in _label_sets()["shape_classes"].items()
+        name: np.asarray(labels, dtype=np.int64) for name, labels in _label_sets()[_SHAPES].items()
     }
 
 

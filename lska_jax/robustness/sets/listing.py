@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lska_jax.robustness.sets.catalogue import SETS, SUITES, set_cells, set_facts
+from lska_jax.robustness.sets.catalogue import SETS, find_set, set_cells, suites
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def describe_all() -> str:
     """Return a line about each suite and a paragraph about each set."""
-    suites = [f"suite {name}: {', '.join(members)}" for name, members in SUITES.items()]
-    return "\n\n".join(["\n".join(suites), *map(describe_set, SETS)])
+    lines = [f"suite {name}: {', '.join(members)}" for name, members in suites().items()]
+    return "\n\n".join(["\n".join(lines), *map(describe_set, SETS)])
 
 
 def describe_set(name: str) -> str:
@@ -33,15 +33,16 @@ def describe_set(name: str) -> str:
     Raises:
       ValueError: there is no such set.
     """
-    facts = set_facts(name)
+    facts = find_set(name)
     cells = len(set_cells(name))
-    images = "sequences" if name == "imagenet_p" else "images"
     lines = [
         f"{name}: {facts.title}, {facts.label_space}; {_count(cells, 'cell')} of "
-        f"{facts.num_images:,} {images}",
+        f"{facts.num_images:,} {facts.unit}",
         f"  from       {facts.where} ({facts.size})",
         f"  put it in  {facts.layout}",
-        f"  TFDS       {facts.tfds or 'none'}" + (f" ({facts.trap})" if facts.trap else ""),
+        f"  TFDS       {facts.tfds.name} ({facts.tfds.trap})"
+        if facts.tfds
+        else "  TFDS       none",
         f"  license    {facts.license or 'not known; see there'}",
         f"  citation   {facts.citation}",
     ]
@@ -58,7 +59,7 @@ def markdown_table() -> str:
         cells = len(set_cells(name))
         images = f"{cells} x {facts.num_images:,}" if cells > 1 else f"{facts.num_images:,}"
         page = facts.where.split()[0]
-        tfds = f"`{facts.tfds}`" if facts.tfds else "none"
+        tfds = f"`{facts.tfds.name}`" if facts.tfds else "none"
         cells_of_row = (f"`{name}`", images, f"[{facts.size}]({page})")
         rows.append(f"| {' | '.join((*cells_of_row, _code_paths(facts.layout), tfds))} |")
     return "\n".join(rows)

@@ -18,16 +18,11 @@ import numpy as np
 
 from lska_jax.data.sources import Source
 from lska_jax.robustness.cells import Cell, Hole
-from lska_jax.robustness.sets.catalogue import set_facts
-from lska_jax.robustness.sets.layouts import MissingSet, Search, archive_groups, find_place
-from lska_jax.robustness.sets.official import class_test, open_official, suffixes_of
-from lska_jax.robustness.sets.prepared import (
-    find_prepared_dir,
-    open_prepared,
-    tfds_dirs,
-    tfds_name,
-)
-from lska_jax.robustness.sets.real_labels import REAL_FILES, find_real_file
+from lska_jax.robustness.sets.catalogue import find_set
+from lska_jax.robustness.sets.official import open_official, search
+from lska_jax.robustness.sets.places import Search
+from lska_jax.robustness.sets.prepared import find_prepared_dir, open_prepared, tfds_dirs
+from lska_jax.robustness.sets.record import ImageSet, MissingSet
 
 SOURCES = ("auto", "official", "tfds")
 
@@ -76,19 +71,22 @@ def open_cell(
         a compressed tar, a TFDS set in another format.
     """
     root = Path(data_root).expanduser()
-    _check(cell, provenance=provenance, shapes=shapes)
-    search = None if provenance == "tfds" else _search(cell, root)
-    if search is not None and search.place is not None:
-        source, extra, note = open_official(cell, search.place, root, shapes=shapes)
-        data = CellData(source, "official", search.place.name, extra, note)
-    elif provenance != "official" and (found := find_prepared_dir(cell, root)) is not None:
-        source, extra = open_prepared(cell, found, shapes=shapes)
-        data = CellData(source, "tfds", f"tfds:{tfds_name(cell)} in {found}", extra)
+    image_set = _checked_set(cell, provenance=provenance, shapes=shapes)
+    found = None if provenance == "tfds" else search(image_set, cell, root)
+    if found is not None and found.place is not None:
+        source, extra, note = open_official(
+            image_set, cell, place=found.place, data_root=root, shapes=shapes
+        )
+        data = CellData(source, "official", found.place.name, extra, note)
+    elif provenance != "official" and (folder := find_prepared_dir(image_set, cell, root)):
+        source, extra = open_prepared(image_set, cell, data_dir=folder, shapes=shapes)
+        name = image_set.tfds.name_of(cell) if image_set.tfds else ""
+        data = CellData(source, "tfds", f"tfds:{name} in {folder}", extra)
     else:
-        raise MissingSet(_missing_message(cell, root, search, provenance))
+        raise MissingSet(_missing_message(image_set, cell, root, found, provenance))
     if shapes is not None:
         return data._replace(note=f"shared classes only: {', '.join(shapes)}")
-    return _state_incompleteness(cell, data)
+    return _state_incompleteness(image_set, data)
 
 
 def find_missing(
@@ -110,12 +108,13 @@ def find_missing(
     root = Path(data_root).expanduser()
     holes = []
     for cell in cells:
-        _check(cell, provenance=provenance, shapes=None)
-        search = None if provenance == "tfds" else _search(cell, root)
-        if search is not None and search.place is not None:
+        image_set = _checked_set(cell, provenance=provenance, shapes=None)
+        found = None if provenance == "tfds" else search(image_set, cell, root)
+        if found is not None and found.place is not None:
             continue
-        if provenance == "official" or find_prepared_dir(cell, root) is None:
-            holes.append(Hole(cell, _missing_message(cell, root, search, provenance)))
+        if provenance == "official" or find_prepared_dir(image_set, cell, root) is None:
+            reason = _missing_message(image_set, cell, root, found, provenance)
+            holes.append(Hole(cell, reason))
     return tuple(holes)
 
 
@@ -140,78 +139,73 @@ def choose_provenances(
     root = Path(data_root).expanduser()
     counts: dict[str, dict[str, int]] = {}
     for cell in cells:
-        _check(cell, provenance="auto", shapes=None)
+        image_set = _checked_set(cell, provenance="auto", shapes=None)
         count = counts.setdefault(cell.set, {"official": 0, "tfds": 0})
-        count["official"] += _search(cell, root).place is not None
-        count["tfds"] += find_prepared_dir(cell, root) is not None
+        count["official"] += search(image_set, cell, root).place is not None
+        count["tfds"] += find_prepared_dir(image_set, cell, root) is not None
     # max takes the first of equals.
     return {name: max(count, key=count.__getitem__) for name, count in counts.items()}
 
 
-def _check(cell: Cell, *, provenance: str, shapes: Sequence[str] | None) -> None:
-    facts = set_facts(cell.set)
-    if cell.part not in facts.parts or cell.severity not in facts.severities:
+def _checked_set(cell: Cell, *, provenance: str, shapes: Sequence[str] | None) -> ImageSet:
+    """Return the set of a cell once it is known that the arguments fit it."""
+    image_set = find_set(cell.set)
+    if cell.part not in image_set.parts or cell.severity not in image_set.severities:
         raise ValueError(
-            f"{facts.title} has no cell {cell}; its parts are {', '.join(facts.parts) or 'none'}, "
-            f"its severities {', '.join(map(str, facts.severities))} (0 for none)."
+            f"{image_set.title} has no cell {cell}; its parts are "
+            f"{', '.join(image_set.parts) or 'none'}, its severities "
+            f"{', '.join(map(str, image_set.severities))} (0 for none)."
         )
     if provenance not in SOURCES:
         raise ValueError(
             f"provenance is {provenance!r}; images on disk are one of {', '.join(SOURCES)}. "
             "Generated ones come from the clean set."
         )
-    if shapes is not None and cell.set != "cue_conflict":
+    if shapes is not None and not image_set.has_shapes:
         raise ValueError(f"shapes choose among cue conflicts; {cell} has none: pass None.")
+    return image_set
 
 
-def _search(cell: Cell, root: Path) -> Search:
-    found = find_place(cell, root, is_class=class_test(cell.set), suffixes=suffixes_of(cell.set))
-    if cell.set == "imagenet_real" and find_real_file(root) is None:
-        return found._replace(place=None, empty=(), tried=", ".join(REAL_FILES))
-    return found
-
-
-def _state_incompleteness(cell: Cell, data: CellData) -> CellData:
+def _state_incompleteness(image_set: ImageSet, data: CellData) -> CellData:
     """Add to the note how many images are missing, if any are."""
-    facts = set_facts(cell.set)
     is_sequential = "sequence" in data.extra
     count = len(np.unique(data.extra["sequence"])) if is_sequential else len(data.source)
-    if count == facts.num_images and not data.note:
+    if count == image_set.num_images and not data.note:
         return data
-    kind = "sequences" if is_sequential else "images"
-    notes = [f"incomplete: {count:,} of {facts.num_images:,} {kind}", data.note]
+    notes = [f"incomplete: {count:,} of {image_set.num_images:,} {image_set.unit}", data.note]
     return data._replace(note="; ".join(note for note in notes if note))
 
 
-def _missing_message(cell: Cell, root: Path, search: Search | None, provenance: str) -> str:
+def _missing_message(
+    image_set: ImageSet, cell: Cell, root: Path, found: Search | None, provenance: str
+) -> str:
     # The same words for all cells of a set: a set that is missing is one hole to a reader.
-    facts = set_facts(cell.set)
-    parts = [f"{facts.title} is missing"]
-    if search is not None and search.empty:
-        parts[0] = f"{cell} is empty: no class folder with images in {', '.join(search.empty)}"
-    elif search is not None:
+    parts = [f"{image_set.title} is missing"]
+    if found is not None and found.empty:
+        parts[0] = f"{cell} is empty: no class folder with images in {', '.join(found.empty)}"
+    elif found is not None:
         looked = (
             f"looked in {root} for" if root.is_dir() else f"{root} is no folder; expected in it:"
         )
-        parts.append(f"{looked} {_without_cell(search.tried, cell)}")
-    if search is not None and search.packed:
-        parts.append(f"unpack {', '.join(search.packed)} first")
-    if provenance != "official" and facts.tfds:
+        parts.append(f"{looked} {_without_cell(found.tried, image_set, cell)}")
+    if found is not None and found.packed:
+        parts.append(f"unpack {', '.join(found.packed)} first")
+    if provenance != "official" and image_set.tfds:
         dirs = ", ".join(map(str, tfds_dirs(root)))
-        parts.append(f"no TFDS set {facts.tfds} is prepared in {dirs}")
+        parts.append(f"no TFDS set {image_set.tfds.name} is prepared in {dirs}")
     parts.append(
-        f"get {facts.title} ({facts.size}, {facts.num_images:,} images a cell) from {facts.where} "
-        f"and lay it out as {facts.layout}"
+        f"get {image_set.title} ({image_set.size}, {image_set.num_images:,} {image_set.unit} a "
+        f"cell) from {image_set.where} and lay it out as {image_set.layout}"
     )
-    if cell.set == "imagenet_c":
+    if image_set.can_be_generated:
         parts.append("or have it generated from the clean images")
     return "; ".join(parts)
 
 
-def _without_cell(paths: str, cell: Cell) -> str:
+def _without_cell(paths: str, image_set: ImageSet, cell: Cell) -> str:
     """Return paths with words in place of a cell's own part, severity and archive."""
     if cell.part:
         paths = paths.replace(cell.part, "PART").replace(f"PART/{cell.severity}", "PART/SEVERITY")
-    for group in archive_groups(cell):
+    for group in image_set.places(cell).groups:
         paths = paths.replace(f"{group}/", "GROUP/").replace(f"{group}.tar", "GROUP.tar")
     return ", ".join(dict.fromkeys(paths.split(", ")))

@@ -6,7 +6,7 @@ its arguments, so that ImageNet-A's 200 logits cost no second compilation.
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,36 +15,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from lska_jax.data.mixing import normalise
+from lska_jax.robustness.cells import Outcomes
 from lska_jax.robustness.sweep.classifier import Classifier
 from lska_jax.running import parallel
 
 TOP = 5
 NOT_FINITE = -1
-
-
-class Outcomes(NamedTuple):
-    """What a model says about N images; on the device for a batch, on the host for a cell.
-
-    Q subsets of the classes are looked at, the first of them all classes.
-
-    Attributes:
-      prediction: (N, Q) int32, the class with the largest logit of the subset; the lowest index
-        among equals; -1 where a logit is not finite.
-      confidence: (N, Q) float32, its softmax probability within the subset; 0 where a logit is not
-        finite.
-      nll: (N, Q) float32, minus the log-probability of the label within the subset; infinite where
-        the label is outside it or a logit is not finite.
-      top5: (N, min(5, K)) int32, the classes with the largest logits, largest first; -1 where a
-        logit is not finite.
-      group: (N,) int32, the group of classes with the largest mean probability; -1 where a logit is
-        not finite.
-    """
-
-    prediction: Any
-    confidence: Any
-    nll: Any
-    top5: Any
-    group: Any
 
 
 def outcomes_of_logits(

@@ -18,7 +18,7 @@ from lska_jax.data.opening import open_source
 from lska_jax.data.sources import Record, Source
 from lska_jax.data.tfds_source import default_data_dir
 from lska_jax.robustness.cells import Cell
-from lska_jax.robustness.sets.catalogue import parse_suite, set_facts
+from lska_jax.robustness.sets.catalogue import SETS, clean_cell, find_set, parse_suite
 from lska_jax.robustness.sets.cue_conflict import ShapeGroups, shape_groups
 from lska_jax.robustness.sets.opening import (
     SOURCES,
@@ -31,9 +31,6 @@ from lska_jax.robustness.sweep.classifier import Classifier
 from lska_jax.tasks.predict import eval_transform
 from lska_jax.weights.class_names import imagenet_names, imagenet_wnids, readable_names
 
-# What the sets of ImageNet's classes are called for models of other classes.
-OWN_CLASSES = {"imagenet": "clean", "imagenet_c": "clean_c", "cue_conflict": "cue_conflict"}
-_IMAGENET = Cell("imagenet")
 # The official generator's crop: short side 256 for 224 pixels, bilinear.
 _GENERATOR_CROP_PCT = 0.875
 
@@ -204,7 +201,7 @@ class _Subset:
 
 def _provenances(cells: Sequence[Cell], options: SweepOptions) -> dict[Cell, str]:
     """Return where each cell is read from: for all cells of a set the same, if it is there."""
-    cells = [*cells, _IMAGENET]
+    cells = [*cells, clean_cell()]
     if options.provenance != "auto":
         return dict.fromkeys(cells, options.provenance)
     root = _data_root(options)
@@ -229,18 +226,19 @@ def _imagenet_cells(cells: Sequence[Cell], options: SweepOptions) -> list[Planne
 
     @functools.cache
     def clean() -> CellData:
-        return _open_imagenet(options) if options.clean else read(_IMAGENET)
+        return _open_imagenet(options) if options.clean else read(clean_cell())
 
     if options.clean:
         clean()  # what was asked for by name is an error now, not a hole of every cell
     planned = []
     for cell in cells:
-        if cell.set == "imagenet":
+        image_set = find_set(cell.set)
+        if image_set.is_clean:
             planned.append(PlannedCell(cell, clean))
-        elif cell.set == "imagenet_c" and options.generate:
+        elif image_set.can_be_generated and options.generate:
             planned.append(PlannedCell(cell, clean, corruption=(cell.part, cell.severity)))
         else:
-            is_ready = set_facts(cell.set).stored_size is not None
+            is_ready = image_set.stored_size is not None
             planned.append(PlannedCell(cell, functools.partial(read, cell), is_ready=is_ready))
     return planned
 
@@ -255,23 +253,25 @@ def _own_cells(
     if options.clean:
         clean()
 
-    def conflict() -> CellData:
+    def read(cell: Cell) -> CellData:
         return open_cell(
-            Cell("cue_conflict"),
+            cell,
             data_root=_data_root(options),
             provenance=options.provenance,
-            shapes=shape_groups(class_names).names,
+            shapes=shape_groups(class_names).names if find_set(cell.set).has_shapes else None,
         )
 
     planned = []
     for cell in cells:
-        own = cell._replace(set=OWN_CLASSES[cell.set])
-        if cell.set == "cue_conflict":
-            planned.append(PlannedCell(own, conflict, is_ready=True))
-        elif cell.set == "imagenet":
+        image_set = find_set(cell.set)
+        own = cell._replace(set=image_set.own.name if image_set.own else cell.set)
+        if image_set.is_clean:
             planned.append(PlannedCell(own, clean))
-        else:
+        elif image_set.can_be_generated:
             planned.append(PlannedCell(own, clean, corruption=(cell.part, cell.severity)))
+        else:
+            is_ready = image_set.stored_size is not None
+            planned.append(PlannedCell(own, functools.partial(read, cell), is_ready=is_ready))
     return planned
 
 
@@ -338,19 +338,21 @@ def _check_own_classes(
     cells: Sequence[Cell], options: SweepOptions, classifier: Classifier
 ) -> None:
     who = f"{classifier.stamp.name} has {classifier.num_classes} classes of its own"
-    names = dict.fromkeys(cell.set for cell in cells)
-    foreign = [name for name in names if name not in OWN_CLASSES]
+    asked = [find_set(name) for name in dict.fromkeys(cell.set for cell in cells)]
+    foreign = [image_set.name for image_set in asked if image_set.own is None]
     if foreign:
+        allowed = [name for name, image_set in SETS.items() if image_set.own]
         raise ValueError(
             f"{who}; {', '.join(foreign)} can only be measured for ImageNet's 1,000. Allowed: "
-            f"--suite {','.join(OWN_CLASSES)} or some of them."
+            f"--suite {','.join(allowed)} or some of them."
         )
-    if ("imagenet" in names or "imagenet_c" in names) and not options.clean:
-        raise ValueError(f"{who}: name its clean images, e.g. --clean folder:PATH.")
-    if "imagenet_c" in names and not options.generate:
+    if any(one.is_clean or one.can_be_generated for one in asked) and not options.clean:
+        raise ValueError(f"{who}: name its clean images, for example --clean folder:PATH.")
+    if any(one.can_be_generated for one in asked) and not options.generate:
         raise ValueError(f"{who}: its corrupted images have to be generated; add --generate.")
-    if "cue_conflict" in names and len(groups_of(classifier).names) < 2:
+    of_shapes = [image_set.name for image_set in asked if image_set.has_shapes]
+    if of_shapes and len(groups_of(classifier).names) < 2:
         raise ValueError(
             f"{who}, and fewer than two of the cue conflict's 16 are among them; leave "
-            "cue_conflict out of --suite."
+            f"{of_shapes[0]} out of --suite."
         )

@@ -24,9 +24,9 @@ from lska_jax.data.loader import (
     eval_batches,
 )
 from lska_jax.models.table import Preprocessing
-from lska_jax.robustness.cells import Cell, CellResult, Hole, Summary
-from lska_jax.robustness.scores.cell_scores import score_cell
-from lska_jax.robustness.sets.label_sets import subset_classes
+from lska_jax.robustness.cells import Cell, CellResult, Hole, Outcomes, Summary
+from lska_jax.robustness.scores.scorer import ClassSubset
+from lska_jax.robustness.sets.catalogue import class_subsets, find_scorer
 from lska_jax.robustness.sets.opening import CellData
 from lska_jax.robustness.sweep.classifier import (
     Classifier,
@@ -36,7 +36,7 @@ from lska_jax.robustness.sweep.classifier import (
 )
 from lska_jax.robustness.sweep.display import SweepDisplay
 from lska_jax.robustness.sweep.generation import Generator
-from lska_jax.robustness.sweep.outcomes import OutcomeFunction, Outcomes, collect
+from lska_jax.robustness.sweep.outcomes import OutcomeFunction, collect
 from lska_jax.robustness.sweep.plan import (
     PlannedCell,
     SweepOptions,
@@ -55,7 +55,6 @@ from lska_jax.running.stop_signals import StopRequested, StopSignals
 
 RESULTS_NAME = "results.jsonl"
 SAMPLES_NAME = "samples"
-SUBSETS = ("imagenet_a", "imagenet_r", "imagenet_o")
 _BATCHES_IN_FLIGHT = 2
 # Of decoded images that are corrupted again and again: 27,000 of 224 px.
 _MAX_KEPT_BYTES = 4 * 2**30
@@ -231,13 +230,13 @@ class _Sweep:
         order, names = order_by_name(data, seen.indices)
         extra = {name: array[seen.indices][order] for name, array in facts_of(data).items()}
         for classifier, of_model in zip(models, outcomes, strict=True):
-            scored = score_cell(
+            scored = find_scorer(planned.cell.set).score_cell(
                 planned.cell,
                 Outcomes(*(part[order] for part in collect(of_model, seen.is_counted))),
-                seen.labels[order],
+                labels=seen.labels[order],
                 extra=extra,
                 shapes=groups_of(classifier).names,
-                subsets=_subset_names(classifier),
+                subsets=_subsets_of(classifier),
             )
             result = CellResult(
                 model=classifier.stamp.name,
@@ -275,7 +274,7 @@ class _Sweep:
                 classifier,
                 mesh=self._mesh,
                 batch_size=self._batch_size,
-                subsets=[subset_classes(subset) for subset in _subset_names(classifier)],
+                subsets=[subset.classes for subset in _subsets_of(classifier)],
                 groups=groups_of(classifier).classes,
             )
         return self._functions[name]
@@ -326,8 +325,8 @@ class _Sweep:
             self._kept = (images, kept)
 
 
-def _subset_names(classifier: Classifier) -> tuple[str, ...]:
-    return SUBSETS if classifier.is_imagenet else ()
+def _subsets_of(classifier: Classifier) -> tuple[ClassSubset, ...]:
+    return class_subsets() if classifier.is_imagenet else ()
 
 
 def _check_names(classifiers: Sequence[Classifier]) -> None:

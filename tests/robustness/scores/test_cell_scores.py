@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from lska_jax.robustness.cells import Cell
-from lska_jax.robustness.scores.cell_scores import score_cell
+from lska_jax.robustness.cells import Cell, Outcomes
+from lska_jax.robustness.sets.catalogue import class_subsets, find_scorer
 from lska_jax.robustness.sets.label_sets import subset_classes
-from lska_jax.robustness.sweep.outcomes import Outcomes
 
 SUBSETS = ("imagenet_a", "imagenet_r", "imagenet_o")
 
@@ -28,9 +27,16 @@ def outcomes(prediction, *, confidence=0.5, nll=1.0, top5=None, group=0) -> Outc
     )
 
 
-def scored(cell, said, labels, *, shapes=(), subsets=SUBSETS, **extra):
+def scored(cell, said, labels, *, shapes=(), **extra):
     extra = {name: np.asarray(array) for name, array in extra.items()}
-    return score_cell(cell, said, np.asarray(labels), extra=extra, shapes=shapes, subsets=subsets)
+    return find_scorer(cell.set).score_cell(
+        cell,
+        said,
+        labels=np.asarray(labels),
+        extra=extra,
+        shapes=shapes,
+        subsets=class_subsets(),
+    )
 
 
 def test_a_corruption_has_error_top5_and_likelihood():
@@ -156,7 +162,7 @@ def test_a_video_with_an_unreadable_frame_is_left_out():
 
 @pytest.mark.parametrize(
     ("frames", "length", "message"),
-    [([0, 2], 3, "no sequence has all its frames"), ([0], 1, "sequences of 1 frames")],
+    [([0, 2], 3, "No sequence has all its frames"), ([0], 1, "Sequences have 1 frames")],
 )
 def test_sequences_that_cannot_flip_are_refused(frames, length, message):
     count = len(frames)
@@ -186,7 +192,7 @@ def test_frames_without_finite_logits_count_as_an_answer_of_their_own():
 
 
 def test_stimuli_without_a_conflict_are_refused():
-    with pytest.raises(ValueError, match="no stimulus shows"):
+    with pytest.raises(ValueError, match="No stimulus shows"):
         scored(Cell("cue_conflict"), outcomes([0]), [1], shapes=SHAPES, texture=[1])
 
 

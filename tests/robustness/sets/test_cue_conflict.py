@@ -81,7 +81,7 @@ def test_shapes_that_leave_nothing_are_refused(shapes, message, tmp_path):
         ("cat/cat1.png", "'cat1.png' is no name of a cue-conflict stimulus"),
         ("cat/cat1-frog2.png", "names the texture 'frog', which is none of the 16"),
         ("cat/dog1-cat2.png", "the folder says 'cat', the file's name 'dog'"),
-        ("frog/frog1-cat2.png", "1 of 5 folders are no class of Cue conflict: 'frog'"),
+        ("frog/frog1-cat2.png", "1 of 5 folders are not classes of Cue conflict: 'frog'"),
     ],
 )
 def test_a_stimulus_with_another_name_is_refused(name, message, tmp_path):

@@ -1,5 +1,7 @@
 """The catalogue as people read it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,8 @@ def test_every_fact_of_a_set_is_printed(name, capsys):
     assert main([name]) == 0
     printed = capsys.readouterr().out
     facts = SETS[name]
-    for text in (facts.title, facts.where, facts.layout, facts.citation, facts.trap, facts.note):
+    trap = facts.tfds.trap if facts.tfds else ""
+    for text in (facts.title, facts.where, facts.layout, facts.citation, trap, facts.note):
         assert text in printed
     assert f"({facts.size})" in printed
 
@@ -34,3 +37,14 @@ def test_all_sets_are_printed_without_a_name(capsys):
 def test_an_unknown_set_is_an_error_with_a_suggestion(capsys):
     assert main(["imagenet_s"]) == 1
     assert "Did you mean imagenet_" in capsys.readouterr().err
+
+
+def test_listing_and_opening_sets_needs_neither_jax_nor_tensorflow():
+    code = (
+        "import sys, lska_jax.robustness.sets.listing, lska_jax.robustness.sets.opening\n"
+        "print({'jax', 'flax', 'tensorflow', 'tensorflow_datasets'} & sys.modules.keys())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=DOCS.parent, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"

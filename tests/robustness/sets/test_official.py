@@ -246,7 +246,7 @@ def test_real_labels_outside_the_thousand_are_refused(labels, tmp_path):
 def test_an_image_without_a_number_has_no_real_labels(name, tmp_path):
     write_tree(tmp_path, {f"imagenet/val/{WNIDS[5]}/{name}": b"-"})
     write_real(tmp_path)
-    with pytest.raises(ValueError, match=f"{name}' is no name of a validation image"):
+    with pytest.raises(ValueError, match=f"{name}' is not the name of a validation image"):
         open_cell(Cell("imagenet_real"), data_root=tmp_path)
 
 
@@ -311,7 +311,7 @@ def test_a_folder_that_is_no_class_of_imagenet_is_named(kind, tmp_path):
     files = wnid_folders("s", [0]) | {"s/n00000001/a.JPEG": b"-"}
     write_kind(kind, tmp_path, "sketch", files)
     with pytest.raises(
-        ValueError, match="1 of 2 folders are no class of ImageNet-Sketch: 'n00000001'"
+        ValueError, match="1 of 2 folders are not classes of ImageNet-Sketch: 'n00000001'"
     ):
         open_cell(Cell("imagenet_sketch"), data_root=tmp_path)
 
@@ -321,7 +321,7 @@ def test_a_class_outside_the_two_hundred_is_named(tmp_path):
     write_tree(tmp_path, subset_folders("imagenet-a", "imagenet_a"))
     write_tree(tmp_path, {f"imagenet-a/{outside}/a.jpg": b"-"})
     with pytest.raises(
-        ValueError, match=f"1 of 201 folders are no class of ImageNet-A: '{outside}'"
+        ValueError, match=f"1 of 201 folders are not classes of ImageNet-A: '{outside}'"
     ):
         open_cell(Cell("imagenet_a"), data_root=tmp_path)
 
@@ -329,7 +329,7 @@ def test_a_class_outside_the_two_hundred_is_named(tmp_path):
 def test_a_class_number_beyond_999_is_not_one_of_v2(tmp_path):
     name = "imagenetv2-top-images-format-val"
     write_tree(tmp_path, {f"{name}/5/a.jpeg": b"-", f"{name}/1000/a.jpeg": b"-"})
-    with pytest.raises(ValueError, match="no class of ImageNet-V2: '1000'"):
+    with pytest.raises(ValueError, match="not classes of ImageNet-V2: '1000'"):
         open_cell(Cell("imagenet_v2", "top-images"), data_root=tmp_path)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lska_jax.models.table import Preprocessing
+from lska_jax.robustness.sets.label_sets import shape_classes
 from lska_jax.robustness.sweep.classifier import wrap_function
 from lska_jax.robustness.sweep.outcomes import OutcomeFunction, collect, outcomes_of_logits
 from lska_jax.running import parallel
@@ -69,6 +70,52 @@ def test_among_equal_logits_the_first_class_wins():
     found = outcomes(np.zeros((1, CLASSES)), [0])
     assert found.prediction.tolist() == [[0, 1]]
     assert found.top5.tolist() == [[0, 1, 2, 3, 4]]
+
+
+def test_among_equal_groups_the_first_is_decided():
+    logits = np.zeros((1, CLASSES))
+    logits[0, [3, 7, 8]] = -9.0
+    assert outcomes(logits, [0]).group.tolist() == [0]
+
+
+def is_among_the_largest(logits, labels, *, k):
+    """Rank by hand: classes with a larger logit, and among equals the lower classes, come first."""
+    right = []
+    for row, label in zip(logits, labels, strict=True):
+        before = [c for c in range(len(row)) if (-row[c], c) < (-row[label], label)]
+        right.append(len(before) < k and bool(np.isfinite(row).all()))
+    return np.array(right)
+
+
+def test_the_answers_are_those_of_ranks_with_ties_and_broken_logits():
+    rng = np.random.default_rng(0)
+    logits = rng.integers(0, 4, (200, CLASSES)).astype(np.float32)
+    logits[3, 2], logits[7, 0] = np.nan, np.inf
+    labels = rng.choice(SUBSET, 200)
+    found = outcomes(logits, labels)
+    top1 = is_among_the_largest(logits, labels, k=1)
+    np.testing.assert_array_equal(found.prediction[:, 0] == labels, top1)
+    top5 = is_among_the_largest(logits, labels, k=5)
+    np.testing.assert_array_equal((found.top5 == labels[:, None]).any(axis=1), top5)
+    logits[[3, 7]] = np.nan  # a logit outside the subset breaks the answer within it too
+    within = is_among_the_largest(logits[:, SUBSET], np.searchsorted(SUBSET, labels), k=1)
+    np.testing.assert_array_equal(found.prediction[:, 1] == labels, within)
+
+
+def test_each_imagenet_class_decides_for_the_shape_that_it_belongs_to():
+    shapes = shape_classes()
+    groups = np.zeros((len(shapes), 1000), np.float32)
+    for row, classes in zip(groups, shapes.values(), strict=True):
+        row[classes] = 1 / len(classes)
+    labels = np.concatenate(list(shapes.values()))
+    found = outcomes_of_logits(
+        jnp.asarray(30 * np.eye(1000, dtype=np.float32)[labels]),
+        jnp.asarray(labels, jnp.int32),
+        subsets=jnp.ones((1, 1000), bool),
+        groups=jnp.asarray(groups),
+    )
+    expected = np.repeat(np.arange(len(shapes)), [len(classes) for classes in shapes.values()])
+    np.testing.assert_array_equal(found.group, expected)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -66,7 +66,7 @@ def test_the_same_images_are_right_in_every_cell_so_the_interval_is_that_of_one_
 
 
 def test_a_corruption_has_a_mean_error_where_its_five_severities_are_there():
-    cells = set_cells("clean_c", parts=("fog", "snow"), severities=(1, 2, 3, 4, 5))
+    cells = [Cell("clean_c", part, level) for part in ("fog", "snow") for level in range(1, 6)]
     # 2, 4, 6, 8 and 10 of 20 right: errors 0.9 to 0.5.
     results = [result(cell, 2 * cell.severity) for cell in cells if cell != cells[-1]]
     found = summary(results, plan=cells)
