@@ -29,7 +29,14 @@ SIDE = 48
 KEY = jax.random.key(3)
 # A thousandth of a grey level: float32 sums of up to 500 products against float64.
 CLOSE = 1e-3 / 255
-each_severity = pytest.mark.parametrize("i", [severity - 1 for severity in SEVERITIES])
+# Severities differ in constants alone: those in between are checked before a release.
+each_severity = pytest.mark.parametrize(
+    "i",
+    [
+        pytest.param(severity - 1, marks=pytest.mark.slow if severity in (2, 4) else ())
+        for severity in SEVERITIES
+    ],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -324,11 +331,11 @@ def test_edges_are_followed_along_weak_gradients():
 
 def test_distances_are_shortest_paths():
     rng = np.random.default_rng(2)
-    sources = rng.random((40, 57)) < 0.004
-    ours = edges.chamfer_distance(jnp.asarray(sources)[None], limit=20.0)[0]
-    expected = np.minimum(oracles.chamfer(sources), 20)
-    assert (expected == 20).any()
-    np.testing.assert_allclose(np.asarray(ours), expected, atol=1e-4)  # sums of 20 float32
+    sources = rng.random((24, 37)) < 0.004
+    ours = edges.chamfer_distance(jnp.asarray(sources)[None], limit=12.0)[0]
+    expected = np.minimum(oracles.chamfer(sources), 12)
+    assert sources.any() and (expected == 12).any() and len(np.unique(expected)) > 20
+    np.testing.assert_allclose(np.asarray(ours), expected, atol=1e-4)  # sums of 12 float32
 
 
 def test_an_image_of_one_level_is_not_equalised():

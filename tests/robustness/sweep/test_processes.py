@@ -11,14 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from known_models import write_pictures
+from known_models import PREPARED, reader, write_pictures
 
+from lska_jax.robustness import evaluate
 from lska_jax.robustness.sweep.results_file import load_results
 
 ROOT = Path(__file__).parents[3]
 NAMES = ("bird", "car", "cat", "dog")
 TIMEOUT_SECONDS = 240
-KILLED_SUITE = ",".join(f"imagenet_c/{name}" for name in ("snow", "frost", "pixelate", "saturate"))
+KILLED_SUITE = ",".join(
+    f"imagenet_c/{name}" for name in ("brightness", "contrast", "pixelate", "saturate")
+)
 
 # Arguments: folder of the results, clean images, suite, and what joins the processes.
 SCRIPT = """
@@ -48,7 +51,10 @@ def clean(tmp_path_factory) -> str:
 
 
 def start(out: Path, clean: str, suite: str, *joined: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    # One device each, and programs as the other tests compile them.
+    flags = os.environ["XLA_FLAGS"].split()
+    flags = [flag for flag in flags if "device_count" not in flag]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags)}
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(out), clean, suite, *joined],
         cwd=ROOT,
@@ -56,6 +62,22 @@ def start(out: Path, clean: str, suite: str, *joined: str) -> subprocess.Popen[s
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+    )
+
+
+def sweep_here(out: Path, clean: str, suite: str) -> None:
+    """Run the same sweep in this process, which has eight devices."""
+    evaluate(
+        {"own": reader(4)},
+        out=out,
+        preprocessing=PREPARED,
+        suite=suite,
+        generate=True,
+        clean=clean,
+        clean_split="test",
+        class_names=NAMES,
+        batch_size=8,
+        num_workers=0,
     )
 
 
@@ -67,7 +89,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 def test_two_processes_measure_what_one_measures_and_one_writes(tmp_path, clean):
     suite = "imagenet,imagenet_c/gaussian_noise/5,imagenet_c/pixelate/3"
-    finish(start(tmp_path / "one", clean, suite))
+    sweep_here(tmp_path / "one", clean, suite)
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
@@ -84,7 +106,7 @@ def test_two_processes_measure_what_one_measures_and_one_writes(tmp_path, clean)
             np.testing.assert_array_equal(two.cells[key].outcomes[name], array)
 
 
-def test_a_sweep_that_is_killed_repeats_nothing(tmp_path, clean):
+def test_a_sweep_that_is_killed_repeats_nothing(tmp_path, clean, capsys):
     file = tmp_path / "results.jsonl"
     process = start(tmp_path, clean, KILLED_SUITE)
     deadline = time.monotonic() + TIMEOUT_SECONDS
@@ -95,8 +117,8 @@ def test_a_sweep_that_is_killed_repeats_nothing(tmp_path, clean):
     process.communicate()
     before = load_results(file)
     assert 3 <= len(before.cells) < 20
-    output = finish(start(tmp_path, clean, KILLED_SUITE))
-    assert f"{len(before.cells)} of 20 cells are measured already" in output
+    sweep_here(tmp_path, clean, KILLED_SUITE)
+    assert f"{len(before.cells)} of 20 cells are measured already" in capsys.readouterr().out
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     cells = [tuple(line["result"]["cell"]) for line in lines if "result" in line]
     assert len(cells) == len(set(cells)) == 20
