@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lska_jax.data.class_folders import SPLIT_SYNONYMS
-from lska_jax.data.image_tree import ImageTree, TarTree, open_tree
+from lska_jax.data.image_tree import ImageTree, open_tree
+from lska_jax.data.tar_tree import TarTree
 from lska_jax.robustness.sets.class_folders import ClassFolders
 from lska_jax.robustness.sets.layouts import Layout
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lska_jax.data.class_folders import IMAGE_SUFFIXES
-from lska_jax.data.image_tree import ListedSource
+from lska_jax.data.listed_source import ListedSource
 from lska_jax.data.sources import Source
 from lska_jax.data.tfds_source import TfdsSource
 from lska_jax.robustness.cells import Cell

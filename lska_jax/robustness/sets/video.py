@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from lska_jax.data.decode import BrokenImage
-from lska_jax.data.image_tree import FileList
+from lska_jax.data.listed_source import FileList
 from lska_jax.data.sources import Record, check_index
 
 # Each loader thread or worker takes 32 frames in a row: two videos at most.
