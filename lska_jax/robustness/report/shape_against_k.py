@@ -7,14 +7,11 @@ and less texture as k grows; whether that holds for the models at hand is what t
 
 import csv
 import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lska_jax.robustness.cells import Summary
-from lska_jax.robustness.report.command import build_parser, load_all, run
-from lska_jax.robustness.report.files import write_whole
 from lska_jax.robustness.report.kernel_size_picture import (
     Measured,
     kernel_size,
@@ -29,6 +26,7 @@ from lska_jax.robustness.report.readings import (
     read,
 )
 from lska_jax.robustness.report.results_table import guarded
+from lska_jax.running.whole_file import write_whole
 
 NAME = "shape_against_k"
 CSV_COLUMNS = (
@@ -137,14 +135,3 @@ def numbers_csv(models: Sequence[Measured], keys: Sequence[Key]) -> str:
                 }
             writer.writerow({name: guarded(value) for name, value in row.items()})
     return file.getvalue()
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code; a mistake ends in one readable message."""
-    parser = build_parser("lska_jax.robustness.report.shape_against_k", __doc__)
-    arguments = parser.parse_args(argv)
-    return run(lambda: shape_against_k(load_all(arguments.results), arguments.out))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

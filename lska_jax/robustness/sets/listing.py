@@ -1,24 +1,6 @@
-"""The catalogue for people: ``python -m lska_jax.robustness.sets.listing [SET ...]``."""
-
-import argparse
-import sys
-from collections.abc import Sequence
+"""The catalogue for people: ``lska-jax robustness --list`` and the table of the docs."""
 
 from lska_jax.robustness.sets.catalogue import SETS, find_set, set_cells, suites
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print what is known of the sets asked for, or of all; return 0, or 1 for an unknown one."""
-    parser = argparse.ArgumentParser("python -m lska_jax.robustness.sets.listing")
-    parser.description = "What each set is, where to get it, how large it is and where to put it."
-    parser.add_argument("sets", nargs="*", metavar="SET", help="one of the names; default: all")
-    try:
-        names = parser.parse_args(argv).sets
-        print("\n\n".join(map(describe_set, names)) if names else describe_all())
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 def describe_all() -> str:
@@ -77,7 +59,3 @@ def _code_paths(layout: str) -> str:
         is_path = any(sign in core.rstrip(".") for sign in "/*.")
         words.append(f"`{core}`{word[len(core) :]}" if is_path else word)
     return " ".join(words)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -87,14 +87,13 @@ def as_classifiers(
         named = [(None, model) for model in models]
     else:
         named = [(None, models)]
-    prepared = preprocessing or Preprocessing()
-    return [_as_classifier(name, model, prepared, class_names) for name, model in named]
+    return [_as_classifier(name, model, preprocessing, class_names) for name, model in named]
 
 
 def _as_classifier(
     name: str | None,
     model: Model,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | None,
     class_names: Sequence[str] | None,
 ) -> Classifier:
     if isinstance(model, Classifier):
@@ -104,12 +103,16 @@ def _as_classifier(
         return load_classifier(model, name=name)
     if not callable(model):
         raise TypeError(
-            f"{model!r} is no model; give a model folder, a run, an nnx.Module, or a function from "
-            "images to logits."
+            f"{model!r} is not a model; give a model folder, a run, an nnx.Module, or a function "
+            "from images to logits."
         )
     own_name = getattr(model, "__name__", type(model).__name__)
+    own_preprocessing = getattr(model, "preprocessing", None) or Preprocessing()
     wrap = functools.partial(
-        wrap_function, name=name or own_name, preprocessing=preprocessing, class_names=class_names
+        wrap_function,
+        name=name or own_name,
+        preprocessing=preprocessing or own_preprocessing,
+        class_names=class_names,
     )
     if not isinstance(model, nnx.Module):
         return wrap(model)
@@ -129,7 +132,7 @@ def load_classifier(
 ) -> Classifier:
     """Load a model folder, a Hub id, the best checkpoint of a run, or a file of the reference's.
 
-    BatchNorm is folded: the same logits with fewer operations.
+    It is folded for inference where its family can be: the same logits with fewer operations.
 
     Args:
       place: where the model is.

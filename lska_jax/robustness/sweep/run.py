@@ -75,7 +75,8 @@ def evaluate(
         ``nnx.Module``; any JAX function from normalised images (B, S, S, 3) float32 to logits
         (B, K); or a ``Classifier``, which ``wrap_function`` makes of a function with parameters.
       out: folder of the results file; a call with the same options and models goes on there.
-      preprocessing: of the images of modules and functions; None is that of a VAN.
+      preprocessing: of the images of modules and functions; None takes that of the
+        module, or ``Preprocessing()`` where it has none.
       class_names: of the logits of modules and functions; None are ImageNet's 1,000.
       **options: fields of ``SweepOptions``, such as ``suite="imagenet_a,imagenet_r"`` and
         ``data_root="data"``.

@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 from summaries import corruption_scores, full_summary, holed_summary, stamped, summary
 
+from lska_jax.commands.report import main
 from lska_jax.robustness.cells import Cell, CellResult, ModelStamp, Score, Summary
 from lska_jax.robustness.report import results_csv, terminal_table, write_report
-from lska_jax.robustness.report.__main__ import main
-from lska_jax.robustness.report.files import write_whole
 from lska_jax.robustness.sweep.results_file import ResultsFile
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> $x_1^{ _hidden"
@@ -201,20 +200,6 @@ def test_a_second_report_replaces_the_first_and_leaves_no_scraps(tmp_path):
     assert "model_of_old" not in text
 
 
-def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def fail(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_whole(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_a_sample_sheet_may_be_a_file_or_its_bytes(tmp_path):
     file = io.BytesIO()
     Image.new("RGB", (30, 20), "red").save(file, format="PNG")
@@ -242,7 +227,7 @@ def test_the_command_writes_the_report_and_prints_the_table(tmp_path, capsys, mo
         Path("a.jsonl"): [clean_summary("a")],
         Path("b.jsonl"): [clean_summary("b")],
     }
-    monkeypatch.setattr("lska_jax.robustness.report.command.load_file", by_path.__getitem__)
+    monkeypatch.setattr("lska_jax.robustness.sweep.summary.load_summaries", by_path.__getitem__)
     assert main(["a.jsonl", "b.jsonl", "--out", str(tmp_path), "--title", "My title"]) == 0
     printed = capsys.readouterr().out
     assert terminal_table([*by_path[Path("a.jsonl")], *by_path[Path("b.jsonl")]]) in printed
@@ -254,7 +239,7 @@ def test_the_command_writes_the_report_and_prints_the_table(tmp_path, capsys, mo
 
 def test_a_mistake_ends_the_command_in_one_message(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
-        "lska_jax.robustness.report.command.load_file", lambda path: [clean_summary("same")]
+        "lska_jax.robustness.sweep.summary.load_summaries", lambda path: [clean_summary("same")]
     )
     assert main(["a.jsonl", "b.jsonl", "--out", str(tmp_path / "out")]) == 2
     captured = capsys.readouterr()

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 from summaries import full_summary, stamped, summary
 
+from lska_jax.commands.report import main
 from lska_jax.robustness.cells import Cell, Summary
 from lska_jax.robustness.report.kernel_size_picture import means_by_k, with_kernel_size
 from lska_jax.robustness.report.names import Key
-from lska_jax.robustness.report.shape_against_k import main, panel_keys, shape_against_k
+from lska_jax.robustness.report.shape_against_k import panel_keys, shape_against_k
 
 
 def model(name: str, k: object, attention: str = "lska", accuracy: float = 0.7):
@@ -157,7 +158,7 @@ def test_hostile_names_are_drawn_and_no_formula_in_the_csv(tmp_path):
 
 def test_the_command_draws_all_files_in_one_figure(tmp_path, capsys, monkeypatch):
     by_path = {Path("a"): [model("a", 7)], Path("b"): [model("b", 23)]}
-    monkeypatch.setattr("lska_jax.robustness.report.command.load_file", by_path.__getitem__)
-    assert main(["a", "b", "--out", str(tmp_path)]) == 0
+    monkeypatch.setattr("lska_jax.robustness.sweep.summary.load_summaries", by_path.__getitem__)
+    assert main(["a", "b", "--out", str(tmp_path), "--against_k"]) == 0
     assert f"Wrote {tmp_path / 'shape_against_k.png'}." in capsys.readouterr().out
     assert {row["model"] for row in rows_of(tmp_path)} == {"a", "b"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lska_jax.robustness.sets.catalogue import SETS
-from lska_jax.robustness.sets.listing import describe_set, main, markdown_table
+from lska_jax.robustness.sets.listing import describe_all, describe_set, markdown_table
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -17,9 +17,8 @@ def test_the_page_about_the_sets_shows_the_catalogue():
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_every_fact_of_a_set_is_printed(name, capsys):
-    assert main([name]) == 0
-    printed = capsys.readouterr().out
+def test_every_fact_of_a_set_is_printed(name):
+    printed = describe_set(name)
     facts = SETS[name]
     trap = facts.tfds.trap if facts.tfds else ""
     for text in (facts.title, facts.where, facts.layout, facts.citation, trap, facts.note):
@@ -27,16 +26,15 @@ def test_every_fact_of_a_set_is_printed(name, capsys):
     assert f"({facts.size})" in printed
 
 
-def test_all_sets_are_printed_without_a_name(capsys):
-    assert main([]) == 0
-    suites, *sets = capsys.readouterr().out.strip().split("\n\n")
+def test_all_sets_are_printed_together():
+    suites, *sets = describe_all().split("\n\n")
     assert sets == [describe_set(name) for name in SETS]
     assert "suite paper: imagenet, imagenet_c, imagenet_c_bar" in suites
 
 
-def test_an_unknown_set_is_an_error_with_a_suggestion(capsys):
-    assert main(["imagenet_s"]) == 1
-    assert "Did you mean imagenet_" in capsys.readouterr().err
+def test_an_unknown_set_is_an_error_with_a_suggestion():
+    with pytest.raises(ValueError, match="Did you mean imagenet_"):
+        describe_set("imagenet_s")
 
 
 def test_listing_and_opening_sets_needs_neither_jax_nor_tensorflow():

@@ -310,5 +310,5 @@ def test_two_models_of_one_name_are_refused(tmp_path):
 
 
 def test_something_that_is_no_model_is_a_type_error(tmp_path):
-    with pytest.raises(TypeError, match="3 is no model"):
+    with pytest.raises(TypeError, match="3 is not a model"):
         run(3, tmp_path, suite="imagenet")
