@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tar_files import make_tar
 
-from lska_jax.robustness.label_sets import imagenet_wnids, subset_classes
+from lska_jax.robustness.sets.label_sets import imagenet_wnids, subset_classes
 
 WNIDS = imagenet_wnids()
 

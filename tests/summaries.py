@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from lska_jax.robustness.cells import Cell, Hole, ModelStamp, Score, StampedScore, Summary
-from lska_jax.robustness.reference_errors import ALL_CORRUPTIONS
+from lska_jax.robustness.scores.reference_errors import ALL_CORRUPTIONS
 
 PREPROCESSING = "short side 248 bicubic, crop 224"
 WHERE = "get weather.tar from https://zenodo.org/record/2235448"
@@ -94,3 +94,10 @@ def holed_summary(name: str) -> Summary:
     }
     holes = {Cell("imagenet_c", "frost", severity): WHERE for severity in range(1, 6)}
     return summary(name, scores, holes=holes)
+
+
+# Two models with a score or two.
+TWO = (
+    summary("lska", {"imagenet/top1": 0.751, "imagenet_c/mce_15": 0.609, "imagenet/nll": 1.02}),
+    summary("lka", {"imagenet/top1": 0.754, "imagenet_c/mce_15": 0.554}),
+)

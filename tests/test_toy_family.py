@@ -16,7 +16,7 @@ from lska_jax.analysis.complexity import Cost, network_cost
 from lska_jax.commands.compile_check import check
 from lska_jax.models.fold import fold_for_inference
 from lska_jax.models.table import register_family
-from lska_jax.robustness.classifier import load_classifier
+from lska_jax.robustness.sweep.classifier import load_classifier
 from lska_jax.tasks.predict import predict
 from lska_jax.training.config_check import check_config
 from lska_jax.training.dry_run import describe_run

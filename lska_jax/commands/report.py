@@ -27,11 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from lska_jax.robustness.summary import load_summaries
+    from lska_jax.robustness.sweep.summary import load_summaries
 
     summaries = [summary for path in arguments.results for summary in load_summaries(path)]
     if arguments.against_k:
-        from lska_jax.robustness.shape_against_k import shape_against_k
+        from lska_jax.robustness.report.shape_against_k import shape_against_k
 
         path = shape_against_k(summaries, arguments.out)
     else:

@@ -63,7 +63,7 @@ def _run(arguments: argparse.Namespace, *, signals: StopSignals | None) -> int |
 
 
 def _list_sets(names: Sequence[str]) -> None:
-    from lska_jax.robustness.set_listing import describe_all, describe_set
+    from lska_jax.robustness.sets.listing import describe_all, describe_set
 
     print("\n\n".join(map(describe_set, names)) if names else describe_all())
 
@@ -92,12 +92,12 @@ def _draw_sheet(arguments: argparse.Namespace) -> None:
 
 
 def _sweep(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
-    from lska_jax.robustness.classifier import load_classifier
-    from lska_jax.robustness.plan import SweepOptions
     from lska_jax.robustness.report.terminal import terminal_table
     from lska_jax.robustness.report.write import write_report
-    from lska_jax.robustness.samples import SHEET_NAME
-    from lska_jax.robustness.sweep import sweep
+    from lska_jax.robustness.sweep.classifier import load_classifier
+    from lska_jax.robustness.sweep.plan import SweepOptions
+    from lska_jax.robustness.sweep.run import sweep
+    from lska_jax.robustness.sweep.samples import SHEET_NAME
     from lska_jax.running import parallel
 
     options = SweepOptions(

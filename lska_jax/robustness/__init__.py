@@ -11,20 +11,20 @@ from lska_jax._lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from lska_jax.robustness.cells import Summary as Summary
-    from lska_jax.robustness.classifier import Classifier as Classifier
-    from lska_jax.robustness.classifier import load_classifier as load_classifier
-    from lska_jax.robustness.classifier import wrap_function as wrap_function
-    from lska_jax.robustness.summary import load_summaries as load_summaries
-    from lska_jax.robustness.sweep import evaluate as evaluate
+    from lska_jax.robustness.sweep.classifier import Classifier as Classifier
+    from lska_jax.robustness.sweep.classifier import load_classifier as load_classifier
+    from lska_jax.robustness.sweep.classifier import wrap_function as wrap_function
+    from lska_jax.robustness.sweep.run import evaluate as evaluate
+    from lska_jax.robustness.sweep.summary import load_summaries as load_summaries
 
 __getattr__, __all__ = lazy_attributes(
     __name__,
     {
-        "Classifier": "lska_jax.robustness.classifier",
+        "Classifier": "lska_jax.robustness.sweep.classifier",
         "Summary": "lska_jax.robustness.cells",
-        "evaluate": "lska_jax.robustness.sweep",
-        "load_classifier": "lska_jax.robustness.classifier",
-        "load_summaries": "lska_jax.robustness.summary",
-        "wrap_function": "lska_jax.robustness.classifier",
+        "evaluate": "lska_jax.robustness.sweep.run",
+        "load_classifier": "lska_jax.robustness.sweep.classifier",
+        "load_summaries": "lska_jax.robustness.sweep.summary",
+        "wrap_function": "lska_jax.robustness.sweep.classifier",
     },
 )

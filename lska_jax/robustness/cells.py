@@ -33,6 +33,31 @@ class Cell(NamedTuple):
         return "/".join(word for word in words if word)
 
 
+class Outcomes(NamedTuple):
+    """What a model says about N images; on the device for a batch, on the host for a cell.
+
+    Q subsets of the classes are looked at, the first of them all classes.
+
+    Attributes:
+      prediction: (N, Q) int32, the class with the largest logit of the subset; the lowest index
+        among equals; -1 where a logit is not finite.
+      confidence: (N, Q) float32, its softmax probability within the subset; 0 where a logit is not
+        finite.
+      nll: (N, Q) float32, minus the log-probability of the label within the subset; infinite where
+        the label is outside it or a logit is not finite.
+      top5: (N, min(5, K)) int32, the classes with the largest logits, largest first; -1 where a
+        logit is not finite.
+      group: (N,) int32, the group of classes with the largest mean probability; -1 where a logit is
+        not finite.
+    """
+
+    prediction: Any
+    confidence: Any
+    nll: Any
+    top5: Any
+    group: Any
+
+
 class Score(NamedTuple):
     """A number with its 95 % interval; None where it is not defined.
 

@@ -12,7 +12,7 @@ from lska_jax.robustness.corruptions.frost_pictures import (
     synthetic_frost_pictures,
 )
 from lska_jax.robustness.corruptions.sheet import sample_sheet
-from lska_jax.robustness.reference_errors import (
+from lska_jax.robustness.scores.reference_errors import (
     ALL_CORRUPTIONS,
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,

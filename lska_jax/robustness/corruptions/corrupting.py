@@ -11,7 +11,7 @@ from jaxtyping import Array
 from lska_jax.robustness.corruptions.filters import truncate_levels
 from lska_jax.robustness.corruptions.frost_pictures import FrostPictures, as_frost_pictures
 from lska_jax.robustness.corruptions.table import corruption_of
-from lska_jax.robustness.reference_errors import ALL_CORRUPTIONS, SEVERITIES
+from lska_jax.robustness.scores.reference_errors import ALL_CORRUPTIONS, SEVERITIES
 
 # Below this the 3 x 3 kernels and the third of the side of the elastic transform have no room.
 _SMALLEST_SIDE = 8

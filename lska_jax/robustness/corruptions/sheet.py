@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lska_jax.robustness.corruptions.corrupting import corrupt
 from lska_jax.robustness.corruptions.frost_pictures import FrostPictures
-from lska_jax.robustness.reference_errors import ALL_CORRUPTIONS, SEVERITIES
+from lska_jax.robustness.scores.reference_errors import ALL_CORRUPTIONS, SEVERITIES
 
 _LABEL_SIZE, _LABEL_HEIGHT = 12, 18
 _GAP = 4

@@ -6,6 +6,8 @@ Groups and order of the corruptions: Hendrycks and Dietterich, arXiv 1903.12261,
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from lska_jax.robustness.sets.catalogue import SETS
+
 CORRUPTION_GROUPS = {
     "Noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
     "Blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
@@ -15,26 +17,14 @@ CORRUPTION_GROUPS = {
 }
 OTHER_GROUP = "Other"
 
-# In the order of the report; sets that are not named here follow in that of the alphabet.
-SET_TITLES = {
-    "imagenet": "ImageNet",
-    "imagenet_real": "ImageNet-ReaL",
-    "imagenet_c": "ImageNet-C",
-    "imagenet_c_bar": "ImageNet-C-bar",
-    "imagenet_a": "ImageNet-A",
-    "imagenet_r": "ImageNet-R",
-    "imagenet_sketch": "ImageNet-Sketch",
-    "imagenet_v2": "ImageNet-V2",
-    "imagenet_o": "ImageNet-O",
-    "imagenet_p": "ImageNet-P",
-    # Data of any other classes: their own images, and corruptions generated from them.
+# Results of models with classes of their own, and sets that results files of other data have.
+_OTHER_TITLES = {
     "clean": "Clean images",
     "clean_c": "Corrupted images",
     "cifar10": "CIFAR-10",
     "cifar10_c": "CIFAR-10-C",
     "cifar100": "CIFAR-100",
     "cifar100_c": "CIFAR-100-C",
-    "cue_conflict": "Cue conflict",
 }
 
 _SEVERITIES = ("1", "2", "3", "4", "5")
@@ -87,12 +77,19 @@ def parse_key(key: str) -> Key:
 
 def set_title(name: str) -> str:
     """Return how a set is called in print."""
-    return SET_TITLES.get(name, name.replace("_", "-"))
+    if name in SETS:
+        return SETS[name].title
+    return _OTHER_TITLES.get(name, name.replace("_", "-"))
 
 
 def in_set_order(names: Iterable[str]) -> list[str]:
-    """Return names of sets, each once, in the order of the report."""
-    known = list(SET_TITLES)
+    """Return names of sets, each once, in the order of the report.
+
+    That is the catalogue's order; sets of shapes, whose scores are no accuracies, come behind, and
+    sets that nobody knows last.
+    """
+    shapes = [name for name, image_set in SETS.items() if image_set.has_shapes]
+    known = [*(name for name in SETS if name not in shapes), *_OTHER_TITLES, *shapes]
     return sorted(
         set(names), key=lambda name: (known.index(name) if name in known else len(known), name)
     )

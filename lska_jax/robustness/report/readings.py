@@ -6,7 +6,8 @@ from typing import Literal, NamedTuple
 
 from lska_jax.robustness.cells import PROVENANCES, Cell, Score, StampedScore, Summary
 from lska_jax.robustness.report.names import Key, in_set_order, parse_key
-from lska_jax.robustness.scores import SCORES, ScoreFacts, score_facts
+from lska_jax.robustness.scores import ScoreFacts, score_facts
+from lska_jax.robustness.sets.catalogue import find_scorer
 
 State = Literal["measured", "undefined", "missing", "not measured"]
 
@@ -23,23 +24,6 @@ PROVENANCE_WORDS = {
     "tfds": "built by TFDS, whose images differ from the official ones",
     "generated": "generated here from clean images, not the official files",
 }
-
-# What a set is known by: expected in the report where cells of the set are missing.
-_HEADLINES = {
-    "imagenet": ("top1",),
-    "imagenet_real": ("real",),
-    "imagenet_c": ("mce_15", "mce_19", "mean_error"),
-    "imagenet_c_bar": ("mean_error",),
-    "imagenet_a": ("top1_200",),
-    "imagenet_r": ("top1_200",),
-    "imagenet_sketch": ("top1",),
-    "imagenet_v2": ("top1",),
-    "imagenet_o": ("aupr_out",),
-    "imagenet_p": ("flip_probability",),
-    "cue_conflict": ("shape_bias",),
-}
-# Sets whose parts are as good as sets of their own, and the score that the summary shows of each.
-_SHOWN_BY_PART = {"imagenet_v2": "top1"}
 
 
 class Reading(NamedTuple):
@@ -100,12 +84,12 @@ def overview_keys(summaries: Sequence[Summary]) -> list[Key]:
     for summary in summaries:
         for text in summary.scores:
             key = parse_key(text)
-            is_variant = _SHOWN_BY_PART.get(key.set) == key.score and not key.severity
-            if not key.part or is_variant:
+            if not key.part or _is_variant(key):
                 keys[key] = None
         for hole in summary.holes:
-            for score in _HEADLINES.get(hole.cell.set, ()):
-                part = hole.cell.part if hole.cell.set in _SHOWN_BY_PART else ""
+            scorer = find_scorer(hole.cell.set)
+            for score in scorer.headlines:
+                part = hole.cell.part if scorer.is_by_part else ""
                 keys[Key(hole.cell.set, score, part)] = None
     with_rows = {key.set for key in keys}
     for summary in summaries:
@@ -190,9 +174,10 @@ def _number(value: float | None, facts: ScoreFacts) -> str:
     return text.lstrip("-") if float(text) == 0 else text
 
 
-def _score_place(score: str) -> int:
-    names = list(SCORES)
-    return names.index(score) if score in names else len(names)
+def _is_variant(key: Key) -> bool:
+    """Tell whether a score of a part stands in the summary, as those of whole sets do."""
+    scorer = find_scorer(key.set)
+    return scorer.is_by_part and key.score in scorer.headlines and not key.severity
 
 
 def _concerns(cell: Cell, key: Key) -> bool:

@@ -13,12 +13,12 @@ import lska_jax
 from lska_jax.robustness.cells import Summary
 from lska_jax.robustness.report import corruption_pictures, page, paper_tables, results_table
 from lska_jax.robustness.report.drawing import Picture
-from lska_jax.robustness.report.files import write_whole
 from lska_jax.robustness.report.grids import Grid, corruption_grid, corruption_scores, paper_grid
 from lska_jax.robustness.report.readings import all_sets, check_summaries
 from lska_jax.robustness.report.shape_picture import shape_bias_by_class
 from lska_jax.robustness.report.shift_picture import shift_scatter
 from lska_jax.robustness.report.terminal import terminal_table
+from lska_jax.running.whole_file import write_whole
 
 PAGE = "report.html"
 _VERSIONS_OF = ("jax", "flax", "numpy", "matplotlib")

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from lska_jax.robustness.reference_errors import ALL_CORRUPTIONS, CORRUPTIONS, SEVERITIES
 from lska_jax.robustness.scores.checks import check_lengths, check_outcomes, check_probabilities
 from lska_jax.robustness.scores.corruption_error import (
     CORRUPTION_COUNTS,
@@ -27,6 +26,7 @@ from lska_jax.robustness.scores.corruption_error import (
     relative_ce_of_means,
 )
 from lska_jax.robustness.scores.detection import average_precision_of_counts
+from lska_jax.robustness.scores.reference_errors import ALL_CORRUPTIONS, CORRUPTIONS, SEVERITIES
 from lska_jax.robustness.scores.shape_bias import ShapeBias
 
 RESAMPLES = 1000
@@ -182,7 +182,7 @@ def bootstrap_shape_bias(
     one shape class, pass its own counts: its stimuli are drawn among themselves.
 
     Args:
-      counts: of ``shape_bias`` or one of ``shape_bias_per_class``.
+      counts: of one class of ``shape_bias_per_class``, or the sums over all.
       seed: of the draws.
       resamples: draws.
       level: between 0 and 1.

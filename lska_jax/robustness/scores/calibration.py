@@ -1,4 +1,4 @@
-"""Does the model know when it is right: calibration error, AURRA, negative log-likelihood.
+"""Does the model know when it is right: calibration error and AURRA.
 
 Confidence is the maximum softmax probability, over the classes of the set: 200 for ImageNet-A and
 -R. Images of equal confidence share their accuracy, so no score depends on the order of the images;
@@ -18,135 +18,55 @@ RMS_BIN_SIZE = 100
 ECE_BINS = 15
 
 
-def rms_calibration_error(
+def calibration_scores(
     confidence: Float[np.ndarray, " images"],
     correct: Shaped[np.ndarray, " images"],
     *,
     bin_size: int = RMS_BIN_SIZE,
-    drop_last_bin: bool = False,
-) -> float | None:
-    """Return sqrt(sum_b n_b / N (accuracy_b - confidence_b)^2) over bins of equal size.
-
-    The images are sorted by confidence and cut into bins of ``bin_size``; the last bin takes the
-    remainder and has up to 2 ``bin_size`` - 1. A fraction in [0, 1], lower is better. Source:
-    Hendrycks et al., "Natural Adversarial Examples", arXiv 1907.07174, section 4; adaptive bins as
-    in Hendrycks et al., "Deep Anomaly Detection with Outlier Exposure", arXiv 1812.04606.
-
-    Deviation: the published code (github.com/hendrycks/natural-adv-examples, calibration_tools.py)
-    leaves the last bin, the most confident images, out of the sum but not out of N. That gives a
-    smaller number; ``drop_last_bin`` reproduces it for comparison with published ones.
-
-    Args:
-      confidence: (N,) float in [0, 1].
-      correct: (N,) bool or 0 and 1.
-      bin_size: images a bin.
-      drop_last_bin: as in the published code.
-
-    Returns:
-      The error; None with ``drop_last_bin`` where there is one bin only, and nothing is left.
-
-    Raises:
-      ValueError: lengths differ, no images, NaN or a value outside [0, 1], an outcome that is not 0
-        or 1, a bin size below 1.
-    """
-    if bin_size < 1:
-        raise ValueError(f"bin_size={bin_size}: a bin holds at least 1 image; published is 100.")
-    squares = _squares(*_by_confidence(confidence, correct), bin_size)
-    if drop_last_bin:
-        return None if squares.size == 1 else float(np.sqrt(squares[:-1].sum()))
-    return float(np.sqrt(squares.sum()))
-
-
-def expected_calibration_error(
-    confidence: Float[np.ndarray, " images"],
-    correct: Shaped[np.ndarray, " images"],
-    *,
     num_bins: int = ECE_BINS,
-) -> float:
-    """Return ECE = sum_b n_b / N |accuracy_b - confidence_b| over bins of equal width.
-
-    Bin m of M holds the confidences in ((m - 1) / M, m / M]; 0 is in the first. A fraction in
-    [0, 1], lower is better. Source: Guo et al., "On Calibration of Modern Neural Networks", arXiv
-    1706.04599, equation 3, with 15 bins as there.
-
-    Args:
-      confidence: (N,) float in [0, 1].
-      correct: (N,) bool or 0 and 1.
-      num_bins: M.
-
-    Raises:
-      ValueError: as ``rms_calibration_error``; fewer than 1 bin.
-    """
-    if num_bins < 1:
-        raise ValueError(f"num_bins={num_bins}: ECE needs at least 1 bin; published is 15.")
-    return _ece(*_by_confidence(confidence, correct), _edges(num_bins, confidence.dtype))
-
-
-def aurra(
-    confidence: Float[np.ndarray, " images"], correct: Shaped[np.ndarray, " images"]
-) -> float:
-    """Return the area under the response rate accuracy curve.
-
-    The mean over n = 1 to N of the accuracy on the n most confident images: a model that answers
-    only where it is sure should be right there. A fraction in [0, 1], higher is better. Source:
-    Hendrycks et al., arXiv 1907.07174, section 4.
-
-    Args:
-      confidence: (N,) float in [0, 1].
-      correct: (N,) bool or 0 and 1.
-
-    Raises:
-      ValueError: as ``rms_calibration_error``.
-    """
-    _, accuracy = _by_confidence(confidence, correct)
-    return _aurra(accuracy)
-
-
-def calibration_scores(
-    confidence: Float[np.ndarray, " images"], correct: Shaped[np.ndarray, " images"]
 ) -> dict[str, float | None]:
     """Return the scores of confidence by their names in the table of scores, sorting once.
 
-    "rms_calibration_error", "rms_calibration_error_published" (None below 200 images), "ece" and
-    "aurra", with the published bins. Arguments and errors as in ``rms_calibration_error``.
+    All are fractions in [0, 1]; lower is better but for "aurra".
+
+    "rms_calibration_error": sqrt(sum_b n_b / N (accuracy_b - confidence_b)^2) over bins of equal
+    size: the images are sorted by confidence and cut into bins of ``bin_size``; the last bin takes
+    the remainder and has up to 2 ``bin_size`` - 1. Source: Hendrycks et al., "Natural Adversarial
+    Examples", arXiv 1907.07174, section 4; adaptive bins as in Hendrycks et al., "Deep Anomaly
+    Detection with Outlier Exposure", arXiv 1812.04606.
+
+    "rms_calibration_error_published": the published code (calibration_tools.py of
+    github.com/hendrycks/natural-adv-examples) leaves the last bin, the most confident images, out
+    of the sum but not out of N. That gives a smaller number, for comparison with published ones;
+    None where there is one bin only and nothing is left.
+
+    "ece": sum_b n_b / N |accuracy_b - confidence_b| over bins of equal width. Bin m of M holds the
+    confidences in ((m - 1) / M, m / M]; 0 is in the first. Source: Guo et al., "On Calibration of
+    Modern Neural Networks", arXiv 1706.04599, equation 3, with 15 bins as there.
+
+    "aurra": the area under the response rate accuracy curve, the mean over n = 1 to N of the
+    accuracy on the n most confident images: a model that answers only where it is sure should be
+    right there. Source: Hendrycks et al., arXiv 1907.07174, section 4.
+
+    Args:
+      confidence: (N,) float in [0, 1].
+      correct: (N,) bool or 0 and 1.
+      bin_size: images a bin of equal size, at least 1.
+      num_bins: M, at least 1.
+
+    Raises:
+      ValueError: lengths differ, no images, NaN or a value outside [0, 1], an outcome that is not 0
+        or 1.
     """
     ordered, accuracy = _by_confidence(confidence, correct)
-    squares = _squares(ordered, accuracy, RMS_BIN_SIZE)
+    squares = _squares(ordered, accuracy, bin_size)
     published = float(np.sqrt(squares[:-1].sum())) if squares.size > 1 else None
     return {
         "rms_calibration_error": float(np.sqrt(squares.sum())),
         "rms_calibration_error_published": published,
-        "ece": _ece(ordered, accuracy, _edges(ECE_BINS, confidence.dtype)),
+        "ece": _ece(ordered, accuracy, _edges(num_bins, confidence.dtype)),
         "aurra": _aurra(accuracy),
     }
-
-
-def negative_log_likelihood(log_probability: Float[np.ndarray, " images"]) -> float:
-    """Return the mean of -log p(label), in nats.
-
-    At least 0, lower is better; infinite where an image's label has probability 0. Source: Guo et
-    al., arXiv 1706.04599, equation 6, divided by the number of images.
-
-    Args:
-      log_probability: (N,) float, at most 0: log softmax at the label, over the set's classes.
-
-    Raises:
-      ValueError: no images, NaN, a logarithm above 0.
-    """
-    check_lengths(log_probability=log_probability)
-    if np.isnan(log_probability).any():
-        raise ValueError(
-            f"log_probability has {int(np.isnan(log_probability).sum())} NaN of "
-            f"{log_probability.size}: the model's logits were not finite. Find the images, or run "
-            "the model in float32."
-        )
-    if (log_probability > 0).any():
-        raise ValueError(
-            f"log_probability holds {log_probability.max()}: the logarithm of a probability is at "
-            "most 0. Pass log_softmax(logits) at the label."
-        )
-    # + 0.0, since the mean of zeros would be printed as -0.
-    return float(-np.mean(log_probability, dtype=np.float64)) + 0.0
 
 
 def _by_confidence(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

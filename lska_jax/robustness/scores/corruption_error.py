@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from lska_jax.robustness.reference_errors import (
+from lska_jax.robustness.scores.reference_errors import (
     ALEXNET_CLEAN_ERROR,
     ALEXNET_ERRORS,
     ALL_CORRUPTIONS,

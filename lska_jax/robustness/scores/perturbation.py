@@ -61,18 +61,6 @@ def flip_probabilities(
     return flips
 
 
-def flip_probability(
-    predictions: Int[np.ndarray, "videos frames"], *, noise: bool, num_classes: int = 1000
-) -> float:
-    """Return FP: the mean over videos of the share of frames that flip.
-
-    FP = 1 / (V (F - 1)) sum_i sum_(j >= 2) 1(f(x_j) != f(x_(j-1))), for noise f(x_1) in place of
-    f(x_(j-1)). A fraction in [0, 1], lower is better. Arguments and errors as in
-    ``flip_probabilities``.
-    """
-    return float(flip_probabilities(predictions, noise=noise, num_classes=num_classes).mean())
-
-
 def top5_distances(
     top5: Int[np.ndarray, "videos frames 5"], *, noise: bool, num_classes: int = 1000
 ) -> Float[np.ndarray, " videos"]:
@@ -109,17 +97,6 @@ def top5_distances(
     distance = np.abs(rank - np.arange(TOP)).sum(axis=-1)
     means: np.ndarray = distance.mean(axis=1)
     return means
-
-
-def top5_distance(
-    top5: Int[np.ndarray, "videos frames 5"], *, noise: bool, num_classes: int = 1000
-) -> float:
-    """Return T5D: the mean over videos of the mean top-5 distance of their frames.
-
-    A distance in [0, 15], lower is better; not divided by AlexNet's. Arguments and errors as in
-    ``top5_distances``.
-    """
-    return float(top5_distances(top5, noise=noise, num_classes=num_classes).mean())
 
 
 def mean_over_perturbations(values: Mapping[str, float], *, score: str) -> float | MissingCells:

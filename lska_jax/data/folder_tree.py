@@ -1,0 +1,113 @@
+"""A folder of images: what lies in it, and the bytes of chosen files."""
+
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lska_jax.data.class_folders import PackedNames, is_image_name, show_progress
+
+# Listing is bound by the latency of a network file system, not by the processor.
+_LISTING_THREADS = 16
+
+
+class FolderTree:
+    """A folder."""
+
+    def __init__(self, root: Path, suffixes: tuple[str, ...]) -> None:
+        """Note the folder; nothing is listed yet."""
+        self.place = str(root)
+        self._root = root
+        self._suffixes = suffixes
+
+    def folders(self, inner: str) -> list[str]:
+        """Return the names of the visible folders in a folder, sorted."""
+        return sorted(entry.name for entry in self._visible(inner) if entry.is_dir())
+
+    def files(self, inner: str) -> list[str]:
+        """Return the names of the files that lie loosely in a folder, sorted."""
+        return sorted(
+            entry.name
+            for entry in self._visible(inner)
+            if is_image_name(entry.name, self._suffixes) and entry.is_file()
+        )
+
+    def files_of(self, inner: str, folders: Sequence[str]) -> list[list[str]]:
+        """Return the files at any depth of each of some folders, relative to it and sorted."""
+        return list(_list_classes(self._root / inner, folders, self._suffixes))
+
+    def choose(self, inner: str, names: Sequence[str]) -> "FolderFiles":
+        """Return the files of these names relative to a folder."""
+        return FolderFiles(str(self._root / inner), PackedNames(names))
+
+    def _visible(self, inner: str) -> list[os.DirEntry[str]]:
+        folder = self._root / inner
+        return visible_entries(folder) if folder.is_dir() else []
+
+
+class FolderFiles:
+    """Chosen files of a folder."""
+
+    def __init__(self, root: str, names: PackedNames) -> None:
+        """Keep the folder and the names in it."""
+        self._root = root
+        self._names = names
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._names)
+
+    def read(self, index: int) -> bytes:
+        """Return the content of file ``index``."""
+        with open(self.path(index), "rb") as file:
+            return file.read()
+
+    def path(self, index: int) -> str:
+        """Return the path of file ``index``."""
+        return os.path.join(self._root, self._names[int(index)])
+
+
+def visible_entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    """Return what lies in a folder, without names that begin with a dot."""
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if not entry.name.startswith(".")]
+
+
+def _list_classes(
+    root: Path, class_names: Sequence[str], suffixes: tuple[str, ...]
+) -> Iterator[list[str]]:
+    """Yield the images of each class folder, at any depth, relative to it and sorted.
+
+    Args:
+      root: the folder of the class folders.
+      class_names: their names.
+      suffixes: how names of images end, in lower case.
+    """
+    folders = [os.path.join(root, name) for name in class_names]
+    list_one = functools.partial(_list_images, suffixes=suffixes)
+    with ThreadPoolExecutor(_LISTING_THREADS) as pool:
+        listed = pool.map(list_one, folders)
+        yield from show_progress(listed, f"folder:{root}", "classes", len(folders))
+
+
+def _list_images(class_folder: str, suffixes: tuple[str, ...]) -> list[str]:
+    images = []
+    pending = [""]
+    # Links to folders are followed, so without this a link to a parent would never end.
+    entered = {_identity(os.stat(class_folder))}
+    while pending:
+        inner = pending.pop()
+        for entry in visible_entries(os.path.join(class_folder, inner)):
+            name = os.path.join(inner, entry.name)
+            if entry.is_dir():
+                if (identity := _identity(entry.stat())) not in entered:
+                    entered.add(identity)
+                    pending.append(name)
+            elif is_image_name(entry.name, suffixes):
+                images.append(name)
+    return sorted(images)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
