@@ -86,23 +86,11 @@ def load_config(location: str | Path) -> ConfigDict:
     Raises:
       ValueError: there is no such config, it does not load, or it has unknown keys.
     """
-    from ml_collections import ConfigDict
-
     from lska_jax.training.config_check import check_keys
 
-    path, argument = find_config(str(location))
-    try:
-        get_config = runpy.run_path(str(path)).get("get_config")
-        if get_config is None:
-            raise ValueError("it defines no function get_config().")
-        config = get_config(argument) if argument else get_config()
-    except Exception as error:
-        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path} does not load: {reason}") from error
-    if not isinstance(config, ConfigDict):
-        raise ValueError(f"{path} does not load: get_config() returned {type(config).__name__}.")
+    config = _load(find_config(str(location)))
     check_keys(config)
-    return config.lock()
+    return config
 
 
 def add_config_option(parser: Parser) -> None:
@@ -129,7 +117,7 @@ def read_config(
       command: how the program is called, for messages.
 
     Returns:
-      The config, and the words that do not belong to it.
+      The config, for ``check_config``, and the words that do not belong to it.
 
     Raises:
       ValueError: there is no such config or key, or a value has the wrong type.
@@ -138,7 +126,7 @@ def read_config(
 
     if not location:
         raise ValueError(f"--config is missing, as in: {command} --config configs/digits.py")
-    config = load_config(location)
+    config = _load(find_config(location))
     for word in words:
         override = re.match(r"--?(?:no)?config\.([^=]*)", word)
         if override and not configs.has_key(config, override[1]):
@@ -146,6 +134,24 @@ def read_config(
     if not words:
         return config, []
     return config, _override(config, words)
+
+
+def _load(place: ConfigPlace) -> ConfigDict:
+    """Run a config file, and lock what it returns."""
+    from ml_collections import ConfigDict
+
+    path, argument = place
+    try:
+        get_config = runpy.run_path(str(path)).get("get_config")
+        if get_config is None:
+            raise ValueError("it defines no function get_config().")
+        config = get_config(argument) if argument else get_config()
+    except Exception as error:
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} does not load: {reason}") from error
+    if not isinstance(config, ConfigDict):
+        raise ValueError(f"{path} does not load: get_config() returned {type(config).__name__}.")
+    return config.lock()
 
 
 def _override(config: ConfigDict, words: Sequence[str]) -> list[str]:

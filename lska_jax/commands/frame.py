@@ -9,6 +9,7 @@ import argparse
 import difflib
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -103,6 +104,9 @@ def run(
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if parser.read_config:
+            # Before the config is loaded, which takes longer.
+            if unknown := [word for word in extra if re.match(r"--?(?!(no)?config\.)[a-z]", word)]:
+                parser.refuse(unknown)
             arguments.config, extra = parser.read_config(arguments.config_place, extra, parser.prog)
         if extra:
             parser.refuse(extra)
