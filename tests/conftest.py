@@ -6,6 +6,9 @@ import os
 import pytest
 from jaxtyping import install_import_hook
 
+# What importing and collecting makes stays to the end: nothing there to collect.
+gc.disable()
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # XLA reads the variable once. Eight virtual devices, for the tests of sharding; and since tests
 # compile much and compute little, code without optimisation, in one piece: that halves their time.
@@ -54,6 +57,7 @@ def pytest_collection_finish() -> None:
     """Spare the garbage collector what stays: modules and tests."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
