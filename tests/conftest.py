@@ -6,6 +6,9 @@ import os
 import pytest
 from jaxtyping import install_import_hook
 
+# What importing and collecting makes stays to the end: nothing there to collect.
+gc.disable()
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # XLA reads the variable once. Eight virtual devices, for the tests of sharding; and since tests
 # compile much and compute little, code without optimisation, in one piece: that halves their time.
@@ -31,12 +34,16 @@ def pytest_configure(config: pytest.Config) -> None:
 # Files that take longest, first: with one of them left for the end, all cores but one would wait.
 _SLOWEST = (
     "training/test_processes.py",
-    "weights/test_create.py",
-    "benchmarks/test_commands.py",
-    "models/test_golden.py",
-    "models/test_van.py",
-    "ops/test_pallas_blocks.py",
     "faults/test_faults.py",
+    "training/test_interruption.py",
+    "robustness/test_sweep_processes.py",
+    "weights/test_create.py",
+    "models/test_golden.py",
+    "benchmarks/test_commands.py",
+    "training/test_loop.py",
+    "models/test_van.py",
+    "ops/test_depthwise.py",
+    "ops/test_pallas_blocks.py",
 )
 
 
@@ -54,6 +61,7 @@ def pytest_collection_finish() -> None:
     """Spare the garbage collector what stays: modules and tests."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

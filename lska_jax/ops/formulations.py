@@ -108,6 +108,7 @@ def _row(row: Mapping[str, Any]) -> tuple[Site, Formulations]:
     return site, parse(row["formulations"])
 
 
+@functools.cache
 def _kind(site: Site) -> str:
     height, width = site.kernel_size
     if height == 1 or width == 1:
@@ -116,6 +117,7 @@ def _kind(site: Site) -> str:
     return "3x3" if (height, width, site.dilation) == (3, 3, 1) else "square"
 
 
+@functools.cache
 def _distance(one: Site, other: Site) -> float:
     """Return how many doublings lie between two sites, summed over what describes them."""
     pairs = [

@@ -16,6 +16,7 @@ from benchmarks import (
     cost_against_k,
     cost_cells,
     first_step,
+    harness,
     huge_pages,
     model,
     networks,
@@ -24,7 +25,7 @@ from benchmarks import (
     results,
     tune,
 )
-from benchmarks.harness import Timing
+from benchmarks.harness import Timing, measure_alternately
 from lska_jax import create_model
 from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
 from lska_jax.ops.formulations import Site
@@ -39,10 +40,20 @@ COMMANDS = {
 }
 
 
+def _measure_once(contenders, **options):
+    once = {"seconds_each": 0.0, "min_repetitions": 1, "pause": lambda seconds: None}
+    return measure_alternately(contenders, **{**options, **once})
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Return a folder; pictures are drawn where matplotlib is installed."""
+    """Return a folder, for quick runs that time every contender once.
+
+    Pictures are drawn where matplotlib is installed.
+    """
     monkeypatch.setenv(results.WAIT_POLICY, "PASSIVE")
+    monkeypatch.setattr(harness, "SAMPLE_SECONDS", 1e-9)
+    monkeypatch.setattr(harness, "measure_alternately", _measure_once)
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -53,7 +64,11 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name",
+    # Eight processes that import everything anew.
+    [pytest.param(n, marks=pytest.mark.slow) if n == "cost_against_k" else n for n in COMMANDS],
+)
 def test_a_quick_run_writes_positive_figures_and_prints_tables(name, folder, capsys):
     COMMANDS[name].main(["--quick", "--out", str(folder)])
     result = json.loads((folder / f"{name}.json").read_text())
@@ -65,6 +80,7 @@ def test_a_quick_run_writes_positive_figures_and_prints_tables(name, folder, cap
     assert "GLIBC_TUNABLES" in printed
 
 
+@pytest.mark.slow
 def test_huge_pages_are_compared_in_processes_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setenv(results.WAIT_POLICY, "PASSIVE")
     monkeypatch.setattr(results, "has_torch", lambda: False)
@@ -75,28 +91,17 @@ def test_huge_pages_are_compared_in_processes_of_their_own(tmp_path, monkeypatch
     assert all(row["seconds"] > 0 for row in rows)
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "ops",
-        "model",
-        "cost_against_k",
-        "huge_pages",
-        "first_step",
-        "tables",
-        "corruptions",
-        "accelerator",
-        "tune",
-    ],
-)
-def test_benchmarks_can_be_imported_without_torch_and_matplotlib(module):
+def test_benchmarks_can_be_imported_without_torch_and_matplotlib():
+    modules = ("ops", "model", "cost_against_k", "huge_pages", "first_step", "tables",
+               "corruptions", "accelerator", "tune")  # fmt: skip
     code = (
         "import sys; sys.modules['torch'] = sys.modules['matplotlib'] = None; "
-        f"import benchmarks.{module}"
+        f"import {', '.join(f'benchmarks.{module}' for module in modules)}"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+@pytest.mark.slow
 def test_the_first_step_is_timed_by_phases_in_both_forms(folder, monkeypatch):
     monkeypatch.chdir(ROOT)
     first_step.main(["--quick", "--out", str(folder)])
