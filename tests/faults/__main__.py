@@ -18,7 +18,9 @@ from typing import Any
 # This process compares arrays only.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from tests.faults.injections import FAULTS, Lab, can_mount
+from tests.faults.damage import can_mount
+from tests.faults.injections import FAULTS
+from tests.faults.lab import Lab
 
 
 def main() -> None:

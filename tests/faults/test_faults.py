@@ -4,11 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.injections import (
-    Lab,
-    signal_to_one_of_two,
-    sigterm_while_training,
-)
+from tests.faults.lab import Lab
+from tests.faults.stops import signal_to_one_of_two, sigterm_while_training
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +13,7 @@ def lab(tmp_path_factory) -> Lab:
     return Lab(Path(tmp_path_factory.mktemp("faults")), epochs=3)
 
 
+@pytest.mark.slow
 def test_sigterm_while_training_saves_the_step_and_loses_nothing(lab):
     for injection in sigterm_while_training(lab, 1):
         assert injection.lost == []

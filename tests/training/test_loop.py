@@ -1,7 +1,6 @@
 """Real runs of the loop on eight virtual devices: what they do, leave behind, and refuse."""
 
 import json
-import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
+from small_runs import STEPS, STEPS_PER_EPOCH, TEST_EXAMPLES, small_config
 
 from lska_jax.running.stop_signals import StopSignals
 from lska_jax.training import run as building
@@ -20,11 +20,6 @@ from lska_jax.training.feeding import Oversight, TrainingStopped
 from lska_jax.training.loop import Trainer, make_reporter, train
 from lska_jax.training.run import Sources
 from lska_jax.training.state import host_state, place_state
-
-ROOT = Path(__file__).parents[2]
-TEST_EXAMPLES = 355
-STEPS_PER_EPOCH, EPOCHS = 1442 // 240, 2
-STEPS = EPOCHS * STEPS_PER_EPOCH
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +37,8 @@ def compiles() -> Iterator[list[str]]:
 
 
 def tiny_config() -> ConfigDict:
-    config = runpy.run_path(str(ROOT / "configs" / "digits.py"))["get_config"]("11")
-    config.model.update({"dims": (8,), "depths": (1,), "ffn_ratios": (2,)})
-    config.data.num_workers = 0
-    config.optimizer.update({"epochs": EPOCHS, "warmup_epochs": 1})
-    config.training.update({"batch_size": 240, "eval_batch_size": 120, "eval_every_epochs": 1})
-    config.training.log_every_steps = 1
+    config = small_config()
+    config.training.update({"log_every_steps": 1, "checkpoint_every_steps": 0})
     return config
 
 
@@ -109,6 +100,11 @@ def test_evaluating_a_checkpoint_gives_the_numbers_that_training_reported(finish
     reported = next(x for x in metrics(workdir) if x["step"] == step and "eval/top1" in x)
     evaluation = evaluate_checkpoint(tiny_config(), workdir=tmp_path, checkpoint=workdir)
     assert evaluation == {name: reported[name] for name in evaluation}
+    written = json.loads((tmp_path / "evaluation.json").read_text())
+    assert written == {"checkpoint": str(load_tree(workdir, step="best").folder)} | {
+        name: reported[name] for name in ("step", *evaluation)
+    }
+    assert f"(epoch {reported['epoch']:.2f})" in (tmp_path / "log.txt").read_text()
 
 
 def test_a_checkpoint_can_be_evaluated_on_the_split_it_was_trained_on(finished, tmp_path):

@@ -210,6 +210,7 @@ def test_when_one_process_is_killed_the_other_is_ended_with_a_message_and_its_st
     assert "Traceback" in survivor.stderr or "most recent call first" in survivor.stderr
 
 
+@pytest.mark.slow
 def test_when_one_process_refuses_its_config_the_other_does_not_wait_for_it(command):
     workdir = command.folder / "one_refuses"
     together = (
@@ -257,12 +258,14 @@ def killed_twice(command) -> tuple[Path, str, subprocess.CompletedProcess[str]]:
     return workdir, str(moments), finished
 
 
+@pytest.mark.slow
 def test_after_kills_the_same_command_goes_on_from_a_checkpoint(killed_twice):
     _, moments, finished = killed_twice
     # The second kill came after the first epoch, which ends with a checkpoint.
     assert "Resuming at step" in finished.stdout, moments
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(uninterrupted, killed_twice):
     workdir, moments, _ = killed_twice
     ours, theirs = load_tree(workdir, skip=()), load_tree(uninterrupted, skip=())
@@ -273,30 +276,7 @@ def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(uninterrupted, kill
         assert array.tobytes() == theirs_bits[path].tobytes(), (path, moments)
 
 
+@pytest.mark.slow
 def test_a_killed_run_has_every_line_of_its_metrics_once(uninterrupted, killed_twice):
     workdir, moments, _ = killed_twice
     assert records(workdir) == records(uninterrupted), moments
-
-
-def test_evaluation_alone_reports_what_training_reported_of_the_best_step(command, uninterrupted):
-    workdir = command.folder / "evaluated"
-    finished = command.run(workdir, "--eval_only", f"--checkpoint={uninterrupted}")
-    assert finished.returncode == 0, finished.stderr
-    written = json.loads((workdir / "evaluation.json").read_text())
-    reported = [record for record in records(uninterrupted) if "eval/top1" in record]
-    best = max(reported, key=lambda record: (record["eval/top1"], record["step"]))
-    for name in ("step", "eval/top1", "eval/top5", "eval/loss"):
-        assert written[name] == best[name], name
-    assert f"(epoch {best['epoch']:.2f})" in finished.stdout
-
-
-def test_the_workdir_of_another_model_is_refused_and_left_as_it_was(command, uninterrupted):
-    before = (uninterrupted / "config.json").read_text()
-    finished = command.run(uninterrupted, "--config.model.k=23")
-    assert finished.returncode == 2
-    assert "Traceback" not in finished.stderr
-    assert "nothing was loaded" in finished.stderr
-    kernel = "params/stages/0/blocks/0/attention/gate/depthwise/2/kernel"
-    assert re.search(rf"{kernel}.*\(1, 5, 1, 8\).*\(1, 7, 1, 8\)", finished.stderr)
-    assert (uninterrupted / "config.json").read_text() == before
-    assert len(records(uninterrupted)) == STEPS + EPOCHS
