@@ -93,7 +93,7 @@ class TarReader:
         content = os.pread(self._open(), member.size, member.offset)
         if len(content) != member.size:
             raise ValueError(
-                f"{self.path}!{member.name} is cut short: {len(content)} of {member.size} bytes"
+                f"{self.path}!{member.name} is cut short: {len(content)} of {member.size} bytes."
             )
         return content
 
@@ -104,7 +104,7 @@ class TarReader:
                     file = os.open(self.path, os.O_RDONLY)
                     if _stamp(os.fstat(file)) != self._stamp:
                         os.close(file)
-                        raise ValueError(f"{self.path} has changed since it was scanned: restart")
+                        raise ValueError(f"{self.path} has changed since it was scanned: restart.")
                     self._file = file
         return self._file
 
@@ -236,7 +236,7 @@ def _scan(
     if end > file_size:
         raise ValueError(
             f"{path} is cut short: its members reach byte {end:,}, the file has {file_size:,}; "
-            "copy or download it again"
+            "copy or download it again."
         )
     return tuple(images.values()), {k: frozenset(v) for k, v in folders.items()} | {
         "": frozenset(folders.get("", ()))
