@@ -6,6 +6,7 @@ the gradients' and BatchNorm's sums become collectives by themselves.
 """
 
 import contextlib
+import faulthandler
 import os
 import sys
 import traceback
@@ -81,6 +82,9 @@ def start_processes(
             shutdown_timeout_seconds=timeout_seconds,
             initialization_timeout=_JOIN_SECONDS,
         )
+        # The service ends a process whose partner is lost by a signal, which shows no stack itself.
+        if sys.__stderr__ is not None:
+            faulthandler.enable(sys.__stderr__)
     except ValueError as error:
         # JAX says that nothing describes the processes; anything else is a mistake to be seen.
         if "defined" not in str(error):
