@@ -21,11 +21,6 @@ STIMULI = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_tfds_of_this_machine(monkeypatch, tmp_path):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "no_tfds"))
-
-
 def read_stimuli(data) -> dict[bytes, str]:
     names = data.source.class_names
     return {

@@ -33,11 +33,6 @@ both_kinds = pytest.mark.parametrize("kind", ["folder", "tar"])
 FOG = Cell("imagenet_c", "fog", 3)
 
 
-@pytest.fixture(autouse=True)
-def no_tfds_of_this_machine(monkeypatch, tmp_path):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "no_tfds"))
-
-
 # --- labels
 
 

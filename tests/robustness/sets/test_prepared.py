@@ -35,11 +35,6 @@ MAPPING = (
 )
 
 
-@pytest.fixture(autouse=True)
-def no_tfds_of_this_machine(monkeypatch, tmp_path):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "no_tfds"))
-
-
 def make_image(level: int, form: str = "JPEG") -> bytes:
     encoded = io.BytesIO()
     Image.new("RGB", (8, 8), (level % 256, 0, level // 256)).save(encoded, form)

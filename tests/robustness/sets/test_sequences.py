@@ -23,11 +23,6 @@ FRAMES = 5
 both_kinds = pytest.mark.parametrize("kind", ["folder", "tar"])
 
 
-@pytest.fixture(autouse=True)
-def no_tfds_of_this_machine(monkeypatch, tmp_path):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "no_tfds"))
-
-
 def grey_level(sequence: int, frame: int) -> int:
     return 40 * sequence + 8 * frame + 20
 

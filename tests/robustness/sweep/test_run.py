@@ -11,11 +11,6 @@ WNIDS = imagenet_wnids()
 NAMES = ("bird", "car", "cat", "dog")
 
 
-@pytest.fixture(autouse=True)
-def no_tfds_of_this_machine(monkeypatch, tmp_path):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "no_tfds"))
-
-
 def run(models, tmp_path, *, data_root=None, **options):
     return evaluate(
         models,
