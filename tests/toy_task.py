@@ -13,10 +13,10 @@ from small_runs import small_config
 from toy_family import FAMILY as FAMILY
 
 from lska_jax.data.augment import EvalTransform, TrainTransform
-from lska_jax.data.decode import BrokenImage
 from lska_jax.data.digits import DigitsSource
 from lska_jax.data.examples import Field
 from lska_jax.data.mixing import normalise
+from lska_jax.data.sources import BrokenImage
 from lska_jax.tasks.table import TaskEntry, register_task
 from lska_jax.tasks.task import Best, Task
 from lska_jax.training.config import model_section

@@ -182,7 +182,8 @@ def _sample_sizes(source: Any) -> Iterator[tuple[int, int, int]]:
     """Yield height, width and bytes (0 if not encoded) of some readable images."""
     import numpy as np
 
-    from lska_jax.data.decode import BrokenImage, decode_rgb
+    from lska_jax.data.decode import decode_rgb
+    from lska_jax.data.sources import BrokenImage
 
     found = False
     for index in range(0, len(source), max(1, len(source) // _SAMPLED_IMAGES)):

@@ -23,13 +23,11 @@ import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image
 
+from lska_jax.data.sources import BrokenImage
+
 _JPEG_START = b"\xff\xd8"
 # simplejpeg also accepts CMYK and YCCK, but converts their inks differently from Pillow.
 _FAST_COLORSPACES = frozenset({"YCbCr", "RGB", "Gray"})
-
-
-class BrokenImage(ValueError):
-    """Raised for bytes that do not hold one complete image; the message is a short reason."""
 
 
 def decode_rgb(data: bytes) -> UInt8[np.ndarray, "height width 3"]:

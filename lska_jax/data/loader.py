@@ -21,10 +21,9 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from lska_jax.data.decode import BrokenImage
 from lska_jax.data.examples import Fields, Reader
 from lska_jax.data.reading_now import ReadingNow
-from lska_jax.data.sources import Examples
+from lska_jax.data.sources import BrokenImage, Examples
 from lska_jax.data.workers import prefetch_in_workers, usable_cores
 
 # Padding rows of the last evaluation batch carry this index; a broken image keeps its own.

@@ -10,6 +10,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 
+class BrokenImage(ValueError):
+    """Raised for bytes that do not hold one complete image; the message is a short reason."""
+
+
 class Record(NamedTuple):
     """One example as it is stored.
 

@@ -53,8 +53,11 @@ def moments(
     is_far = jnp.any(jnp.square(offset) > _FARTHEST * (variance + _LEAST_VARIANCE))
 
     def take_the_mean(maps: Array) -> tuple[Array, Array]:
-        rest, exact = _moments_about(mean, maps)
-        return mean + rest, exact
+        # Plain means, not the sums in blocks of the first pass: rarely run, but always compiled.
+        centred = maps.astype(jnp.float32) - along_channels(mean, maps)
+        axes = tuple(range(maps.ndim - 1))
+        rest = jnp.mean(centred, axes)
+        return mean + rest, jnp.mean(jnp.square(centred), axes) - jnp.square(rest)
 
     # The maps are an operand, which a closure would be as well: said, so that it is seen.
     return lax.cond(is_far, take_the_mean, lambda _: (mean, variance), maps)

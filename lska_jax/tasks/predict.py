@@ -13,8 +13,8 @@ from jaxtyping import UInt8
 
 from lska_jax.data.augment import EvalTransform
 from lska_jax.data.class_folders import is_image_name
-from lska_jax.data.decode import BrokenImage
 from lska_jax.data.mixing import normalise
+from lska_jax.data.sources import BrokenImage
 from lska_jax.models.fold import fold_for_inference
 from lska_jax.models.table import Preprocessing
 from lska_jax.weights.create import create_model

@@ -209,6 +209,6 @@ def _import_extra(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise ValueError(
-            f"the metric writer {name!r} needs the package {name}, which cannot be imported "
+            f"The metric writer {name!r} needs the package {name}, which cannot be imported "
             f"({error}); install it with: pip install lska-jax[{name}]"
         ) from error

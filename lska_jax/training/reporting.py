@@ -106,10 +106,10 @@ class Reporter:
             "log_every_steps": log_every_steps,
         }.items():
             if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+                raise ValueError(f"{name} is {value}; it must be at least 1.")
         unknown = [name for name in writers if name not in WRITERS]
         if unknown:
-            raise ValueError(f"unknown metric writers {unknown}; choose from {', '.join(WRITERS)}")
+            raise ValueError(f"Unknown metric writers {unknown}; allowed: {', '.join(WRITERS)}.")
         self._total_steps = total_steps
         self._steps_per_epoch = steps_per_epoch
         self._global_batch_size = global_batch_size
@@ -317,7 +317,7 @@ class Reporter:
                 del self._writers[name]
                 with suppress(Exception):
                     writer.close()
-                self.message(f"the metric writer {name} failed and is off from here: {error!r}")
+                self.message(f"The metric writer {name} failed and is off from here: {error!r}")
 
     def _keep_in_log(self, text: str) -> None:
         stamp = datetime.now().strftime("%Y-%m-%d %H:%M:%S")

@@ -100,7 +100,7 @@ def test_a_measurement_reads_for_the_time_asked_for() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nosuch"], "unknown data source 'nosuch'"),
+        (["nosuch"], "Unknown data source 'nosuch'"),
         (["folder:/does/not/exist"], "/does/not/exist does not exist"),
         (["digits", "--split", "validation"], "no split 'validation'"),
         (["digits", "--rand_augment", "cutout"], "RandAugment is 'cutout'"),

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from lska_jax.data.augment import EvalTransform, TrainTransform, draw_crop
-from lska_jax.data.decode import BrokenImage
 from lska_jax.data.rand_augment import parse_rand_augment
+from lska_jax.data.sources import BrokenImage
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 RECIPE = "rand-m9-mstd0.5-inc1"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lska_jax.data.decode import BrokenImage, decode_pil, decode_rgb
+from lska_jax.data.decode import decode_pil, decode_rgb
+from lska_jax.data.sources import BrokenImage
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lska_jax.data.decode import BrokenImage
 from lska_jax.data.examples import Field, LabelledImages
 from lska_jax.data.loader import (
     BrokenImages,
@@ -19,7 +18,7 @@ from lska_jax.data.loader import (
     eval_batches,
     train_batches,
 )
-from lska_jax.data.sources import Record
+from lska_jax.data.sources import BrokenImage, Record
 
 SIZE = 4
 LENGTH = 23

@@ -345,7 +345,7 @@ def test_a_writer_that_fails_is_switched_off_and_the_run_goes_on(tmp_path, monke
     with make_reporter(tmp_path, stream=stream, writers=("jsonl", "tensorboard")) as reporter:
         for step in (1, 2):
             reporter.evaluation(step, {"eval/top1": 0.5}, shown="x")
-    assert stream.getvalue().count("the metric writer tensorboard failed") == 1
+    assert stream.getvalue().count("The metric writer tensorboard failed") == 1
     assert [line["step"] for line in records(tmp_path)] == [1, 2]
 
 
@@ -360,7 +360,7 @@ def test_a_writer_without_its_package_names_the_extra_to_install(tmp_path, monke
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"writers": ("jsonl", "csv")}, "choose from jsonl, tensorboard, wandb, mlflow"),
+        ({"writers": ("jsonl", "csv")}, "allowed: jsonl, tensorboard, wandb, mlflow"),
         ({"steps_per_epoch": 0}, "steps_per_epoch is 0"),
         ({"log_every_steps": 0}, "log_every_steps is 0"),
         ({"global_batch_size": -1}, "global_batch_size is -1"),

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from lska_jax.data.decode import BrokenImage
 from lska_jax.data.listed_source import FileList
-from lska_jax.data.sources import Record, check_index
+from lska_jax.data.sources import BrokenImage, Record, check_index
 
 # Each loader thread or worker takes 32 frames in a row: two videos at most.
 _VIDEOS_KEPT = 8

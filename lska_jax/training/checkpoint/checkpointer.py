@@ -110,9 +110,9 @@ class Checkpointer:
         save_seconds: int | float = 600,
     ) -> None:
         if keep_latest < 1:
-            raise ValueError(f"keep_latest is {keep_latest}; keep at least 1 step to resume from")
+            raise ValueError(f"keep_latest is {keep_latest}; keep at least 1 step to resume from.")
         if keep_best < 0:
-            raise ValueError(f"keep_best is {keep_best}; use 0 to keep no best step")
+            raise ValueError(f"keep_best is {keep_best}; use 0 to keep no best step.")
         quiet_orbax()
         import orbax.checkpoint.experimental.v1 as ocp
 
@@ -181,7 +181,7 @@ class Checkpointer:
             no further saves after that: start the run again.
         """
         if step < 0:
-            raise ValueError(f"step is {step}; a global step counts from 0")
+            raise ValueError(f"step is {step}; a global step counts from 0.")
         self.wait()
         if self._failure is not None:
             raise self._failure
@@ -193,8 +193,8 @@ class Checkpointer:
                 return
             if not is_replacing:
                 raise ValueError(
-                    f"step {step} is already saved in {self._directory} with metric "
-                    f"{saved_metric}, and now came metric {metric}: evaluate first, then save once"
+                    f"Step {step} is already saved in {self._directory} with metric "
+                    f"{saved_metric}, and now came metric {metric}: evaluate first, then save once."
                 )
         else:
             is_replacing = False
@@ -257,8 +257,8 @@ class Checkpointer:
         if not steps or (step is not None and step not in steps):
             wanted = "a checkpoint" if step is None else f"step {step}"
             raise FileNotFoundError(
-                f"there is not {wanted} in {self._directory}; "
-                f"steps there: {', '.join(map(str, steps)) or 'none'}"
+                f"There is not {wanted} in {self._directory}; "
+                f"steps there: {', '.join(map(str, steps)) or 'none'}."
             )
         step = self._choose_intact(steps[::-1] if step is None else [step])
         saved = self._ocp.metadata(self._folder(step), checkpointable_name=STATE_NAME).metadata
@@ -278,7 +278,7 @@ class Checkpointer:
         try:
             return read_manifest(self._folder(step))["metadata"]
         except ManifestError as error:
-            raise FileNotFoundError(f"no metadata of step {step}: {error}") from error
+            raise FileNotFoundError(f"There is no metadata of step {step}: {error}.") from error
 
     def latest_step(self) -> int | None:
         """Return the newest complete step, or None."""

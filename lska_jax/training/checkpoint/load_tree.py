@@ -99,15 +99,15 @@ def find_step_folder(path: str | Path, *, step: int | str = "latest") -> Path:
       ValueError: `step` is neither a number nor "latest" nor "best".
     """
     if not isinstance(step, int) and step not in ("latest", "best"):
-        raise ValueError(f"step is {step!r}; give a step number, 'latest' or 'best'")
+        raise ValueError(f"step is {step!r}; give a step number, 'latest' or 'best'.")
     path = Path(path).absolute()
     if (path / MANIFEST_NAME).is_file():
         return path
     folders = dict(step_folders(path / CHECKPOINTS_FOLDER) or step_folders(path))
     if not folders:
         raise FileNotFoundError(
-            f"no checkpoint in {path}: give a run's output folder, its {CHECKPOINTS_FOLDER} "
-            f"folder, or one step's folder"
+            f"There is no checkpoint in {path}: give a run's output folder, its "
+            f"{CHECKPOINTS_FOLDER} folder, or one step's folder."
         )
     if step == "latest":
         return folders[max(folders)]
@@ -119,11 +119,13 @@ def find_step_folder(path: str | Path, *, step: int | str = "latest") -> Path:
         ]
         if not scores:
             raise FileNotFoundError(
-                f"no step in {path} was saved with a metric; steps there: {sorted(folders)}"
+                f"No step in {path} was saved with a metric; steps there: {sorted(folders)}."
             )
         return folders[max(scores)[1]]
     if step not in folders:
-        raise FileNotFoundError(f"no step {step} in {path}; steps there: {sorted(folders)}")
+        raise FileNotFoundError(
+            f"There is no step {step} in {path}; steps there: {sorted(folders)}."
+        )
     return folders[step]
 
 

@@ -43,7 +43,7 @@ def canonical_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         return json.loads(json.dumps(dict(metadata)), parse_constant=lambda name: None)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"checkpoint metadata must be plain JSON (str, numbers, bool, None, lists and dicts), "
+            f"Checkpoint metadata must be plain JSON (str, numbers, bool, None, lists and dicts), "
             f"but {error}. Convert such values before saving."
         ) from error
 

@@ -11,9 +11,9 @@ import pytest
 from set_trees import WNIDS, write_kind, write_tar, write_tree
 
 from lska_jax.data.augment import EvalTransform
-from lska_jax.data.decode import BrokenImage
 from lska_jax.data.examples import LabelledImages
 from lska_jax.data.loader import eval_batches
+from lska_jax.data.sources import BrokenImage
 from lska_jax.robustness.cells import Cell
 from lska_jax.robustness.sets import video
 from lska_jax.robustness.sets.opening import open_cell
