@@ -10,9 +10,10 @@ from lska_jax.running.stop_signals import StopRequested, StopSignals
 from lska_jax.running.whole_file import write_whole
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import load_tree
+from lska_jax.training.checkpoint.tree_difference import check_same_tree
 from lska_jax.training.evaluator import Evaluators
 from lska_jax.training.feeding import Oversight
-from lska_jax.training.finetune import check_same_arrays, evaluation_arrays
+from lska_jax.training.finetune import evaluation_arrays
 from lska_jax.training.loop import Interrupted, make_reporter
 
 
@@ -49,7 +50,7 @@ def evaluate_checkpoint(
     )
     wanted = {**run.state.params, **run.state.batch_stats}
     arrays = evaluation_arrays(loaded.tree)
-    check_same_arrays(arrays, wanted, where=str(loaded.folder))
+    check_same_tree(arrays, wanted, where=str(loaded.folder))
     placed = {
         path: place(arrays[path], state_sharding(run.mesh, leaf)) for path, leaf in wanted.items()
     }

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from lska_jax.models.table import family_of
 from lska_jax.nn.functional import assign, batch_stats, parameters
 from lska_jax.training.checkpoint.checkpointer import CheckpointMismatch, load_tree
+from lska_jax.training.checkpoint.tree_difference import check_same_tree
 from lska_jax.weights.model_facts import WEIGHTS_NAME
 from lska_jax.weights.model_folder import read_model_folder
 from lska_jax.weights.pretrained import adapt_arrays
@@ -59,7 +60,7 @@ def load_for_finetuning(model: Any, path: str | Path) -> str:
     for name in new_head:
         arrays.pop(name, None)
         del wanted[name]
-    check_same_arrays(arrays, wanted, where=place)
+    check_same_tree(arrays, wanted, where=place)
     assign(model, {name: jnp.asarray(array) for name, array in arrays.items()})
     remains = "with a fresh head for other classes" if new_head else "head included"
     return f"Starting from {place}, {len(arrays)} arrays, {remains}.{remark}"
@@ -84,28 +85,6 @@ def _pretrained_arrays(model: Any, path: Path) -> tuple[dict[str, Any], str, str
     )
     prepared = facts.preprocessing
     return adapted, str(path), f" They were trained with mean {prepared.mean}, std {prepared.std}."
-
-
-def check_same_arrays(given: Mapping[str, Any], wanted: Mapping[str, Any], *, where: str) -> None:
-    """Compare names, shapes and dtypes of two flat dictionaries of arrays.
-
-    Raises:
-      CheckpointMismatch: they differ; every difference is listed.
-    """
-    lines = [f"{name}: missing in the checkpoint" for name in wanted if name not in given]
-    lines += [f"{name}: not in the model" for name in given if name not in wanted]
-    lines += [
-        f"{name}: checkpoint has {given[name].shape} {given[name].dtype}, "
-        f"model wants {wanted[name].shape} {wanted[name].dtype}"
-        for name in wanted
-        if name in given
-        and (given[name].shape, given[name].dtype) != (wanted[name].shape, wanted[name].dtype)
-    ]
-    if lines:
-        raise CheckpointMismatch(
-            f"{where} does not fit the model; nothing was loaded. {len(lines)} differences:\n  "
-            + "\n  ".join(lines)
-        )
 
 
 def _differ_in_classes_only(

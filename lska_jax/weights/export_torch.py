@@ -4,13 +4,13 @@ The file is a plain state_dict with the reference's names, for ``model.load_stat
 it again gives the same bits.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from lska_jax.models.table import family_of, load_capability
+from lska_jax.running.whole_file import whole_file
 from lska_jax.weights.model_folder import read_model_folder
 from lska_jax.weights.safetensors_file import save_safetensors
 from lska_jax.weights.state_dict import name_arrays
@@ -53,18 +53,14 @@ def export_checkpoint(
 def save_state_dict(path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
     """Write a state_dict, complete or not at all; the suffix decides the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as beside:
         if path.suffix.lower() == ".safetensors":
-            save_safetensors(temporary, state_dict, metadata={"format": "pt"})
+            save_safetensors(beside, state_dict, metadata={"format": "pt"})
         else:
-            _save_torch(temporary, state_dict, path)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            _save_torch(beside, state_dict, path)
 
 
-def _save_torch(temporary: Path, state_dict: Mapping[str, np.ndarray], path: Path) -> None:
+def _save_torch(beside: Path, state_dict: Mapping[str, np.ndarray], path: Path) -> None:
     try:
         import torch
     except ImportError as error:
@@ -73,4 +69,4 @@ def _save_torch(temporary: Path, state_dict: Mapping[str, np.ndarray], path: Pat
             "file, which needs none."
         ) from error
     # Copies: PyTorch wants writable memory.
-    torch.save({n: torch.from_numpy(np.array(a)) for n, a in state_dict.items()}, temporary)
+    torch.save({n: torch.from_numpy(np.array(a)) for n, a in state_dict.items()}, beside)
