@@ -91,6 +91,7 @@ class Family:
       summary: config -> the first paragraph of a model card.
       stem: path of the kernel that reads the images, (..., in_channels, channels).
       head: paths of the classifier's arrays; the last axis of each is the number of classes.
+      unseen: fields of the architecture that no array shows; pretrained weights take others too.
       names: place of the names of its PyTorch checkpoints, a ``weights.names.naming.Names``; "" if
         there are none.
       fold: place of a function model -> model for inference with fewer operations; "" if there is
@@ -109,6 +110,7 @@ class Family:
     stem: str
     head: tuple[str, ...]
     preprocessing: Preprocessing = Preprocessing()
+    unseen: tuple[str, ...] = ()
     names: str = ""
     fold: str = ""
     transfer: str = ""

@@ -206,6 +206,7 @@ FAMILY = Family(
     summary=summary,
     stem="stages/0/patch_embedding/projection/kernel",
     head=("classifier/kernel", "classifier/bias"),
+    unseen=("stem_stride", "layer_norm_epsilon"),
     names="lska_jax.weights.names.van:NAMES",
     fold="lska_jax.models.van_fold:fold",
     transfer="lska_jax.weights.transfer:transfer_arrays",

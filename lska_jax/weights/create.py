@@ -20,9 +20,6 @@ from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import read_model_folder
 from lska_jax.weights.pretrained import adapt_arrays, build_from_arrays
 
-# What a pretrained model may be given besides its own config; the rest decides its arrays.
-_FREE_FIELDS = COMPUTE_FIELDS | {"stem_stride", "layer_norm_epsilon"}
-
 
 def create_model(
     name: str | None = None,
@@ -105,7 +102,7 @@ def _pretrained(
         facts.config,
         num_classes=facts.config.num_classes if num_classes is None else num_classes,
         in_channels=facts.config.in_channels if in_channels is None else in_channels,
-        **{field: value for field, value in given.items() if field in _FREE_FIELDS},
+        **{field: value for field, value in given.items() if field in _free_fields(family)},
     )
     adapted = adapt_arrays(
         arrays, family, num_classes=config.num_classes, in_channels=config.in_channels
@@ -113,6 +110,11 @@ def _pretrained(
     model = build_from_arrays(config, adapted, rngs=rngs)
     model.preprocessing = facts.preprocessing.for_channels(config.in_channels)
     return model
+
+
+def _free_fields(family: Family) -> frozenset[str]:
+    """Return what a pretrained model may be given besides its config; the rest decides arrays."""
+    return COMPUTE_FIELDS | set(family.unseen)
 
 
 def _check_same_architecture(
@@ -125,7 +127,7 @@ def _check_same_architecture(
         different.append(f"{name} is of {entry.family}, the weights are of {family.name}")
     else:
         wanted = {**(entry.fields if entry else {}), **given}
-        fixed = {field: v for field, v in wanted.items() if field not in _FREE_FIELDS}
+        fixed = {field: v for field, v in wanted.items() if field not in _free_fields(family)}
         # Compared as configs: some fields can be given in more than one way.
         asked = dataclasses.replace(facts.config, **fixed)
         different += [

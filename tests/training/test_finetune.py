@@ -133,8 +133,8 @@ def test_a_run_its_checkpoints_or_one_step_can_be_named(pretrained, averaged, gi
         (
             {"k": 23},
             [
-                f"stages/0/blocks/0/attention/gate/depthwise/{number}/kernel: checkpoint has {had}, "
-                f"model wants {wanted}"
+                f"stages/0/blocks/0/attention/gate/depthwise/{number}/kernel: "
+                f"checkpoint has {had}, model wants {wanted}"
                 for number, had, wanted in (
                     (0, "(1, 3, 1, 8)", "(1, 5, 1, 8)"),
                     (1, "(3, 1, 1, 8)", "(5, 1, 1, 8)"),
