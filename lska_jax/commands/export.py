@@ -14,7 +14,7 @@ Write a model folder as one file; the suffix of OUT chooses the format.
 - .jaxexport: the network with its weights as StableHLO for CPU, CUDA and TPU, for any batch size.
   It runs without this package:
       exported = jax.export.deserialize(open(OUT, "rb").read())
-      logits = exported.call(images)    # (B, image_size, image_size, C) float32, normalized
+      logits = exported.call(images)    # (B, image_size, image_size, C) float32, normalised
 - .onnx: the same through jax2onnx, compared with the model in onnxruntime before it is written.
   Both packages are installed separately, see docs/weights.md."""
 

@@ -52,7 +52,7 @@ def export_program(
         data = export_model(model, image_size=size).serialize()
         note = (
             f"for {', '.join(PLATFORMS)}: images (batch, {size}, {size}, "
-            f"{facts.config.in_channels}) float32, any batch; normalize them with mean "
+            f"{facts.config.in_channels}) float32, any batch; normalise them with mean "
             f"{facts.preprocessing.mean} and std {facts.preprocessing.std}."
         )
     out.parent.mkdir(parents=True, exist_ok=True)
