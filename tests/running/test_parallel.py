@@ -23,11 +23,7 @@ DEVICES = 8
 STEPS = 4
 BATCH = 16
 # Devices, and how many of them share one copy of the parameters.
-LAYOUTS = {
-    "data parallel over 8": (8, 1),
-    "fsdp over 8": (8, 8),
-    "data 2 x fsdp 2": (4, 2),
-}
+LAYOUTS = {"data parallel over 8": (8, 1), "data 2 x fsdp 4": (8, 4)}
 
 # float32 sums over the batch and over channels run in another order on each layout.
 LOSS_RTOL = 2e-5
@@ -141,9 +137,9 @@ def test_parameters_are_replicated_by_default(on_mesh):
     assert bytes_on_one_device(state) == sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
 
-@pytest.mark.parametrize(("devices", "fsdp"), [(4, 2), (8, 8)])
+@pytest.mark.parametrize(("devices", "fsdp"), [(8, 4)])
 def test_fsdp_keeps_a_part_of_every_large_array_on_each_device(on_mesh, devices, fsdp):
-    """Parameters, both moments and the average: an eighth, and still after steps."""
+    """Parameters, both moments and the average: a part, and still after steps."""
     state = on_mesh(devices, fsdp).state
     large = [leaf for leaf in jax.tree.leaves(state) if leaf.size >= 2**14]
     # Two matrices of the FFN, each in params, mu, nu and the average.
@@ -157,10 +153,10 @@ def test_fsdp_keeps_a_part_of_every_large_array_on_each_device(on_mesh, devices,
 
 def test_fsdp_lowers_what_the_compiled_step_holds_on_a_device(on_mesh):
     replicated, split = (
-        on_mesh(DEVICES, fsdp).step.memory_analysis().argument_size_in_bytes for fsdp in (1, 8)
+        on_mesh(DEVICES, fsdp).step.memory_analysis().argument_size_in_bytes for fsdp in (1, 4)
     )
     large = 2 * 4 * 64 * 256 * np.dtype(np.float32).itemsize
-    assert replicated - split == large - large // 8
+    assert replicated - split == large - large // 4
 
 
 def test_microbatches_are_split_without_moving_an_image_between_devices():

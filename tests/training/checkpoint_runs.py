@@ -1,6 +1,6 @@
 """Small runs that the checkpoint tests start as processes of their own, some to be killed.
 
-Usage: python checkpoint_runs.py {save_forever,shard,join,fill_disk} DIRECTORY [arguments]
+Usage: python checkpoint_runs.py {save_forever,join,fill_disk} DIRECTORY [arguments]
 """
 
 import os
@@ -9,9 +9,6 @@ import sys
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
-
-if sys.argv[1:2] == ["shard"]:
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
 import jax
 import jax.numpy as jnp
@@ -85,35 +82,6 @@ def save_forever(directory: Path) -> None:
             print(f"saving {step}", flush=True)
 
 
-def shard(directory: Path) -> None:
-    """Save arrays sharded over 8 devices, restore them onto another sharding."""
-    mesh = jax.make_mesh((4, 2), ("data", "fsdp"))
-    spec = jax.sharding.PartitionSpec
-    rows = jax.sharding.NamedSharding(mesh, spec(("data", "fsdp")))
-    columns = jax.sharding.NamedSharding(mesh, spec(None, "fsdp"))
-    kernel = np.arange(64 * 16, dtype=np.float32).reshape(64, 16)
-    state = {
-        "kernel": jax.device_put(kernel, rows),
-        "low": jax.device_put(kernel.astype(jnp.bfloat16), rows),
-        "count": jax.device_put(np.arange(8, dtype=np.int32), rows),
-    }
-    wanted = {
-        "kernel": jax.ShapeDtypeStruct((64, 16), jnp.float32, sharding=columns),
-        "low": jax.ShapeDtypeStruct((64, 16), jnp.bfloat16, sharding=columns),
-        "count": jax.ShapeDtypeStruct(
-            (8,), jnp.int32, sharding=jax.sharding.NamedSharding(mesh, spec())
-        ),
-    }
-    with Checkpointer(directory) as checkpointer:
-        checkpointer.save(7, state, metadata={})
-        restored, _ = checkpointer.restore(wanted)
-    if not same_bits(restored, state):
-        sys.exit("restored values differ")
-    if any(restored[name].sharding != wanted[name].sharding for name in wanted):
-        sys.exit("restored onto another sharding than asked for")
-    print("same", flush=True)
-
-
 def join(directory: Path, coordinator: str, index: str) -> None:
     """Be one of two processes that save together, meet a damaged step, and go on."""
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -170,5 +138,5 @@ def fill_disk(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    run = {"save_forever": save_forever, "shard": shard, "join": join, "fill_disk": fill_disk}
+    run = {"save_forever": save_forever, "join": join, "fill_disk": fill_disk}
     run[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])

@@ -1,4 +1,4 @@
-"""Real runs of the loop on eight virtual devices: what they do, leave behind, and refuse."""
+"""Real runs of the loop on two virtual devices: what they do, leave behind, and refuse."""
 
 import json
 from collections.abc import Iterator
@@ -20,6 +20,8 @@ from lska_jax.training.feeding import Oversight, TrainingStopped
 from lska_jax.training.loop import Trainer, make_reporter, train
 from lska_jax.training.run import Sources
 from lska_jax.training.state import host_state, place_state
+
+pytestmark = pytest.mark.usefixtures("two_devices")
 
 
 @pytest.fixture(scope="module")
