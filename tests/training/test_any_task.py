@@ -198,6 +198,9 @@ class TwoSizes(BrightnessCentre):
 
 def test_batches_of_two_shapes_train_with_one_program_each(tmp_path):
     register_toy(TwoSizes)
+    config = toy_config()
+    config.optimizer.update({"epochs": 1, "warmup_epochs": 0})
+    config.evaluators.seen.every_epochs = 1
     compiled: list[str] = []
 
     def listen(event: str, seconds: float, **details: object) -> None:
@@ -206,7 +209,7 @@ def test_batches_of_two_shapes_train_with_one_program_each(tmp_path):
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        evaluation = train(toy_config(), workdir=tmp_path)
+        evaluation = train(config, workdir=tmp_path)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
         register_toy()

@@ -26,10 +26,11 @@ from lska_jax.running.stop_signals import RESUME_EXIT_CODE
 from lska_jax.training.checkpoint.load_tree import LoadedTree, load_tree
 from lska_jax.training.loop import train
 from tests.faults.runs import saved_step
+from tests.training.checkpoint_states import flip_a_bit
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS_PER_EPOCH = 2, 1442 // 240
-STEPS = EPOCHS * STEPS_PER_EPOCH
+STEPS, CHECKPOINT_EVERY = EPOCHS * STEPS_PER_EPOCH, 4
 TEST_EXAMPLES = 355
 TIMEOUT_SECONDS = 300
 
@@ -47,7 +48,7 @@ TINY_RUN = (
     "--config.training.eval_batch_size=120",
     "--config.training.eval_every_epochs=1",
     "--config.training.log_every_steps=1",
-    "--config.training.checkpoint_every_steps=4",
+    f"--config.training.checkpoint_every_steps={CHECKPOINT_EVERY}",
 )
 
 # The processes' sums over the batch are added in another order.
@@ -134,24 +135,35 @@ def finish(
 
 
 class Stopped(NamedTuple):
-    """What two processes say, of which one was asked to stop, and then two that went on."""
+    """What two processes say, of which one was asked to stop, and then two that went on.
+
+    Attributes:
+      workdir: of the run.
+      stopped: the first two.
+      saved: the step that they left, which was damaged then.
+      finished: the second two.
+    """
 
     workdir: Path
     stopped: Sequence[subprocess.CompletedProcess[str]]
+    saved: int
     finished: Sequence[subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
 def of_two_processes(command) -> Stopped:
-    """Return a run of two processes, stopped by a SIGTERM to the second and then resumed."""
+    """Return a run of two processes: the second is sent SIGTERM, what both save is damaged."""
     workdir = command.folder / "two_processes"
     processes = command.start_two(workdir)
-    wait_for_lines(processes[0], workdir, 1)
+    # Beyond the first checkpoint, which is what is left.
+    wait_for_lines(processes[0], workdir, CHECKPOINT_EVERY + 1)
     processes[1].send_signal(signal.SIGTERM)
     stopped = finish(processes)
+    saved = load_tree(workdir).step
+    flip_a_bit(workdir / "checkpoints" / str(saved))
     finished = finish(command.start_two(workdir))
     assert [one.returncode for one in finished] == [0] * 2, [one.stderr for one in finished]
-    return Stopped(workdir, stopped, finished)
+    return Stopped(workdir, stopped, saved, finished)
 
 
 def wait_for_lines(process: subprocess.Popen[str], workdir: Path, lines: int) -> None:
@@ -188,9 +200,17 @@ def arrays(loaded: LoadedTree) -> dict[str, np.ndarray]:
 def test_sigterm_to_one_of_two_processes_stops_both_at_the_same_step(of_two_processes):
     stopped = of_two_processes.stopped
     assert [one.returncode for one in stopped] == [RESUME_EXIT_CODE] * 2, stopped
-    (step,) = {saved_step(one.stderr) for one in stopped}
-    assert 0 < step < STEPS
-    assert f"Resuming at step {step} of {STEPS}." in of_two_processes.finished[0].stdout
+    assert {saved_step(one.stderr) for one in stopped} == {of_two_processes.saved}
+    assert of_two_processes.saved < STEPS
+
+
+def test_two_processes_agree_on_the_step_to_use_when_the_newest_is_damaged(of_two_processes):
+    workdir, _, saved, finished = of_two_processes
+    before = (saved - 1) // CHECKPOINT_EVERY * CHECKPOINT_EVERY
+    # The first epoch ends with a checkpoint too.
+    before = max(before, STEPS_PER_EPOCH if saved > STEPS_PER_EPOCH else 0)
+    assert f"Resuming at step {before} of {STEPS}." in finished[0].stdout
+    assert (workdir / "checkpoints" / f"{saved}.damaged").is_dir()
 
 
 def test_two_processes_have_the_losses_of_one(uninterrupted, of_two_processes):
@@ -219,7 +239,7 @@ def test_two_processes_count_every_evaluation_example_once(uninterrupted, of_two
 
 
 def test_only_the_first_of_two_processes_writes_and_talks(of_two_processes):
-    workdir, stopped, finished = of_two_processes
+    workdir, stopped, _, finished = of_two_processes
     assert f"for {STEPS} steps of 240 images on 2 cpu device(s)" in stopped[0].stdout
     for other in (stopped[1], finished[1]):
         # XLA's transport says on its own that it is connected.
