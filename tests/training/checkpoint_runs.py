@@ -1,6 +1,6 @@
 """Small runs that the checkpoint tests start as processes of their own, some to be killed.
 
-Usage: python checkpoint_runs.py {save_forever,fill_disk} DIRECTORY [arguments]
+Usage: python checkpoint_runs.py {save_forever,fill_disk} DIRECTORY
 """
 
 import resource
@@ -36,11 +36,9 @@ def state_at(step: int, *, size: int = 200_000) -> dict[str, Any]:
     }
 
 
-def abstract(state: Any, sharding: Any = None) -> Any:
-    """Return shapes and data types of `state`, on one sharding."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state
-    )
+def abstract(state: Any) -> Any:
+    """Return shapes and data types of `state`."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
 
 
 def same_bits(left: Any, right: Any) -> bool:
@@ -102,4 +100,4 @@ def fill_disk(directory: Path) -> None:
 
 if __name__ == "__main__":
     run = {"save_forever": save_forever, "fill_disk": fill_disk}
-    run[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])
+    run[sys.argv[1]](Path(sys.argv[2]))

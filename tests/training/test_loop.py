@@ -49,7 +49,7 @@ def tiny_config() -> ConfigDict:
 def with_toy_model(config: ConfigDict) -> ConfigDict:
     """Return the config with a model that compiles sooner; it has no BatchNorm."""
     classes = config.model.num_classes
-    config.model = model_section(FAMILY.name + "_small", num_classes=classes, in_channels=1)
+    config.model = model_section(f"{FAMILY.name}_small", num_classes=classes, in_channels=1)
     return config
 
 
