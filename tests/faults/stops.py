@@ -135,7 +135,7 @@ def sigterm_while_evaluating_alone(lab: Lab, times: int) -> Iterator[Injection]:
         yield injection
 
 
-def signal_to_one_of_two(lab: Lab, times: int, *, is_compared: bool = True) -> Iterator[Injection]:
+def signal_to_one_of_two(lab: Lab, times: int) -> Iterator[Injection]:
     """SIGTERM or SIGINT to one of two processes of two devices each: both save the same step."""
     workdir = lab.new_workdir()
     for done in range(times):
@@ -154,8 +154,6 @@ def signal_to_one_of_two(lab: Lab, times: int, *, is_compared: bool = True) -> I
         if not lost and len({saved_step(one.errors) for one in ended}) != 1:
             lost.append(f"different steps: {ended}")
         yield Injection(time.monotonic() - started, lost)
-    if not is_compared:
-        return
     processes = lab.runs.start_two(workdir)
     with ended_anyway(*processes):
         ended = [process.end() for process in processes]

@@ -1,4 +1,4 @@
-"""The faults that take seconds; ``python -m tests.faults`` injects all of them, more often."""
+"""The most frequent faults, once each; ``python -m tests.faults`` injects all, more often."""
 
 from pathlib import Path
 
@@ -19,6 +19,7 @@ def test_sigterm_while_training_saves_the_step_and_loses_nothing(lab):
         assert injection.lost == []
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_of_two_processes_stops_both_at_the_same_step(lab):
-    for injection in signal_to_one_of_two(lab, 1, is_compared=False):
+    for injection in signal_to_one_of_two(lab, 1):
         assert injection.lost == []

@@ -61,9 +61,9 @@ def test_a_second_start_reads_what_the_first_compiled_and_a_damaged_entry_is_com
     folder = tmp_path / "cache"
     assert "hits 0" in run_program(folder)
     entries = sorted(folder.glob("*-cache"))
-    assert entries
+    # One is damaged; the others show that a second start reads them.
+    assert len(entries) > 1
     assert all(entry.with_name(f"{entry.name}.sha256").exists() for entry in entries)
-    assert f"hits {len(entries)}" in run_program(folder)
     damaged = entries[0]
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1

@@ -1,17 +1,12 @@
 """Small runs that the checkpoint tests start as processes of their own, some to be killed.
 
-Usage: python checkpoint_runs.py {save_forever,shard,join,fill_disk} DIRECTORY [arguments]
+Usage: python checkpoint_runs.py {save_forever,fill_disk} DIRECTORY
 """
 
-import os
 import resource
 import sys
-import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
-
-if sys.argv[1:2] == ["shard"]:
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +15,7 @@ import numpy as np
 from lska_jax.training.checkpoint.checkpointer import (
     Checkpointer,
     CheckpointSaveFailed,
-    CheckpointWarning,
 )
-from lska_jax.training.checkpoint.manifest import STATE_NAME
 
 
 class Moments(NamedTuple):
@@ -43,11 +36,9 @@ def state_at(step: int, *, size: int = 200_000) -> dict[str, Any]:
     }
 
 
-def abstract(state: Any, sharding: Any = None) -> Any:
-    """Return shapes and data types of `state`, on one sharding."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state
-    )
+def abstract(state: Any) -> Any:
+    """Return shapes and data types of `state`."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
 
 
 def same_bits(left: Any, right: Any) -> bool:
@@ -85,68 +76,6 @@ def save_forever(directory: Path) -> None:
             print(f"saving {step}", flush=True)
 
 
-def shard(directory: Path) -> None:
-    """Save arrays sharded over 8 devices, restore them onto another sharding."""
-    mesh = jax.make_mesh((4, 2), ("data", "fsdp"))
-    spec = jax.sharding.PartitionSpec
-    rows = jax.sharding.NamedSharding(mesh, spec(("data", "fsdp")))
-    columns = jax.sharding.NamedSharding(mesh, spec(None, "fsdp"))
-    kernel = np.arange(64 * 16, dtype=np.float32).reshape(64, 16)
-    state = {
-        "kernel": jax.device_put(kernel, rows),
-        "low": jax.device_put(kernel.astype(jnp.bfloat16), rows),
-        "count": jax.device_put(np.arange(8, dtype=np.int32), rows),
-    }
-    wanted = {
-        "kernel": jax.ShapeDtypeStruct((64, 16), jnp.float32, sharding=columns),
-        "low": jax.ShapeDtypeStruct((64, 16), jnp.bfloat16, sharding=columns),
-        "count": jax.ShapeDtypeStruct(
-            (8,), jnp.int32, sharding=jax.sharding.NamedSharding(mesh, spec())
-        ),
-    }
-    with Checkpointer(directory) as checkpointer:
-        checkpointer.save(7, state, metadata={})
-        restored, _ = checkpointer.restore(wanted)
-    if not same_bits(restored, state):
-        sys.exit("restored values differ")
-    if any(restored[name].sharding != wanted[name].sharding for name in wanted):
-        sys.exit("restored onto another sharding than asked for")
-    print("same", flush=True)
-
-
-def join(directory: Path, coordinator: str, index: str) -> None:
-    """Be one of two processes that save together, meet a damaged step, and go on."""
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(coordinator, num_processes=2, process_id=int(index))
-    mesh = jax.make_mesh((2,), ("data",))
-    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-
-    def state(step: int) -> dict[str, Any]:
-        values = np.arange(32, dtype=np.float32) + step
-        return {
-            "kernel": jax.make_array_from_callback((32,), rows, lambda index: values[index]),
-        }
-
-    wanted = {"kernel": jax.ShapeDtypeStruct((32,), jnp.float32, sharding=rows)}
-    with Checkpointer(directory) as checkpointer:
-        for step in (1, 2):
-            checkpointer.save(step, state(step), metadata={"epoch": step}, metric=0.5)
-        checkpointer.wait()
-        if index == "0":
-            victim = max((directory / "2" / STATE_NAME).rglob("d/*"), key=os.path.getsize)
-            content = bytearray(victim.read_bytes())
-            content[len(content) // 2] ^= 1
-            victim.write_bytes(content)
-        warnings.simplefilter("always", CheckpointWarning)
-        restored, metadata = checkpointer.restore(wanted)
-        mine = restored["kernel"].addressable_shards[0].data
-        expected = state(1)["kernel"].addressable_shards[0].data
-        if metadata != {"epoch": 1} or not same_bits(mine, expected):
-            sys.exit(f"process {index} restored {metadata}: {mine}")
-        checkpointer.save(2, state(2), metadata={"epoch": 2}, metric=0.5)
-    print(f"process {index} went on from 1", flush=True)
-
-
 def fill_disk(directory: Path) -> None:
     """Save once, then once more on a disk that has become full."""
     with Checkpointer(directory) as checkpointer:
@@ -170,5 +99,5 @@ def fill_disk(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    run = {"save_forever": save_forever, "shard": shard, "join": join, "fill_disk": fill_disk}
-    run[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])
+    run = {"save_forever": save_forever, "fill_disk": fill_disk}
+    run[sys.argv[1]](Path(sys.argv[2]))

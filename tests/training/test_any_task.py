@@ -30,6 +30,8 @@ from lska_jax.training.state import host_state, place_state
 from lska_jax.weights.pretrained import arrays_of
 from tests.faults.runs import records, what_was_lost
 
+pytestmark = pytest.mark.usefixtures("two_devices")
+
 TIMEOUT_SECONDS = 300
 
 
@@ -88,7 +90,11 @@ def test_a_checkpoint_is_evaluated_with_the_numbers_that_training_reported(finis
 def test_a_process_killed_with_sigkill_is_resumed_bit_for_bit(finished, tmp_path):
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "tests" / "toy_task.py"), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+            "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2"),
+        },
         stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + TIMEOUT_SECONDS
@@ -192,6 +198,9 @@ class TwoSizes(BrightnessCentre):
 
 def test_batches_of_two_shapes_train_with_one_program_each(tmp_path):
     register_toy(TwoSizes)
+    config = toy_config()
+    config.optimizer.update({"epochs": 1, "warmup_epochs": 0})
+    config.evaluators.seen.every_epochs = 1
     compiled: list[str] = []
 
     def listen(event: str, seconds: float, **details: object) -> None:
@@ -200,7 +209,7 @@ def test_batches_of_two_shapes_train_with_one_program_each(tmp_path):
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        evaluation = train(toy_config(), workdir=tmp_path)
+        evaluation = train(config, workdir=tmp_path)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
         register_toy()

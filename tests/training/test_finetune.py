@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from lska_jax.models.van import VAN
-from lska_jax.nn.functional import batch_stats, parameters
+from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import Checkpointer, CheckpointMismatch
 from lska_jax.training.checkpoint.tree_difference import check_same_tree
@@ -105,11 +105,12 @@ def test_another_image_size_needs_nothing_but_the_same_weights(pretrained):
     first, second = build(seed=1), build(seed=2)
     load_for_finetuning(first, pretrained)
     load_for_finetuning(second, pretrained)
+    evaluate = jax.jit(ModelFunctions(first).evaluate)
     for size in (8, 12):
         images = jnp.linspace(-1, 1, size * size).reshape(1, size, size, 1)
-        for model in (first, second):
-            model.eval()
-        logits = [first(images), second(images)]
+        logits = [
+            evaluate(parameters(model), batch_stats(model), images) for model in (first, second)
+        ]
         assert logits[0].shape == (1, 10)
         np.testing.assert_array_equal(*logits)
 

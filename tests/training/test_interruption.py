@@ -1,8 +1,10 @@
 """A run interrupted again and again, anywhere, ends as one that was not."""
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 from small_runs import STEPS, small_config
@@ -11,7 +13,27 @@ from lska_jax.running.stop_signals import StopSignals
 from lska_jax.training.checkpoint.checkpointer import load_tree
 from lska_jax.training.evaluate_only import evaluate_checkpoint
 from lska_jax.training.loop import Interrupted, train
+from lska_jax.training.program import Program
 from tests.faults.runs import what_was_lost
+
+pytestmark = pytest.mark.usefixtures("two_devices", "compiled_once")
+
+
+@pytest.fixture(scope="module")
+def compiled_once() -> Iterator[None]:
+    """Compile the steps once for all starts: their configs say the same."""
+    known: dict[str, jax.stages.Compiled] = {}
+    compile_anew = Program.compile
+
+    def compile_once(program: Program) -> jax.stages.Compiled:
+        shapes = str(program.arguments)
+        if shapes not in known:
+            known[shapes] = compile_anew(program)
+        return known[shapes]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Program, "compile", compile_once)
+        yield
 
 
 def config_before_tasks() -> ConfigDict:

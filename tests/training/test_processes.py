@@ -1,9 +1,12 @@
 """``train.py`` as processes of their own: several that share a run, and some that are killed."""
 
+import ast
+import functools
 import json
 import os
 import random
 import re
+import runpy
 import signal
 import socket
 import subprocess
@@ -11,16 +14,23 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from lska_jax.running import parallel
+from lska_jax.running.stop_signals import RESUME_EXIT_CODE
 from lska_jax.training.checkpoint.load_tree import LoadedTree, load_tree
+from lska_jax.training.loop import train
+from tests.faults.runs import saved_step
+from tests.training.checkpoint_states import flip_a_bit
 
 ROOT = Path(__file__).parents[2]
-EPOCHS, STEPS_PER_EPOCH = 3, 1442 // 240
-STEPS = EPOCHS * STEPS_PER_EPOCH
+EPOCHS, STEPS_PER_EPOCH = 2, 1442 // 240
+STEPS, CHECKPOINT_EVERY = EPOCHS * STEPS_PER_EPOCH, 4
 TEST_EXAMPLES = 355
 TIMEOUT_SECONDS = 300
 
@@ -38,7 +48,7 @@ TINY_RUN = (
     "--config.training.eval_batch_size=120",
     "--config.training.eval_every_epochs=1",
     "--config.training.log_every_steps=1",
-    "--config.training.checkpoint_every_steps=4",
+    f"--config.training.checkpoint_every_steps={CHECKPOINT_EVERY}",
 )
 
 # The processes' sums over the batch are added in another order.
@@ -47,18 +57,15 @@ PARAMETER_ATOL = 1e-6
 
 
 class TrainCommand:
-    """Starts ``train.py`` on a tiny run, in a folder that shares compiled programs."""
+    """Starts ``train.py`` on a tiny run, in a folder of all runs."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self._environment = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            # The runs are compared with each other only, and compiling takes most of their time.
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+            # Compiled as in this process and kept in its cache; with one device instead of eight.
+            "XLA_FLAGS": re.sub(r"(device_count)=\d+", r"\1=1", os.environ["XLA_FLAGS"]),
         }
 
     def start(self, workdir: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
@@ -72,10 +79,18 @@ class TrainCommand:
             text=True,
         )
 
-    def run(self, workdir: Path, *options: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(workdir, *options)
-        output, errors = process.communicate(timeout=TIMEOUT_SECONDS)
-        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+    def start_two(self, workdir: Path) -> list[subprocess.Popen[str]]:
+        """Start two processes that find each other as those of a SLURM job do."""
+        job = {
+            "SLURM_JOB_ID": str(random.randrange(10**6)),
+            "SLURM_STEP_NODELIST": "localhost",
+            "SLURM_NTASKS": "2",
+            "JAX_COORDINATOR_PORT": str(free_port()),
+        }
+        return [
+            self.start(workdir, SLURM_PROCID=str(number), SLURM_LOCALID=str(number), **job)
+            for number in range(2)
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +100,22 @@ def command(tmp_path_factory) -> TrainCommand:
 
 @pytest.fixture(scope="module")
 def uninterrupted(command) -> Path:
+    """Return a run of this process on one device."""
     workdir = command.folder / "uninterrupted"
-    finished = command.run(workdir)
-    assert finished.returncode == 0, finished.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        one = functools.partial(parallel.make_mesh, devices=jax.devices()[:1])
+        patch.setattr(parallel, "make_mesh", one)
+        train(tiny_config(), workdir=workdir)
     return workdir
+
+
+def tiny_config() -> ConfigDict:
+    """Return what the command line makes of the tiny run's options."""
+    config = runpy.run_path(str(ROOT / "configs" / "digits.py"))["get_config"]()
+    for option in TINY_RUN:
+        name, value = option.removeprefix("--config.").split("=")
+        config.update_from_flattened_dict({name: ast.literal_eval(value)})
+    return config
 
 
 def free_port() -> int:
@@ -107,24 +134,46 @@ def finish(
     ]
 
 
+class Stopped(NamedTuple):
+    """What two processes say, of which one was asked to stop, and then two that went on.
+
+    Attributes:
+      workdir: of the run.
+      stopped: the first two.
+      saved: the step that they left, which was damaged then.
+      finished: the second two.
+    """
+
+    workdir: Path
+    stopped: Sequence[subprocess.CompletedProcess[str]]
+    saved: int
+    finished: Sequence[subprocess.CompletedProcess[str]]
+
+
 @pytest.fixture(scope="module")
-def of_two_processes(command) -> tuple[Path, Sequence[subprocess.CompletedProcess[str]]]:
-    """Return a run of processes that find each other as those of a SLURM job do."""
+def of_two_processes(command) -> Stopped:
+    """Return a run of two processes: the second is sent SIGTERM, what both save is damaged."""
     workdir = command.folder / "two_processes"
-    job = {
-        "SLURM_JOB_ID": str(random.randrange(10**6)),
-        "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_NTASKS": "2",
-        "JAX_COORDINATOR_PORT": str(free_port()),
-    }
-    finished = finish(
-        [
-            command.start(workdir, SLURM_PROCID=str(number), SLURM_LOCALID=str(number), **job)
-            for number in range(2)
-        ]
-    )
+    processes = command.start_two(workdir)
+    # Beyond the first checkpoint, which is what is left.
+    wait_for_lines(processes[0], workdir, CHECKPOINT_EVERY + 1)
+    processes[1].send_signal(signal.SIGTERM)
+    stopped = finish(processes)
+    saved = load_tree(workdir).step
+    flip_a_bit(workdir / "checkpoints" / str(saved))
+    finished = finish(command.start_two(workdir))
     assert [one.returncode for one in finished] == [0] * 2, [one.stderr for one in finished]
-    return workdir, finished
+    return Stopped(workdir, stopped, saved, finished)
+
+
+def wait_for_lines(process: subprocess.Popen[str], workdir: Path, lines: int) -> None:
+    """Wait until so many lines of metrics are written."""
+    metrics = workdir / "metrics.jsonl"
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not metrics.exists() or metrics.read_bytes().count(b"\n") < lines:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 def records(workdir: Path) -> list[dict[str, Any]]:
@@ -148,9 +197,24 @@ def arrays(loaded: LoadedTree) -> dict[str, np.ndarray]:
     }
 
 
+def test_sigterm_to_one_of_two_processes_stops_both_at_the_same_step(of_two_processes):
+    stopped = of_two_processes.stopped
+    assert [one.returncode for one in stopped] == [RESUME_EXIT_CODE] * 2, stopped
+    assert {saved_step(one.stderr) for one in stopped} == {of_two_processes.saved}
+    assert of_two_processes.saved < STEPS
+
+
+def test_two_processes_agree_on_the_step_to_use_when_the_newest_is_damaged(of_two_processes):
+    workdir, _, saved, finished = of_two_processes
+    before = (saved - 1) // CHECKPOINT_EVERY * CHECKPOINT_EVERY
+    # The first epoch ends with a checkpoint too.
+    before = max(before, STEPS_PER_EPOCH if saved > STEPS_PER_EPOCH else 0)
+    assert f"Resuming at step {before} of {STEPS}." in finished[0].stdout
+    assert (workdir / "checkpoints" / f"{saved}.damaged").is_dir()
+
+
 def test_two_processes_have_the_losses_of_one(uninterrupted, of_two_processes):
-    workdir, _ = of_two_processes
-    losses = column(workdir, "train/loss")
+    losses = column(of_two_processes.workdir, "train/loss")
     assert len(losses) == STEPS
     np.testing.assert_allclose(losses, column(uninterrupted, "train/loss"), rtol=LOSS_RTOL)
 
@@ -158,14 +222,14 @@ def test_two_processes_have_the_losses_of_one(uninterrupted, of_two_processes):
 def test_two_processes_end_with_the_parameters_and_statistics_of_one(
     uninterrupted, of_two_processes
 ):
-    ours, theirs = arrays(load_tree(of_two_processes[0])), arrays(load_tree(uninterrupted))
+    ours, theirs = arrays(load_tree(of_two_processes.workdir)), arrays(load_tree(uninterrupted))
     assert ours.keys() == theirs.keys()
     for path, array in ours.items():
         np.testing.assert_allclose(array, theirs[path], atol=PARAMETER_ATOL, err_msg=path)
 
 
 def test_two_processes_count_every_evaluation_example_once(uninterrupted, of_two_processes):
-    workdir, _ = of_two_processes
+    workdir = of_two_processes.workdir
     for name in ("eval/top1", "eval/top5"):
         right = np.array(column(workdir, name)) * TEST_EXAMPLES
         np.testing.assert_allclose(right, np.round(right), atol=1e-9)
@@ -175,16 +239,18 @@ def test_two_processes_count_every_evaluation_example_once(uninterrupted, of_two
 
 
 def test_only_the_first_of_two_processes_writes_and_talks(of_two_processes):
-    workdir, (first, *others) = of_two_processes
-    assert f"for {STEPS} steps of 240 images on 2 cpu device(s)" in first.stdout
-    for other in others:
+    workdir, stopped, _, finished = of_two_processes
+    assert f"for {STEPS} steps of 240 images on 2 cpu device(s)" in stopped[0].stdout
+    for other in (stopped[1], finished[1]):
         # XLA's transport says on its own that it is connected.
         assert [line for line in other.stdout.splitlines() if "[Gloo]" not in line] == []
     assert len(records(workdir)) == STEPS + EPOCHS
-    assert (workdir / "log.txt").read_text().count("Ready after") == 1
-    assert len(list((workdir / "tensorboard").iterdir())) == 1
+    # Once for each of the two starts.
+    assert (workdir / "log.txt").read_text().count("Ready after") == 2
+    assert len(list((workdir / "tensorboard").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_when_one_process_is_killed_the_other_is_ended_with_a_message_and_its_stacks(command):
     workdir = command.folder / "one_killed"
     together = (
@@ -197,11 +263,7 @@ def test_when_one_process_is_killed_the_other_is_ended_with_a_message_and_its_st
     first, second = (
         command.start(workdir, *together, f"--process_id={number}") for number in (0, 1)
     )
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not (workdir / "metrics.jsonl").exists():
-        assert first.poll() is None, first.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_lines(first, workdir, 1)
     second.send_signal(signal.SIGKILL)
     survivor, _ = finish([first, second])
     assert survivor.returncode not in (0, None)
@@ -232,12 +294,7 @@ def test_when_one_process_refuses_its_config_the_other_does_not_wait_for_it(comm
 
 def kill_after(process: subprocess.Popen[str], workdir: Path, *, lines: int, delay: float) -> None:
     """Send SIGKILL once so many lines of metrics are written, and a moment later."""
-    metrics = workdir / "metrics.jsonl"
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not metrics.exists() or metrics.read_bytes().count(b"\n") < lines:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    wait_for_lines(process, workdir, lines)
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=TIMEOUT_SECONDS)
@@ -250,10 +307,10 @@ def killed_twice(command) -> tuple[Path, str, subprocess.CompletedProcess[str]]:
     workdir = command.folder / "killed"
     choose = random.Random()
     moments = []
-    for lines in (range(1, 8), range(9, 16)):
+    for lines in (range(1, 7), range(8, 12)):
         moments.append({"lines": choose.choice(lines), "delay": choose.uniform(0, 0.03)})
         kill_after(command.start(workdir), workdir, **moments[-1])
-    finished = command.run(workdir)
+    (finished,) = finish([command.start(workdir)])
     assert finished.returncode == 0, (moments, finished.stderr)
     return workdir, str(moments), finished
 

@@ -314,11 +314,10 @@ def test_accumulation_with_batch_norm_equals_a_loop_over_the_microbatches():
 
     stats, losses, squares = state.batch_stats, [], []
     gradients = jax.tree.map(jnp.zeros_like, state.params)
+    differentiate = jax.jit(jax.value_and_grad(loss_of, has_aux=True))
     for part in range(parts):
         rows = np.arange(part, ROWS, parts)
-        (loss, stats), part_gradients = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params, stats, rows
-        )
+        (loss, stats), part_gradients = differentiate(state.params, stats, rows)
         losses.append(float(loss))
         gradients = jax.tree.map(lambda a, b: a + b / parts, gradients, part_gradients)
     squares = [float(jnp.sum(g**2)) for g in gradients.values()]
@@ -348,7 +347,8 @@ def test_the_evaluation_step_uses_the_running_statistics_and_the_mask():
     stats = {path: array + 0.5 for path, array in state.batch_stats.items()}
     batch = draw_batch(0, masked=(1, 2))
     functions = make_functions(use_batch_norm=True)
-    counted, sums = eval_step(state.params, stats, batch, task=TASK, functions=functions)
+    step = jax.jit(functools.partial(eval_step, task=TASK, functions=functions))
+    counted, sums = step(state.params, stats, batch)
     images = np.asarray(batch["image"], np.float64) / 255
     normal = (images - np.asarray(stats["norm/mean"])) / np.sqrt(
         np.asarray(stats["norm/var"]) + 1e-5
