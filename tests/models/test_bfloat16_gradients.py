@@ -91,7 +91,17 @@ def relative_errors(found, exact):
     }
 
 
-@pytest.mark.parametrize("build", LAYERS.values(), ids=LAYERS)
+# The gate is one operation, whatever its chain: LSKA's stands for all at every change.
+_SLOW = ("LKA", "LKATrivial", "LSKATrivial")
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(build, id=name, marks=pytest.mark.slow if name in _SLOW else ())
+        for name, build in LAYERS.items()
+    ],
+)
 def test_every_gradient_of_a_layer_is_that_of_float32(build):
     errors = relative_errors(gradients(build, jnp.bfloat16), gradients(build, jnp.float32))
     assert errors

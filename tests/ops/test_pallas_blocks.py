@@ -147,8 +147,7 @@ ATTENTIONS = {
     "more images than a block, more channels than lanes": (*CHAINS["trivial LKA"], 9, 130),
     "kernels larger than the map": (((1, 17), (17, 1)), (3, 3), 8, 5),  # 49 pixels on 4x5
 }
-# LSKA's chain learns below, in a network's block and under a mesh; LKA's chain of squares is that
-# of test_pallas.py.
+# LSKA's chain learns below, under a mesh; LKA's chain of squares is that of test_pallas.py.
 MORE_ATTENTIONS = {name: (*chain, 3, 5) for name, chain in CHAINS.items()}
 
 
@@ -200,7 +199,7 @@ def test_no_layer_scale_is_a_scale_of_one():
 def test_no_kernel_reads_memory_that_it_did_not_write():
     # This interpreter fills new memory, and what lies behind an array, with NaN.
     interpret = pltpu.InterpretParams(uninitialized_memory="nan")
-    kernels, dilations = PAIR
+    kernels, dilations = CHAINS["trivial LKA"]
     chain = attention_arguments(kernels, batch_size=11, channels=3)
 
     def run(ffn, attention, ragged):
@@ -256,7 +255,7 @@ def test_a_block_of_kernels_computes_and_learns_what_its_parts_do():
     images = normal(rng, 8, 4, 5, 16)
     found = {}
     for implementation in ("pallas", "xla"):
-        config = VANConfig(k=7, implementation=implementation)
+        config = VANConfig(attention="lka_trivial", k=3, implementation=implementation)
         block = Block(16, 8, config, drop_path_rate=0.0, rngs=nnx.Rngs(0))
 
         @jax.jit
