@@ -11,53 +11,59 @@ from lska_jax import VAN, fold_batch_norm
 from lska_jax.nn.functional import batch_stats, parameters
 from lska_jax.weights import load_state_dict
 
+# One config for all: models that differ in values alone, or in a mode, share a compiled program.
+CONFIG = {"k": 7, "drop_rate": 0.1, "drop_path_rate": 0.5, "layer_norm_epsilon": 1e-5}
+ONE_BLOCK = {"dims": (4,), "depths": (1,), "ffn_ratios": (2,)}
+IMAGES = np.random.default_rng(0).standard_normal((2, 33, 40, 3)).astype(np.float32)
+
 
 def trained(attention: str = "lska", **config) -> VAN:
     """Return a model whose every scale, bias and statistic is something of its own."""
-    model = small_model(attention, **config)
-    load_state_dict(model, small_state_dict(attention, **config))
+    model = small_model(attention, **CONFIG, **config)
+    load_state_dict(model, small_state_dict(attention, **CONFIG, **config))
     model.eval()
     return model
 
 
-def images(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+@nnx.jit
+def maps_and_logits(model: VAN):
+    images = jnp.asarray(IMAGES)
+    return model.features(images), model(images)
 
 
-def maps_and_logits(model: VAN, x: np.ndarray):
-    return jax.jit(lambda x: (model.features(x), model(x)))(x)
+def largest_error(ours: jax.Array, theirs: jax.Array) -> float:
+    """Return the largest error as a share of the largest value."""
+    return float(np.abs(np.subtract(ours, theirs)).max() / np.abs(theirs).max())
 
 
 @pytest.mark.parametrize("attention", ["lska", "lka_trivial"])
 def test_maps_and_logits_are_those_of_evaluation(attention):
-    model = trained(attention, k=7, layer_norm_epsilon=1e-5)
-    x = images(2, 33, 40, 3)
-    maps, logits = maps_and_logits(model, x)
+    model = trained(attention)
+    maps, logits = maps_and_logits(model)
     folded = fold_batch_norm(model)
-    folded_maps, folded_logits = maps_and_logits(folded, x)
+    folded_maps, folded_logits = maps_and_logits(folded)
     for ours, theirs in zip([*folded_maps, folded_logits], [*maps, logits], strict=True):
         # Float32 rounding, of factors that are multiplied in another order.
-        assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
+        assert largest_error(ours, theirs) < 1e-5
     np.testing.assert_allclose(folded.head(folded_maps[-1]), folded_logits, rtol=1e-5, atol=1e-6)
 
 
 def test_the_fused_attention_takes_the_folded_shortcut():
-    x = images(2, 33, 40, 3)
-    fused = fold_batch_norm(trained(implementation="pallas"))
-    jaxpr = str(jax.make_jaxpr(fused)(x))
-    assert "attention_forward" in jaxpr
-    expected = maps_and_logits(fold_batch_norm(trained()), x)[1]
-    # Float32 rounding through two blocks, of sums in another order.
-    error = np.abs(maps_and_logits(fused, x)[1] - expected).max()
-    assert error < 1e-5 * np.abs(expected).max()
+    traced, by_steps = (
+        jax.jit(fold_batch_norm(trained(implementation=name, **ONE_BLOCK))).trace(IMAGES)
+        for name in ("pallas", "auto")
+    )
+    assert "attention_forward" in str(traced.jaxpr)
+    ours, expected = (t.lower().compile()(IMAGES) for t in (traced, by_steps))
+    # Float32 rounding through a block, of sums in another order.
+    assert largest_error(ours, expected) < 1e-5
 
 
 def test_bfloat16_is_as_near_to_float32_as_without_folding():
-    x = images(2, 64, 64, 3)
-    exact = maps_and_logits(trained(), x)[1]
+    exact = maps_and_logits(trained())[1]
     model = trained(dtype=jnp.bfloat16)
-    plain = np.abs(maps_and_logits(model, x)[1] - exact).mean()
-    maps, logits = maps_and_logits(fold_batch_norm(model), x)
+    plain = np.abs(maps_and_logits(model)[1] - exact).mean()
+    maps, logits = maps_and_logits(fold_batch_norm(model))
     assert {stage.dtype for stage in maps} == {jnp.dtype("bfloat16")}
     assert logits.dtype == jnp.float32
     # Other roundings of the same size: twice is far from a factor that was lost.
@@ -68,17 +74,14 @@ def test_statistics_of_a_channel_that_never_varied_are_folded():
     model = trained()
     for norm in (model.stages[0].patch_embedding.norm, model.stages[1].blocks[0].norm_2):
         norm.var.set_value(norm.var[...].at[0].set(0.0))
-    x = images(2, 32, 32, 3)
-    logits = maps_and_logits(model, x)[1]
-    folded = maps_and_logits(fold_batch_norm(model), x)[1]
-    assert np.abs(folded - logits).max() < 1e-5 * np.abs(logits).max()
+    logits = maps_and_logits(model)[1]
+    assert largest_error(maps_and_logits(fold_batch_norm(model))[1], logits) < 1e-5
 
 
-def operations(model: VAN, x: np.ndarray) -> tuple[float, int]:
+def operations(model: VAN) -> tuple[float, int]:
     """Return floating point operations, and operations on whole maps, of a forward pass."""
-    traced = jax.jit(lambda x: model(x)).trace(x)
-    cost = traced.lower().compile().cost_analysis()
-    return cost["flops"], sum(_count(traced.jaxpr))
+    traced = jax.jit(lambda x: model(x)).trace(IMAGES)
+    return traced.lower().cost_analysis()["flops"], sum(_count(traced.jaxpr))
 
 
 def _count(jaxpr):
@@ -93,16 +96,15 @@ def _count(jaxpr):
 
 def test_there_are_fewer_operations():
     model = trained(implementation="xla")
-    x = images(2, 64, 64, 3)
-    flops, on_maps = operations(model, x)
-    folded_flops, folded_on_maps = operations(fold_batch_norm(model), x)
+    flops, on_maps = operations(model)
+    folded_flops, folded_on_maps = operations(fold_batch_norm(model))
     assert folded_flops < flops
     # Two norms and two scales a block of three, and a norm in each of two patch embeddings.
     assert on_maps - folded_on_maps >= 3 * 4 + 2
 
 
 def test_nothing_of_batch_norm_and_layer_scale_is_left():
-    model = trained(drop_rate=0.1, drop_path_rate=0.1)
+    model = trained()
     folded = fold_batch_norm(model)
     assert batch_stats(folded) == {}
     kinds = {type(module).__name__ for _, module in nnx.iter_modules(folded)}
@@ -124,14 +126,12 @@ def test_the_model_is_left_as_it_was():
 
 
 def test_the_mode_of_the_folded_model_makes_no_difference():
-    model = trained(drop_path_rate=0.5)
-    x = images(2, 32, 32, 3)
-    logits = maps_and_logits(model, x)[1]
+    model = trained()
+    logits = maps_and_logits(model)[1]
     model.train()
     folded = fold_batch_norm(model)
     folded.train()
-    again = maps_and_logits(folded, x)[1]
-    assert np.abs(again - logits).max() < 1e-5 * np.abs(logits).max()
+    assert largest_error(maps_and_logits(folded)[1], logits) < 1e-5
 
 
 def test_folding_twice_is_refused():

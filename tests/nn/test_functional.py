@@ -16,90 +16,93 @@ FUSED = {"rtol": 1e-4, "atol": 1e-5}
 
 def small_model(**config) -> nnx.Module:
     sizes = {"dims": (4, 6), "depths": (1, 1), "ffn_ratios": (2, 2), "implementation": "xla"}
-    return create_model("van_lska_tiny", k=7, num_classes=5, **{**sizes, **config})
+    dropping = {"drop_rate": 0.2, "drop_path_rate": 0.4}
+    return create_model("van_lska_tiny", k=7, num_classes=5, **{**sizes, **dropping, **config})
 
 
-def test_paths_are_sorted_and_joined_by_slashes():
-    paths = list(parameters(small_model()))
+@pytest.fixture(scope="module")
+def model() -> nnx.Module:
+    """A model that no test changes."""
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def train(model):
+    return jax.jit(ModelFunctions(model).train)
+
+
+@pytest.fixture(scope="module")
+def evaluate(model):
+    return jax.jit(ModelFunctions(model).evaluate)
+
+
+@nnx.jit
+def call(model: nnx.Module, key: jax.Array) -> jax.Array:
+    return model(IMAGES, rngs=nnx.Rngs(dropout=key))
+
+
+def test_paths_are_sorted_and_joined_by_slashes(model):
+    paths = list(parameters(model))
     assert paths == sorted(paths)
     assert "stages/1/blocks/0/attention/gate/depthwise/3/kernel" in paths
     assert {"classifier/bias", "stages/0/blocks/0/scale_1/scale"} <= set(paths)
 
 
-def test_statistics_are_the_means_and_variances_of_every_batch_norm():
-    stats = batch_stats(small_model())
+def test_statistics_are_the_means_and_variances_of_every_batch_norm(model):
+    stats = batch_stats(model)
     assert len(stats) == 2 * 3 * 2
     assert {path.rsplit("/", 1)[1] for path in stats} == {"mean", "var"}
-    assert not set(stats) & set(parameters(small_model()))
+    assert not set(stats) & set(parameters(model))
 
 
-def test_evaluate_equals_the_module_in_evaluation_mode():
-    model = small_model()
-    functions = ModelFunctions(model)
-    logits = jax.jit(functions.evaluate)(parameters(model), batch_stats(model), IMAGES)
+@pytest.mark.parametrize("seed", [0, 7])
+def test_evaluate_equals_the_module_in_evaluation_mode_with_the_parameters_of_any(evaluate, seed):
+    model = small_model(rngs=nnx.Rngs(seed))
+    logits = evaluate(parameters(model), batch_stats(model), IMAGES)
     model.eval()
-    np.testing.assert_allclose(logits, nnx.jit(lambda model: model(IMAGES))(model), **FUSED)
+    np.testing.assert_allclose(logits, call(model, jax.random.key(0)), **FUSED)
 
 
-def test_train_equals_the_module_in_training_mode():
-    model = small_model(drop_rate=0.2, drop_path_rate=0.4)
+def test_train_equals_the_module_in_training_mode(train):
+    model = small_model()
     key = jax.random.key(3)
-    train = jax.jit(ModelFunctions(model).train)
     logits, stats = train(parameters(model), batch_stats(model), IMAGES, key=key)
     model.train()
-    expected = nnx.jit(lambda model: model(IMAGES, rngs=nnx.Rngs(dropout=key)))(model)
-    np.testing.assert_allclose(logits, expected, **FUSED)
+    np.testing.assert_allclose(logits, call(model, key), **FUSED)
     for path, updated in batch_stats(model).items():
         np.testing.assert_allclose(stats[path], updated, **FUSED, err_msg=path)
 
 
-def test_train_returns_statistics_that_have_moved():
-    model = small_model()
+def test_train_returns_statistics_that_have_moved(model, train):
     before = batch_stats(model)
-    train = jax.jit(ModelFunctions(model).train)
     _, stats = train(parameters(model), before, IMAGES, key=jax.random.key(0))
     assert stats.keys() == before.keys()
     assert all(np.any(stats[path] != before[path]) for path in before)
 
 
-def test_both_modes_leave_the_model_as_it_was():
-    model = small_model(drop_path_rate=0.3)
+def test_both_modes_leave_the_model_as_it_was(model, train, evaluate):
     before = jax.tree.map(np.array, {**parameters(model), **batch_stats(model)})
-    functions = ModelFunctions(model)
-    key = jax.random.key(0)
-    jax.jit(functions.train)(parameters(model), batch_stats(model), IMAGES, key=key)
-    jax.jit(functions.evaluate)(parameters(model), batch_stats(model), IMAGES)
+    train(parameters(model), batch_stats(model), IMAGES, key=jax.random.key(0))
+    evaluate(parameters(model), batch_stats(model), IMAGES)
     after = {**parameters(model), **batch_stats(model)}
     assert before.keys() == after.keys()
     assert all(np.array_equal(before[path], after[path]) for path in before)
+    # As it was built: what another test has traced with it left nothing either.
+    built = small_model()
+    built = {**parameters(built), **batch_stats(built)}
+    assert all(np.array_equal(built[path], after[path]) for path in before)
     assert not model.stages[0].blocks[0].norm_1.use_running_average
 
 
-def test_the_key_decides_what_drop_path_drops():
-    model = small_model(drop_path_rate=0.5)
+def test_the_key_decides_what_is_dropped(model, train):
     scaled = {
         path: jnp.ones_like(a) if "/scale_" in path else a for path, a in parameters(model).items()
     }
-    train = jax.jit(ModelFunctions(model).train)
     once, again, other = (
         train(scaled, batch_stats(model), IMAGES, key=jax.random.key(seed))[0] for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(once, again)
     assert np.any(once != other)
-
-
-def test_the_functions_serve_parameters_of_another_model_of_the_same_shape():
-    model = small_model()
-    other = create_model("van_lska_tiny", **_config(model), rngs=nnx.Rngs(7))
-    functions = ModelFunctions(model)
-    logits = jax.jit(functions.evaluate)(parameters(other), batch_stats(other), IMAGES)
-    other.eval()
-    np.testing.assert_allclose(logits, nnx.jit(lambda model: model(IMAGES))(other), **FUSED)
-
-
-def _config(model) -> dict:
-    fields = ("k", "num_classes", "dims", "depths", "ffn_ratios", "implementation")
-    return {field: getattr(model.config, field) for field in fields}
 
 
 def test_assign_writes_parameters_and_statistics_in_place():

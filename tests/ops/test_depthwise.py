@@ -46,10 +46,14 @@ FLOAT32 = {"rtol": 2e-6, "atol": 2e-6}
 # The same for sums over all positions of a batch, up to 210 products.
 FLOAT32_REDUCED = {"rtol": 1e-5, "atol": 1e-5}
 
-# Of "xla", which is the reference itself, of the TPU's kernel, which is interpreted slowly and has
-# cases of its own in test_pallas.py, and of padding for other platforms, at every change.
-OWN = ("shift", "toeplitz")
-FEW = ("horizontal dilated", "square", "wider than the map", "map of one pixel", "map of one row")
+# Of "xla", which is the reference itself, and of the TPU's kernel, which is interpreted slowly and
+# has cases of its own in test_pallas.py, at every change.
+FEW = {"xla": ("square", "map of one pixel"), "pallas": ("square",)}
+# The same of padding for other platforms, by platform.
+FEW_PADDED = {
+    "tpu": ("horizontal dilated", "square", "wider than the map", "map of one pixel"),
+    "gpu": ("square",),
+}
 
 
 every_implementation = pytest.mark.parametrize("implementation", implementations())
@@ -60,7 +64,7 @@ every_case_and_implementation = pytest.mark.parametrize(
             case,
             implementation,
             id=f"{name}-{implementation}",
-            marks=() if implementation in OWN or name in FEW else pytest.mark.slow,
+            marks=() if name in FEW.get(implementation, CASES) else pytest.mark.slow,
         )
         for name, case in CASES.items()
         for implementation in implementations()
@@ -76,6 +80,12 @@ def draw(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     shapes = (maps, (*case.kernel, 1, 3), maps)
     images, kernel, cotangent = (rng.standard_normal(s).astype(np.float32) for s in shapes)
     return images, kernel, cotangent
+
+
+@functools.cache
+def brute_force_of(case: Case, dtype: str) -> np.ndarray:
+    images, kernel, _ = (np.asarray(jnp.asarray(array, dtype)) for array in draw(case))
+    return brute_force(images, kernel, case.dilation)
 
 
 def brute_force(images: np.ndarray, kernel: np.ndarray, dilation: int) -> np.ndarray:
@@ -136,8 +146,7 @@ def test_the_output_equals_lax(case, implementation):
 
 @every_case_and_implementation
 def test_the_output_equals_brute_force(case, implementation):
-    images, kernel, _ = draw(case)
-    expected = brute_force(images, kernel, case.dilation)
+    expected = brute_force_of(case, "float32")
     np.testing.assert_allclose(computed(implementation, case)[0], expected, **FLOAT32)
 
 
@@ -153,8 +162,9 @@ def test_the_gradient_of_the_kernel_equals_autodiff_of_lax(case, implementation)
     )
 
 
-@every_case_and_implementation
-def test_the_gradients_equal_finite_differences(case, implementation):
+@functools.cache
+def difference(case: Case) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return a direction of images, one of the kernel, and the slope along both."""
     images, kernel, cotangent = (array.astype(np.float64) for array in draw(case))
     rng = np.random.default_rng(1)
     toward_images = rng.standard_normal(images.shape)
@@ -167,7 +177,12 @@ def test_the_gradients_equal_finite_differences(case, implementation):
         return float(np.sum(out * cotangent))
 
     # The convolution is bilinear, so the central difference is exact at any step.
-    slope = (objective(0.5) - objective(-0.5)) / 1.0
+    return toward_images, toward_kernel, (objective(0.5) - objective(-0.5)) / 1.0
+
+
+@every_case_and_implementation
+def test_the_gradients_equal_finite_differences(case, implementation):
+    toward_images, toward_kernel, slope = difference(case)
     _, images_gradient, kernel_gradient = computed(implementation, case)
     terms = (images_gradient * toward_images).sum(), (kernel_gradient * toward_kernel).sum()
     # Float32 gradients against float64: roundings of 6e-8 of terms that partly cancel.
@@ -182,7 +197,7 @@ def test_bfloat16_is_accumulated_in_float32_and_rounded_once(case, implementatio
         functools.partial(depthwise_conv, dilation=case.dilation, implementation=implementation)
     )
     out = convolve(images, kernel)
-    expected = brute_force(np.asarray(images), np.asarray(kernel), case.dilation)
+    expected = brute_force_of(case, "bfloat16")
     assert out.dtype == jnp.bfloat16
     # One rounding to 8 significant bits is off by up to 2**-9 of the value. Roundings between
     # the taps would be off by as much of every partial sum.
@@ -245,7 +260,11 @@ def test_a_second_call_under_jit_gives_the_same_output_without_tracing_again(imp
     assert len(traces) == 1
 
 
-@every_implementation
+# The TPU's kernel is mapped in test_pallas.py.
+@pytest.mark.parametrize(
+    "implementation",
+    [pytest.param(n, marks=pytest.mark.slow if n == "pallas" else ()) for n in implementations()],
+)
 def test_vmap_over_images_and_kernels_equals_a_loop(implementation):
     rng = np.random.default_rng(2)
     images = rng.standard_normal((3, 2, 5, 7, 4)).astype(np.float32)
@@ -284,13 +303,15 @@ def test_gradients_of_a_batch_that_is_split_over_explicit_axes(implementation):
 
 
 @pytest.mark.parametrize(
-    "case",
+    ("case", "platform"),
     [
-        pytest.param(case, id=name, marks=() if name in FEW else pytest.mark.slow)
+        pytest.param(
+            case, platform, id=f"{name}-{platform}", marks=() if name in few else pytest.mark.slow
+        )
         for name, case in CASES.items()
+        for platform, few in FEW_PADDED.items()
     ],
 )
-@pytest.mark.parametrize("platform", ["tpu", "gpu"])
 def test_shifted_slices_are_the_same_as_other_platforms_pad(case, platform, monkeypatch):
     monkeypatch.setattr("lska_jax.ops.shift.target_platform", lambda: platform)
     shifted = functools.partial(depthwise_conv, dilation=case.dilation, implementation="shift")

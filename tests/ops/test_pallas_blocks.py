@@ -30,6 +30,8 @@ CHAINS = {
     "LKA": (((3, 3), (3, 3)), (1, 2)),
     "trivial LKA": (((3, 3),), (1,)),
 }
+# The shortest cascade.
+PAIR = ((1, 3), (3, 1)), (1, 2)
 
 
 def normal(rng, *shape: int, scale: float = 1.0) -> jax.Array:
@@ -140,26 +142,26 @@ def test_the_ffn_and_its_gradients_equal_those_of_its_parts(batch_size):
     )
 
 
+ATTENTIONS = {
+    # Nine images are a block of eight, and one that is filled up.
+    "more images than a block, more channels than lanes": (*CHAINS["trivial LKA"], 9, 130),
+    "kernels larger than the map": (((1, 17), (17, 1)), (3, 3), 8, 5),  # 49 pixels on 4x5
+}
+# LSKA's chain learns below, under a mesh; LKA's chain of squares is that of test_pallas.py.
+MORE_ATTENTIONS = {name: (*chain, 3, 5) for name, chain in CHAINS.items()}
+
+
 @pytest.mark.parametrize(
-    ("kernels", "dilations"),
+    ("kernels", "dilations", "batch_size", "channels"),
     [
-        # LSKA's chain learns below, in bfloat16, on a small map and under a mesh; LKA's chain of
-        # squares is that of test_pallas.py.
-        pytest.param(*chain, id=name, marks=() if name == "trivial LKA" else pytest.mark.slow)
-        for name, chain in CHAINS.items()
+        *(pytest.param(*case, id=name) for name, case in ATTENTIONS.items()),
+        *(pytest.param(*c, id=n, marks=pytest.mark.slow) for n, c in MORE_ATTENTIONS.items()),
     ],
 )
-def test_the_attention_and_its_gradients_equal_those_of_its_parts(kernels, dilations):
-    arguments = attention_arguments(kernels, batch_size=3, channels=5)
-    assert_close(
-        value_and_gradients(functools.partial(fused, dilations), *arguments),
-        value_and_gradients(functools.partial(plain_attention, dilations), *arguments),
-    )
-
-
-def test_the_attention_mixes_more_channels_than_lanes():
-    kernels, dilations = ((1, 3), (3, 1)), (1, 2)
-    arguments = attention_arguments(kernels, batch_size=9, channels=130)
+def test_the_attention_and_its_gradients_equal_those_of_its_parts(
+    kernels, dilations, batch_size, channels
+):
+    arguments = attention_arguments(kernels, batch_size, channels)
     assert_close(
         value_and_gradients(functools.partial(fused, dilations), *arguments),
         value_and_gradients(functools.partial(plain_attention, dilations), *arguments),
@@ -167,7 +169,7 @@ def test_the_attention_mixes_more_channels_than_lanes():
 
 
 def test_a_factor_of_the_shortcut_stands_beside_the_layer_scale():
-    kernels, dilations = ((1, 3), (3, 1)), (1, 2)
+    kernels, dilations = CHAINS["trivial LKA"]
     images, *arguments, scale = attention_arguments(kernels, batch_size=2, channels=3)
     shortcut = jnp.asarray([0.5, -1.0, 3.0])
 
@@ -185,19 +187,19 @@ def test_a_factor_of_the_shortcut_stands_beside_the_layer_scale():
 
 def test_no_layer_scale_is_a_scale_of_one():
     *arguments, scale = ffn_arguments(2)
-    ones = jnp.ones_like(scale)
-    run = jax.jit(functools.partial(conv_ffn, interpret=True))
-    np.testing.assert_array_equal(run(*arguments), run(*arguments, scale=ones))
+    out = jax.jit(functools.partial(conv_ffn, interpret=True))(*arguments)
+    assert_close(out, jax.jit(plain_ffn)(*arguments, jnp.ones_like(scale)))
     kernels, dilations = CHAINS["trivial LKA"]
     *arguments, scale = attention_arguments(kernels, batch_size=2, channels=3)
     run = jax.jit(functools.partial(fused_attention, dilations=dilations, interpret=True))
-    np.testing.assert_array_equal(run(*arguments), run(*arguments, scale=jnp.ones_like(scale)))
+    plain = jax.jit(functools.partial(plain_attention, dilations))
+    assert_close(run(*arguments), plain(*arguments, jnp.ones_like(scale)))
 
 
 def test_no_kernel_reads_memory_that_it_did_not_write():
     # This interpreter fills new memory, and what lies behind an array, with NaN.
     interpret = pltpu.InterpretParams(uninitialized_memory="nan")
-    kernels, dilations = ((1, 3), (3, 1)), (1, 2)
+    kernels, dilations = CHAINS["trivial LKA"]
     chain = attention_arguments(kernels, batch_size=11, channels=3)
 
     def run(ffn, attention, ragged):
@@ -223,7 +225,7 @@ def test_bfloat16_stays_within_its_roundings():
 
 
 def test_the_attention_in_bfloat16_is_as_exact_as_its_parts():
-    kernels, dilations = CHAINS["LSKA"]
+    kernels, dilations = PAIR
     arguments = attention_arguments(kernels, batch_size=8, channels=16)
 
     def run(attention, *arguments):
@@ -248,21 +250,12 @@ def test_the_attention_in_bfloat16_is_as_exact_as_its_parts():
     assert error(kernel) <= error(parts) < 0.1
 
 
-def test_the_attention_takes_kernels_larger_than_the_map():
-    kernels, dilations = ((1, 5), (5, 1), (1, 17), (17, 1)), (1, 1, 3, 3)  # k = 53 on 4x5
-    arguments = attention_arguments(kernels, batch_size=8, channels=5)
-    assert_close(
-        value_and_gradients(functools.partial(fused, dilations), *arguments),
-        value_and_gradients(functools.partial(plain_attention, dilations), *arguments),
-    )
-
-
 def test_a_block_of_kernels_computes_and_learns_what_its_parts_do():
     rng = np.random.default_rng(2)
     images = normal(rng, 8, 4, 5, 16)
     found = {}
     for implementation in ("pallas", "xla"):
-        config = VANConfig(k=7, implementation=implementation)
+        config = VANConfig(attention="lka_trivial", k=3, implementation=implementation)
         block = Block(16, 8, config, drop_path_rate=0.0, rngs=nnx.Rngs(0))
 
         @jax.jit
@@ -285,8 +278,8 @@ def test_a_block_of_kernels_computes_and_learns_what_its_parts_do():
 
 def test_under_jit_with_a_mesh_each_device_runs_its_own_images_through_the_attention():
     kernels, dilations = CHAINS["LSKA"]
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    images, *parameters = attention_arguments(kernels, batch_size=16, channels=5)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    images, *parameters = attention_arguments(kernels, batch_size=4, channels=5)
     images = jax.device_put(images, NamedSharding(mesh, PartitionSpec("data")))
     parameters = jax.device_put(parameters, NamedSharding(mesh, PartitionSpec()))
 
@@ -306,8 +299,8 @@ def test_under_jit_with_a_mesh_each_device_runs_its_own_images_through_the_atten
 
 
 def test_under_jit_with_a_mesh_each_device_runs_its_own_images():
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-    images, *parameters = ffn_arguments(16)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    images, *parameters = ffn_arguments(4)
     images = jax.device_put(images, NamedSharding(mesh, PartitionSpec("data")))
     parameters = jax.device_put(parameters, NamedSharding(mesh, PartitionSpec()))
 
@@ -322,7 +315,7 @@ def test_under_jit_with_a_mesh_each_device_runs_its_own_images():
     expected = jax.grad(lambda *a: jnp.sum(plain_ffn(*a) ** 2), argnums=(0, 3))
     assert_close(
         jax.device_get(compiled(images, *parameters)),
-        jax.device_get(jax.jit(expected)(*ffn_arguments(16))),
+        jax.device_get(jax.jit(expected)(*ffn_arguments(4))),
         1e-5,
     )
 
