@@ -22,16 +22,21 @@ SIZES = {
     "b5": ((96, 192, 480, 768), (3, 3, 24, 3)),
     "b6": ((96, 192, 384, 768), (6, 6, 90, 6)),
 }
-# A size is nothing but widths and depths: one attention of each, and each attention of one size.
-QUICK = {f"van_lska_{size}" for size in ("tiny", "small", "base")} | {
-    f"van_{attention}_tiny" for attention in ATTENTIONS
-}
 
 
+@pytest.mark.parametrize("name", list_models("van_*"))
+def test_every_model_has_the_attention_widths_and_blocks_of_its_name(name):
+    _, attention, size = name.replace("_trivial", "-trivial").split("_")
+    fields = model_entry(name).fields
+    assert fields["attention"] == attention.replace("-", "_")
+    assert (fields["dims"], fields["depths"]) == SIZES[size]
+
+
+# A size is nothing but widths and depths, and one of them shows that they become a network.
 @pytest.mark.parametrize(
     "name",
     [
-        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        name if name == "van_lska_tiny" else pytest.param(name, marks=pytest.mark.slow)
         for name in list_models("van_*")
     ],
 )
