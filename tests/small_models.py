@@ -1,10 +1,12 @@
 """A small VAN, its golden-style state_dict, and files of it, for the tests of this folder."""
 
+import functools
 import re
 from pathlib import Path
 
 import golden_weights
 import numpy as np
+from flax import nnx
 
 from lska_jax import VAN, VANConfig, create_model
 from lska_jax.models.build import array_shapes
@@ -15,8 +17,20 @@ CLASSES = 6
 SMALL = {"dims": (4, 6), "depths": (1, 2), "ffn_ratios": (2, 2), "num_classes": CLASSES}
 
 
-def small_model(attention: str = "lska", **config) -> VAN:
-    return create_model(f"van_{attention}_tiny", **{**SMALL, **config})
+# One block: for what is compiled and would say nothing new of a second.
+ONE_BLOCK = {"dims": (4,), "depths": (1,), "ffn_ratios": (2,)}
+
+
+def small_model(attention: str = "lska", *, rngs: nnx.Rngs | None = None, **config) -> VAN:
+    """Return a model of the test's own; without ``rngs`` it is built once and copied."""
+    if rngs is None:
+        return nnx.clone(_built(attention, tuple(config.items())))
+    return create_model(f"van_{attention}_tiny", rngs=rngs, **{**SMALL, **config})
+
+
+@functools.cache
+def _built(attention: str, config: tuple[tuple[str, object], ...]) -> VAN:
+    return create_model(f"van_{attention}_tiny", **{**SMALL, **dict(config)})
 
 
 def small_state_dict(attention: str = "lska", **config) -> dict[str, np.ndarray]:

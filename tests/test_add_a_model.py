@@ -49,7 +49,10 @@ import lska_jax
 from lska_jax.commands.export import main as export
 from lska_jax.commands.convert import main as convert
 from lska_jax.commands.publish import main as publish
-lska_jax.train("configs/pool_digits.py", workdir="once")
+config = lska_jax.load_config("configs/pool_digits.py")
+config.optimizer.epochs = 2
+config.training.batch_size = 240
+lska_jax.train(config, workdir="once")
 assert publish(["once", "--out", "folder"]) == 0
 assert export(["folder", "pool.safetensors"]) == 0
 assert convert(["pool.safetensors", "--out", "again", "--model", "pool_tiny"]) == 0

@@ -17,11 +17,11 @@ def get_config(argument: str = "") -> ConfigDict:
     config = runpy.run_path(str(DIGITS))["get_config"]()
     config.model = model_section(argument or "toy_small", num_classes=10, in_channels=1)
     config.data.num_workers = 0
-    config.optimizer.epochs = 8
+    config.optimizer.epochs = 4
     config.optimizer.warmup_epochs = 1
     config.optimizer.learning_rate = 5e-2
     config.training.batch_size = 48
     config.training.ema_decay = 0.0
     config.training.eval_batch_size = 360
-    config.training.eval_every_epochs = 4
+    config.training.eval_every_epochs = 2
     return config

@@ -6,6 +6,7 @@ those of ``nnx.initializers.normal``, bit for bit, since JAX's partitionable Thr
 element a function of the key and its position alone.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
@@ -61,6 +62,7 @@ def as_rngs(rngs: RngsLike) -> nnx.Rngs:
         ) from None
 
 
+@functools.cache
 def normal(stddev: float) -> nnx.Initializer:
     """Return an initializer: normal with mean 0, as ``nnx.initializers.normal`` draws it.
 

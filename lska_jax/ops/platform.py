@@ -36,6 +36,8 @@ def vary_alike(arrays: Any) -> Any:
     varies, and the transpose of the mark sums it over the devices.
     """
     axes = frozenset[Any]().union(*map(varying_axes, jax.tree.leaves(arrays)))
+    if not axes:
+        return arrays
 
     def mark(array: jax.Array) -> jax.Array:
         missing = axes - varying_axes(array)

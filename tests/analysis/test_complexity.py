@@ -48,14 +48,14 @@ def rows(table, *fast):
     return [key if key in fast else pytest.param(key, marks=pytest.mark.slow) for key in table]
 
 
-@pytest.mark.parametrize("key", rows(LSKA, ("tiny", 7), ("tiny", 53), ("small", 23), ("base", 35)))
+@pytest.mark.parametrize("key", rows(LSKA, ("tiny", 7), ("tiny", 53)))
 def test_lska_networks_cost_what_is_published(key):
     size, k = key
     cost = network_cost(VANConfig(k=k, **SIZES[size]._asdict()))
     assert (cost.parameters, round(cost.flops / 1e9, 3)) == LSKA[key]
 
 
-@pytest.mark.parametrize("size", rows(LKA, "tiny", "base"))
+@pytest.mark.parametrize("size", rows(LKA, "base"))
 def test_lka_networks_cost_what_is_published(size):
     cost = network_cost(VANConfig(attention="lka", **SIZES[size]._asdict()))
     parameters_published, gflops = LKA[size]
@@ -64,7 +64,7 @@ def test_lka_networks_cost_what_is_published(size):
 
 
 def test_the_counted_parameters_are_those_of_the_model():
-    config = VANConfig(attention="lka_trivial", k=11, num_classes=0)
+    config = VANConfig(attention="lka_trivial", k=11, num_classes=0, depths=(1, 1, 2, 1))
     shapes = array_shapes(config)
     trainable = [shape for path, shape in shapes.items() if not path.endswith(("/mean", "/var"))]
     assert network_cost(config).parameters == sum(map(math.prod, trainable))

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def tiny_config(**training) -> ConfigDict:
-    config = lska_jax.load_config("digits:11")
+    config = lska_jax.load_config("digits:7")
     config.model.update({"dims": (8,), "depths": (1,), "ffn_ratios": (2,)})
     config.data.num_workers = 0
     config.optimizer.update({"epochs": 2, "warmup_epochs": 1})

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from known_models import write_pictures
 from PIL import Image
-from small_models import small_model
+from small_models import ONE_BLOCK, small_model
 
 from lska_jax.commands import report
 from lska_jax.commands.robustness import main, split_name
@@ -28,7 +28,7 @@ NAMES = ("bird", "car", "cat", "dog")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    built = small_model(k=7, num_classes=len(NAMES))
+    built = small_model(k=7, **ONE_BLOCK, num_classes=len(NAMES))
     facts = ModelFacts(
         config=built.config, preprocessing=Preprocessing(image_size=32), class_names=NAMES
     )

@@ -7,10 +7,12 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
-from lska_jax.tasks.accuracy import EvalSums, eval_sums
+from lska_jax.tasks import accuracy
+from lska_jax.tasks.accuracy import EvalSums
 
 CLASSES = 11
 EXAMPLES = 96
+eval_sums = jax.jit(accuracy.eval_sums)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,7 @@ def test_a_batch_sharded_over_eight_devices_has_the_same_sums(batch):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     sharded = {name: jax.device_put(array, sharding) for name, array in batch.items()}
-    there, here = jax.jit(eval_sums)(**sharded), eval_sums(**batch)
+    there, here = eval_sums(**sharded), eval_sums(**batch)
     assert (there.examples, there.top1, there.top5) == (here.examples, here.top1, here.top5)
     # Eight partial sums are added in another order.
     np.testing.assert_allclose(there.loss, here.loss, rtol=1e-6)

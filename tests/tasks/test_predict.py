@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from small_models import small_model, small_state_dict
+from small_models import ONE_BLOCK, small_model, small_state_dict
 
 from lska_jax import create_model
 from lska_jax.commands.predict import main
@@ -24,8 +24,8 @@ PREPARED = Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), image_size=3
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    model = small_model(k=7)
-    load_state_dict(model, small_state_dict(k=7))
+    model = small_model(k=7, **ONE_BLOCK)
+    load_state_dict(model, small_state_dict(k=7, **ONE_BLOCK))
     facts = ModelFacts(config=model.config, preprocessing=PREPARED, class_names=NAMES)
     return write_model_folder(tmp_path_factory.mktemp("m") / "model", facts, arrays_of(model))
 
@@ -179,7 +179,7 @@ def test_mistakes_end_in_one_readable_line(folder, pictures, tmp_path, arguments
 
 
 def test_a_model_of_one_channel_sees_grey_pictures_and_names_classes_by_number(tmp_path, pictures):
-    model = small_model(in_channels=1, k=7)
+    model = small_model(in_channels=1, k=7, **ONE_BLOCK)
     facts = ModelFacts(
         config=model.config, preprocessing=model.preprocessing._replace(image_size=16)
     )
@@ -189,7 +189,7 @@ def test_a_model_of_one_channel_sees_grey_pictures_and_names_classes_by_number(t
 
 
 def test_a_model_without_a_classifier_predicts_nothing(tmp_path, pictures, capsys):
-    model = small_model(num_classes=0)
+    model = small_model(num_classes=0, k=7, **ONE_BLOCK)
     facts = ModelFacts(config=model.config, preprocessing=model.preprocessing)
     folder = write_model_folder(tmp_path / "body", facts, arrays_of(model))
     assert main([str(folder), str(pictures)]) == 2

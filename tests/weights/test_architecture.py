@@ -2,13 +2,14 @@
 
 import pytest
 
-from lska_jax import VANConfig, create_model, list_models, model_entry
+from lska_jax import VANConfig, list_models, model_entry
 from lska_jax.models.build import array_shapes
 from lska_jax.models.van_config import describe
 from lska_jax.weights.names.recognition import recognise
 from lska_jax.weights.names.van import NAMES
 
 SMALL = {"dims": (4, 6), "depths": (1, 2), "ffn_ratios": (2, 3), "num_classes": 5}
+ARCHITECTURE = ("attention", "k", "dims", "depths", "ffn_ratios", "num_classes", "in_channels")
 
 
 def torch_shapes(config: VANConfig) -> dict[str, tuple[int, ...]]:
@@ -19,26 +20,42 @@ def torch_shapes(config: VANConfig) -> dict[str, tuple[int, ...]]:
     return named
 
 
-@pytest.mark.parametrize(
-    ("name", "k"),
-    [(name, k) for name in list_models("*_tiny") for k in (7, 11, 23, 35, 41, 53)]
-    + [("van_lka_small", 23), ("van_lska_base", 35), ("van_lska_trivial_large", 23)]
-    + [
-        pytest.param(name, 23, marks=pytest.mark.slow)
-        for name in list_models()
-        if not name.endswith("tiny")
-    ],
-)
-def test_every_named_model_is_recognised_by_its_shapes(name, k):
-    config = VANConfig(k=k, **model_entry(name).fields)
+def assert_recognised(config: VANConfig) -> None:
     shapes = torch_shapes(config)
     assert recognise(shapes) is NAMES
     fields = NAMES.infer(shapes).fields
-    assert {key: fields[key] for key in ("attention", "k", "dims", "depths", "ffn_ratios")} == {
-        key: getattr(config, key) for key in ("attention", "k", "dims", "depths", "ffn_ratios")
+    assert {key: fields[key] for key in ARCHITECTURE} == {
+        key: getattr(config, key) for key in ARCHITECTURE
     }
-    assert (fields["num_classes"], fields["in_channels"]) == (1000, 3)
-    assert describe(config) == f"{name}, k={k}, 1000 classes"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "van_lska_tiny" else pytest.param(name, marks=pytest.mark.slow)
+        for name in list_models("van_*")
+    ],
+)
+def test_a_named_model_is_recognised_by_its_shapes(name):
+    assert_recognised(VANConfig(**model_entry(name).fields))
+
+
+@pytest.mark.parametrize("k", [7, 11, 23, 35, 41, 53])
+@pytest.mark.parametrize("attention", ["lska", "lka", "lska_trivial", "lka_trivial"])
+def test_the_shapes_show_the_attention_and_k(attention, k):
+    config = VANConfig(attention=attention, k=k, dims=(4,), depths=(1,), ffn_ratios=(2,))
+    assert_recognised(config)
+
+
+def test_the_shapes_show_stages_of_ten_blocks_and_more():
+    sizes = {"dims": (4, 6), "depths": (1, 11), "ffn_ratios": (2, 3)}
+    assert_recognised(VANConfig(attention="lka", num_classes=5, in_channels=1, **sizes))
+
+
+@pytest.mark.parametrize("name", list_models("van_*"))
+def test_a_named_model_is_described_by_its_name(name):
+    config = VANConfig(k=35, **model_entry(name).fields)
+    assert describe(config) == f"{name}, k=35, 1000 classes"
 
 
 @pytest.mark.parametrize(("k", "dilation"), [(23, 4), (11, 3), (35, 6), (35, 2)])
@@ -60,7 +77,6 @@ def test_a_stray_block_number_does_not_make_a_deep_network():
 
 
 def test_a_size_of_ones_own_is_described_by_its_stages():
-    config = create_model("van_lska_tiny", k=11, **SMALL).config
-    assert describe(config) == (
+    assert describe(VANConfig(k=11, **SMALL)) == (
         "a VAN with lska, k=11, dims=(4, 6), depths=(1, 2), ffn_ratios=(2, 3), 5 classes"
     )

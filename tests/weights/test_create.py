@@ -22,16 +22,21 @@ SIZES = {
     "b5": ((96, 192, 480, 768), (3, 3, 24, 3)),
     "b6": ((96, 192, 384, 768), (6, 6, 90, 6)),
 }
-# A size is nothing but widths and depths: one attention of each, and each attention of one size.
-QUICK = {f"van_lska_{size}" for size in ("tiny", "small", "base")} | {
-    f"van_{attention}_tiny" for attention in ATTENTIONS
-}
 
 
+@pytest.mark.parametrize("name", list_models("van_*"))
+def test_every_model_has_the_attention_widths_and_blocks_of_its_name(name):
+    _, attention, size = name.replace("_trivial", "-trivial").split("_")
+    fields = model_entry(name).fields
+    assert fields["attention"] == attention.replace("-", "_")
+    assert (fields["dims"], fields["depths"]) == SIZES[size]
+
+
+# A size is nothing but widths and depths, and one of them shows that they become a network.
 @pytest.mark.parametrize(
     "name",
     [
-        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        name if name == "van_lska_tiny" else pytest.param(name, marks=pytest.mark.slow)
         for name in list_models("van_*")
     ],
 )
@@ -54,12 +59,13 @@ def test_every_model_has_its_maps_blocks_and_logits(name):
 
 # The widths of one size are as good as those of another, but each step of each attention counts.
 NARROW = {"dims": (4, 6), "depths": (1, 1), "ffn_ratios": (2, 2)}
+ONE_STAGE = {"dims": (4,), "depths": (1,), "ffn_ratios": (2,)}
 
 
 @pytest.mark.parametrize(
     ("name", "dtype", "changes"),
-    [(f"van_{attention}_tiny", "float32", NARROW) for attention in ATTENTIONS]
-    + [("van_lska_tiny", "bfloat16", NARROW)]
+    [(f"van_{attention}_tiny", "float32", ONE_STAGE) for attention in ATTENTIONS[1:]]
+    + [("van_lska_tiny", "float32", NARROW), ("van_lska_tiny", "bfloat16", ONE_STAGE)]
     + [
         pytest.param(name, dtype, {}, marks=pytest.mark.slow)
         for name in ("van_lska_tiny", "van_lka_tiny", "van_lska_small", "van_lska_b5")
@@ -131,10 +137,11 @@ def test_a_field_that_the_config_does_not_have_is_a_type_error():
 
 def test_any_part_of_the_config_can_be_replaced():
     changes = {"k": 35, "dilation": 2, "in_channels": 1, "drop_path_rate": 0.2, "stem_stride": 2}
+    changes["depths"] = (1, 1, 1, 1)
     config = nnx.eval_shape(lambda: create_model("van_lka_small", **changes)).config
     assert (config.attention, config.k, config.dilation, config.in_channels) == ("lka", 35, 2, 1)
     assert (config.drop_path_rate, config.stem_stride) == (0.2, 2)
-    assert config.dims == SIZES["small"][0]
+    assert (config.dims, config.depths) == (SIZES["small"][0], (1, 1, 1, 1))
 
 
 def test_the_given_rngs_decide_the_parameters():

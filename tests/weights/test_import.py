@@ -173,11 +173,11 @@ def test_all_mismatches_are_listed_at_once(tmp_path, out):
 
 def test_another_model_than_the_files_is_refused_with_what_the_file_is(tmp_path, out):
     state_dict = small_state_dict()
-    message = refusal(tmp_path, state_dict, out, model="van_lka_base", k=35)
-    assert "does not fit van_lka_base, k=35" in message
+    message = refusal(tmp_path, state_dict, out, model="van_lka_tiny", k=35)
+    assert "does not fit van_lka_tiny, k=35" in message
     assert "attention lka, the file's shapes say lska" in message
     assert "k 35, the file's shapes say 23" in message
-    assert "depths (3, 3, 12, 3), the file's shapes say (1, 2)" in message
+    assert "depths (3, 3, 5, 2), the file's shapes say (1, 2)" in message
 
 
 def test_another_k_than_the_files_lists_every_kernel(tmp_path, out):

@@ -47,7 +47,7 @@ def test_detection_names_are_the_reference_names_renamed(model):
 
 @pytest.mark.parametrize("attention", ["lska", "lka", "lska_trivial", "lka_trivial"])
 def test_every_name_is_read_back_as_its_path(attention):
-    config = VANConfig(attention=attention, depths=(1, 1, 11, 1))
+    config = VANConfig(attention=attention, dims=(4, 6), depths=(1, 11), ffn_ratios=(2, 2))
     for naming in NAMINGS:
         for path in array_shapes(config):
             try:

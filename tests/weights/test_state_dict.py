@@ -1,5 +1,6 @@
 """Loading PyTorch state_dicts with the reference's names."""
 
+import functools
 import re
 
 import golden_weights
@@ -8,18 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from small_models import CLASSES, small_model
 
-from lska_jax import VAN, create_model
+from lska_jax import VAN
 from lska_jax.nn.functional import batch_stats, parameters
 from lska_jax.weights import load_state_dict, make_state_dict
 from lska_jax.weights.names.van import NAMES
-
-CLASSES = 6
-SMALL = {"dims": (4, 6), "depths": (1, 2), "ffn_ratios": (2, 2), "num_classes": CLASSES}
-
-
-def small_model(attention: str = "lska", **config) -> VAN:
-    return create_model(f"van_{attention}_tiny", **{**SMALL, **config})
 
 
 def arrays(model: VAN) -> dict[str, np.ndarray]:
@@ -36,12 +31,18 @@ def torch_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def state_dict_for(model: VAN) -> dict[str, np.ndarray]:
+@functools.cache
+def golden_arrays(attention: str) -> dict[str, np.ndarray]:
     named = {}
-    for path, array in arrays(model).items():
-        name, _ = NAMES.name_of(path, variant=model.config.attention)
+    for path, array in arrays(small_model(attention)).items():
+        name, _ = NAMES.name_of(path, variant=attention)
         named[name] = golden_weights.weight(name, torch_shape(path, array.shape))
     return named
+
+
+def golden_state_dict(attention: str = "lska") -> dict[str, np.ndarray]:
+    """Return a state_dict of the test's own, by the reference's names."""
+    return {name: array.copy() for name, array in golden_arrays(attention).items()}
 
 
 @pytest.fixture
@@ -50,8 +51,8 @@ def model() -> VAN:
 
 
 @pytest.fixture
-def state_dict(model) -> dict[str, np.ndarray]:
-    return state_dict_for(model)
+def state_dict() -> dict[str, np.ndarray]:
+    return golden_state_dict()
 
 
 def refusal(model: VAN, state_dict: dict[str, np.ndarray]) -> str:
@@ -200,7 +201,7 @@ def test_all_kinds_of_problems_are_listed_at_once(model, state_dict):
 
 
 def test_a_state_dict_of_another_attention_is_refused(model):
-    message = refusal(model, state_dict_for(small_model("lka")))
+    message = refusal(model, golden_state_dict("lka"))
     assert "conv0h.weight" in message and "conv0.weight" in message
 
 
