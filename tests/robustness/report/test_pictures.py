@@ -30,8 +30,8 @@ def share_of(png: bytes, colour: str) -> float:
     return float((np.abs(pixels_of(png).astype(int) - wanted).max(axis=-1) <= 8).mean())
 
 
-@pytest.mark.parametrize("names", [(HOSTILE,), tuple(map(str, range(10)))], ids=["one", "ten"])
-def test_every_picture_has_a_sensible_size_and_is_not_blank(names):
+def test_every_picture_of_ten_models_has_a_sensible_size_and_is_not_blank():
+    names = [HOSTILE, *map(str, range(1, 10))]
     models = [full_summary(name, 0.6 + 0.02 * i) for i, name in enumerate(names)]
     pictures = draw_pictures(models)
     assert [picture.name for picture in pictures] == [
