@@ -117,6 +117,7 @@ def run_script(tmp_path: Path, argument: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 def test_a_program_that_fails_ends_with_its_own_error_alone(tmp_path: Path) -> None:
     result = run_script(tmp_path, "fail")
     assert result.stdout == "8\n"
