@@ -1,6 +1,7 @@
 """The house: rooms, the direction of imports, what an import loads, sizes and names of files."""
 
 import ast
+import functools
 import importlib
 import re
 import subprocess
@@ -29,11 +30,18 @@ ROOMS = (
     "__main__",
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
+# The package itself loads its public names on first use.
+FILES_IN_ROOMS = [file for file in MODULES if file != PACKAGE / "__init__.py"]
 MAX_LINES = 400
 
 
 def module_path(file: Path) -> str:
     return str(file.relative_to(PACKAGE))
+
+
+@functools.cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
 
 
 def room_of(file: Path) -> str:
@@ -43,7 +51,7 @@ def room_of(file: Path) -> str:
 def imported_rooms(file: Path) -> set[str]:
     """Return the rooms that a file imports from, at its top or inside a function."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -56,19 +64,17 @@ def imported_rooms(file: Path) -> set[str]:
 def imported_modules(file: Path) -> set[Path]:
     """Return the files of the package that a file imports, at its top or inside a function."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
     places = (PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py") for name in names)
-    return {place for place in places if place in MODULES}
+    return set(places) & set(MODULES)
 
 
 def test_no_file_imports_itself_through_others():
-    # The package itself loads its public names on first use.
-    files = [file for file in MODULES if file != PACKAGE / "__init__.py"]
-    imports = {file: imported_modules(file) for file in files}
+    imports = {file: imported_modules(file) for file in FILES_IN_ROOMS}
     # What imports nothing that is left is in no circle: take it away until nothing changes.
     while free := [file for file, used in imports.items() if not used & imports.keys()]:
         for file in free:
@@ -85,25 +91,28 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize(
-    "file", [f for f in MODULES if f.parent != PACKAGE or f.name != "__init__.py"], ids=module_path
-)
-def test_imports_point_to_upper_rooms_only(file):
-    allowed = set(ROOMS[: ROOMS.index(room_of(file)) + 1])
-    assert imported_rooms(file) <= allowed
+def test_imports_point_to_upper_rooms_only():
+    wrong = {
+        module_path(file): lower
+        for file in FILES_IN_ROOMS
+        if (lower := imported_rooms(file) - set(ROOMS[: ROOMS.index(room_of(file)) + 1]))
+    }
+    assert wrong == {}
 
 
-@pytest.mark.parametrize("file", MODULES, ids=module_path)
-def test_every_file_is_short_and_says_what_it_is_for(file):
-    text = file.read_text()
-    assert len(text.splitlines()) < MAX_LINES
-    assert ast.get_docstring(ast.parse(text))
+def test_every_file_is_short():
+    lines = {module_path(file): len(file.read_text().splitlines()) for file in MODULES}
+    assert {file: count for file, count in lines.items() if count >= MAX_LINES} == {}
 
 
-@pytest.mark.parametrize("file", MODULES, ids=module_path)
-def test_no_file_is_named_after_nothing(file):
-    parts = re.split(r"[/_.]", module_path(file))
-    assert not {"util", "utils", "helper", "helpers", "common", "misc"} & set(parts)
+def test_every_file_says_what_it_is_for():
+    assert [module_path(file) for file in MODULES if not ast.get_docstring(parsed(file))] == []
+
+
+def test_no_file_is_named_after_nothing():
+    empty_words = {"util", "utils", "helper", "helpers", "common", "misc"}
+    names = map(module_path, MODULES)
+    assert [name for name in names if empty_words & set(re.split(r"[/_.]", name))] == []
 
 
 @pytest.mark.parametrize(

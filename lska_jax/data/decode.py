@@ -51,17 +51,6 @@ def decode_rgb(data: bytes) -> UInt8[np.ndarray, "height width 3"]:
     return np.asarray(_decode_with_pillow(data))
 
 
-def decode_pil(data: bytes) -> Image.Image:
-    """Decode an image file to a Pillow image in mode RGB.
-
-    The pixels are those of `decode_rgb`.
-
-    Raises:
-      BrokenImage: the bytes are empty, truncated, corrupt or not an image.
-    """
-    return Image.fromarray(decode_rgb(data))
-
-
 def _decode_ordinary_jpeg(data: bytes) -> np.ndarray | None:
     """Decode with libjpeg-turbo; None leaves the file to Pillow."""
     try:

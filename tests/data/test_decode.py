@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lska_jax.data.decode import decode_pil, decode_rgb
+from lska_jax.data.decode import decode_rgb
 from lska_jax.data.sources import BrokenImage
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
@@ -38,13 +38,6 @@ def pillow_rgb(data: bytes) -> np.ndarray:
 def test_jpeg_pixels_equal_pillows(photo, subsampling, progressive, quality):
     data = encode(photo, "JPEG", subsampling=subsampling, progressive=progressive, quality=quality)
     np.testing.assert_array_equal(decode_rgb(data), pillow_rgb(data))
-
-
-def test_decode_pil_has_the_pixels_of_decode_rgb(photo):
-    data = encode(photo, "JPEG")
-    image = decode_pil(data)
-    assert image.mode == "RGB"
-    np.testing.assert_array_equal(np.asarray(image), decode_rgb(data))
 
 
 def test_grey_jpeg_gets_three_equal_channels(photo):
@@ -172,7 +165,7 @@ def test_empty_file_is_named_as_empty():
 )
 def test_file_that_is_no_image_is_refused(data):
     with pytest.raises(BrokenImage):
-        decode_pil(data)
+        decode_rgb(data)
 
 
 def test_reason_is_one_line_without_memory_addresses():

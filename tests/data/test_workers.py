@@ -34,17 +34,10 @@ def test_workers_give_the_batches_of_threads_and_end() -> None:
     assert not multiprocessing.active_children()
 
 
-def test_closing_early_ends_the_workers() -> None:
+def test_dropping_the_iterator_closes_it_and_ends_the_workers() -> None:
     batches = digit_batches(1, stop_step=None)
     next(batches)
     assert len(multiprocessing.active_children()) == 1
-    batches.close()
-    assert not multiprocessing.active_children()
-
-
-def test_dropping_the_iterator_ends_the_workers() -> None:
-    batches = digit_batches(1, stop_step=None)
-    next(batches)
     del batches
     assert not multiprocessing.active_children()
 
@@ -124,6 +117,7 @@ def run_script(tmp_path: Path, argument: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 def test_a_program_that_fails_ends_with_its_own_error_alone(tmp_path: Path) -> None:
     result = run_script(tmp_path, "fail")
     assert result.stdout == "8\n"

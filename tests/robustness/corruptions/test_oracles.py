@@ -1,5 +1,6 @@
 """Every corruption against a brute-force version of its own, with the same draws."""
 
+import functools
 import io
 
 import jax
@@ -29,14 +30,19 @@ SIDE = 48
 KEY = jax.random.key(3)
 # A thousandth of a grey level: float32 sums of up to 500 products against float64.
 CLOSE = 1e-3 / 255
-# Severities differ in constants alone: those in between are checked before a release.
-each_severity = pytest.mark.parametrize(
-    "i",
-    [
-        pytest.param(severity - 1, marks=pytest.mark.slow if severity in (2, 4) else ())
+
+
+def severities(*at_every_change):
+    """Run a test at each severity, at all but the given ones before a release only."""
+    cases = [
+        pytest.param(severity - 1, marks=() if severity in at_every_change else pytest.mark.slow)
         for severity in SEVERITIES
-    ],
-)
+    ]
+    return pytest.mark.parametrize("i", cases)
+
+
+# Severities differ in constants alone, which are taken from the package.
+each_severity = severities(5)
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +141,8 @@ def test_gaussian_blur_is_that_of_scikit_image(i):
     np.testing.assert_allclose(ours, oracles.gaussian_blur(image, sigma), atol=CLOSE)
 
 
-@each_severity
+# Disks of more than 8 pixels are smoothed by more taps.
+@severities(1, 5)
 def test_defocus_blur_correlates_with_the_smoothed_disk(i):
     image, images = inputs()
     radius, smoothing = blur.DEFOCUS_DISKS[i]
@@ -306,7 +313,8 @@ def test_elastic_transform_interpolates_twice(i, monkeypatch):
     assert np.abs(ours - oracle).mean() < 0.01 / 255
 
 
-@each_severity
+# Water, then mud.
+@severities(1, 5)
 def test_spatter_draws_water_or_mud(i):
     image, images = inputs()
     setting = spatter.SPATTER_SETTINGS[i]
@@ -322,7 +330,8 @@ def test_edges_are_followed_along_weak_gradients():
     rng = np.random.default_rng(1)
     levels = np.round(oracles.gaussian(rng.standard_normal((60, 60)), 2.0) * 900 + 120)
     levels = np.clip(levels, 0, 255)
-    ours = edges.canny_edges(jnp.asarray(levels, jnp.float32)[None], low=50.0, high=150.0)[0]
+    find_edges = jax.jit(functools.partial(edges.canny_edges, low=50.0, high=150.0))
+    ours = find_edges(jnp.asarray(levels, jnp.float32)[None])[0]
     expected = oracles.canny(levels, 50, 150)
     strong_alone = oracles.canny(levels, 150, 150)
     assert expected.sum() > strong_alone.sum() > 0
@@ -332,7 +341,8 @@ def test_edges_are_followed_along_weak_gradients():
 def test_distances_are_shortest_paths():
     rng = np.random.default_rng(2)
     sources = rng.random((24, 37)) < 0.004
-    ours = edges.chamfer_distance(jnp.asarray(sources)[None], limit=12.0)[0]
+    measure = jax.jit(functools.partial(edges.chamfer_distance, limit=12.0))
+    ours = measure(jnp.asarray(sources)[None])[0]
     expected = np.minimum(oracles.chamfer(sources), 12)
     assert sources.any() and (expected == 12).any() and len(np.unique(expected)) > 20
     np.testing.assert_allclose(np.asarray(ours), expected, atol=1e-4)  # sums of 12 float32
@@ -340,4 +350,5 @@ def test_distances_are_shortest_paths():
 
 def test_an_image_of_one_level_is_not_equalised():
     levels = jnp.full((1, 9, 9), 7.0)
-    np.testing.assert_array_equal(np.asarray(edges.equalised(levels, largest=20)), 7.0)
+    equalise = jax.jit(functools.partial(edges.equalised, largest=20))
+    np.testing.assert_array_equal(equalise(levels), 7.0)

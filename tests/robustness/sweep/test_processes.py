@@ -19,9 +19,7 @@ from lska_jax.robustness.sweep.results_file import load_results
 ROOT = Path(__file__).parents[3]
 NAMES = ("bird", "car", "cat", "dog")
 TIMEOUT_SECONDS = 240
-KILLED_SUITE = ",".join(
-    f"imagenet_c/{name}" for name in ("brightness", "contrast", "pixelate", "saturate")
-)
+KILLED_SUITE = "imagenet_c/brightness,imagenet_c/contrast"
 
 # Arguments: folder of the results, clean images, suite, and what joins the processes.
 SCRIPT = """
@@ -116,12 +114,12 @@ def test_a_sweep_that_is_killed_repeats_nothing(tmp_path, clean, capsys):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = load_results(file)
-    assert 3 <= len(before.cells) < 20
+    assert 3 <= len(before.cells) < 10
     sweep_here(tmp_path, clean, KILLED_SUITE)
-    assert f"{len(before.cells)} of 20 cells are measured already" in capsys.readouterr().out
+    assert f"{len(before.cells)} of 10 cells are measured already" in capsys.readouterr().out
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     cells = [tuple(line["result"]["cell"]) for line in lines if "result" in line]
-    assert len(cells) == len(set(cells)) == 20
+    assert len(cells) == len(set(cells)) == 10
     after = load_results(file)
     for key, result in before.cells.items():
         np.testing.assert_array_equal(result.outcomes["top1"], after.cells[key].outcomes["top1"])

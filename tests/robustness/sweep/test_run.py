@@ -7,6 +7,8 @@ from lska_jax.robustness import evaluate, load_summaries, wrap_function
 from lska_jax.robustness.sets.label_sets import imagenet_wnids, shape_classes, subset_classes
 from lska_jax.robustness.sweep.results_file import load_results
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 WNIDS = imagenet_wnids()
 NAMES = ("bird", "car", "cat", "dog")
 
