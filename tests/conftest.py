@@ -34,16 +34,17 @@ def pytest_configure(config: pytest.Config) -> None:
 # Files that take longest, first: with one of them left for the end, all cores but one would wait.
 _SLOWEST = (
     "training/test_processes.py",
-    "faults/test_faults.py",
     "training/test_interruption.py",
-    "robustness/test_sweep_processes.py",
-    "weights/test_create.py",
+    "models/test_van.py",
+    "ops/test_pallas_blocks.py",
+    "faults/test_faults.py",
     "models/test_golden.py",
+    "weights/test_create.py",
     "benchmarks/test_commands.py",
     "training/test_loop.py",
-    "models/test_van.py",
-    "ops/test_depthwise.py",
-    "ops/test_pallas_blocks.py",
+    "test_project.py",
+    "data/test_workers.py",
+    "robustness/sweep/test_processes.py",
 )
 
 

@@ -32,6 +32,9 @@ ROOMS = (
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # The package itself loads its public names on first use.
 FILES_IN_ROOMS = [file for file in MODULES if file != PACKAGE / "__init__.py"]
+FILE_OF_MODULE = {
+    ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts): file for file in MODULES
+}
 MAX_LINES = 400
 
 
@@ -69,8 +72,7 @@ def imported_modules(file: Path) -> set[Path]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
-    places = (PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py") for name in names)
-    return set(places) & set(MODULES)
+    return {FILE_OF_MODULE[name] for name in names & FILE_OF_MODULE.keys()}
 
 
 def test_no_file_imports_itself_through_others():

@@ -68,10 +68,10 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    # The first starts eight processes; the second runs what "model" does, in bfloat16.
+    # "cost_against_k" starts eight processes; the others time what "model" does, or a part of it.
     [
         pytest.param(name, marks=pytest.mark.slow)
-        if name in ("cost_against_k", "accelerator")
+        if name in ("cost_against_k", "accelerator", "ops")
         else name
         for name in COMMANDS
     ],
@@ -119,6 +119,7 @@ def test_the_first_step_is_timed_by_phases_in_both_forms(folder, monkeypatch):
         assert all(seconds > 0 for seconds in row["seconds"].values())
 
 
+@pytest.mark.slow
 def test_scanned_blocks_compute_the_same_loss_gradients_and_statistics():
     model_ = create_model("van_lska_tiny", **{**model.QUICK_ARCHITECTURE, "depths": (2,)})
     images, labels = (jnp.asarray(array) for array in networks.random_batch(2, 16, 1000))
