@@ -69,6 +69,7 @@ def run(command: list[str], copy: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_family_trains_and_its_weights_go_out_and_come_back(copy):
     printed = run([sys.executable, "-c", TRAIN_ONCE], copy)
     assert "['pool_tiny', 'pool_small'] PoolConfig(dims=(16, 32), window=3" in printed

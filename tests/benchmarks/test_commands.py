@@ -325,6 +325,7 @@ def test_a_form_that_failed_is_not_tried_at_larger_kernels(monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_a_program_that_takes_too_long_is_ended_and_says_so():
     worker = cost_cells.Worker(cost_against_k.QUICK)
     worker.ask("build", "lska", cost_cells.ATTENTION, 7)

@@ -159,6 +159,7 @@ def test_a_workdir_that_cannot_be_written_ends_in_one_message(run, tmp_path):
     assert "cannot write to" in errors.lower()
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_itself_says_why_and_fails(run, tmp_path):
     """Every image is broken; the run ends with their paths and exit status 1."""
     for split in ("train", "test"):

@@ -42,6 +42,7 @@ def test_dropping_the_iterator_closes_it_and_ends_the_workers() -> None:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_an_exception_in_a_worker_reaches_the_reader_with_the_path() -> None:
     class FailingInWorker:  # local: pickled with its code, which no worker can import
         image_size = 8
@@ -60,6 +61,7 @@ def test_an_exception_in_a_worker_reaches_the_reader_with_the_path() -> None:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_an_error() -> None:
     class Killing:
         image_size = 8

@@ -36,7 +36,7 @@ def largest_error(ours: jax.Array, theirs: jax.Array) -> float:
     return float(np.abs(np.subtract(ours, theirs)).max() / np.abs(theirs).max())
 
 
-@pytest.mark.parametrize("attention", ["lska", "lka_trivial"])
+@pytest.mark.parametrize("attention", ["lska", pytest.param("lka_trivial", marks=pytest.mark.slow)])
 def test_maps_and_logits_are_those_of_evaluation(attention):
     model = trained(attention)
     maps, logits = maps_and_logits(model)
@@ -59,6 +59,7 @@ def test_the_fused_attention_takes_the_folded_shortcut():
     assert largest_error(ours, expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_bfloat16_is_as_near_to_float32_as_without_folding():
     exact = maps_and_logits(trained())[1]
     model = trained(dtype=jnp.bfloat16)

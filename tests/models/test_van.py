@@ -105,7 +105,10 @@ def gradients_of_two_shares():
     )
 
 
-@pytest.mark.parametrize("implementation", ["auto", "xla", "toeplitz"])
+@pytest.mark.parametrize(
+    "implementation",
+    ["auto", *(pytest.param(name, marks=pytest.mark.slow) for name in ("xla", "toeplitz"))],
+)
 def test_gradients_under_shard_map_are_those_of_the_devices_shares(
     implementation, gradients_of_two_shares
 ):

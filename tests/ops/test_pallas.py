@@ -237,6 +237,7 @@ def test_under_shard_map_gradients_of_replicated_kernels_are_summed(mesh):
     assert_close(gradients, reference(SHARDED)[1:], FLOAT32_REDUCED)
 
 
+@pytest.mark.slow
 def test_vmap_over_images_and_kernels_equals_a_loop():
     case = Case((2, 2, 4, 3), ((1, 3), (3, 1)), (1, 2))
     images, kernels, _, _ = draw(case)

@@ -169,6 +169,7 @@ def test_the_attention_and_its_gradients_equal_those_of_its_parts(
     )
 
 
+@pytest.mark.slow
 def test_a_factor_of_the_shortcut_stands_beside_the_layer_scale():
     kernels, dilations = CHAINS["trivial LKA"]
     images, *arguments, scale = attention_arguments(kernels, batch_size=2, channels=3)
@@ -256,6 +257,7 @@ def test_the_attention_in_bfloat16_is_as_exact_as_its_parts():
     assert error(kernel) <= error(parts) < 0.1
 
 
+@pytest.mark.slow
 def test_a_block_of_kernels_computes_and_learns_what_its_parts_do():
     rng = np.random.default_rng(2)
     images = normal(rng, 8, 4, 5, 16)
@@ -304,6 +306,7 @@ def test_under_jit_with_a_mesh_each_device_runs_its_own_images_through_the_atten
     assert_close(jax.device_get(compiled(images, *parameters)), jax.device_get(expected), 2e-5)
 
 
+@pytest.mark.slow
 def test_under_jit_with_a_mesh_each_device_runs_its_own_images():
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
     images, *parameters = ffn_arguments(4)

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import lska_jax
 from lska_jax.training.checkpoint.checkpointer import Checkpointer
@@ -60,6 +61,7 @@ def test_arrays_sharded_over_eight_devices_come_back_on_another_sharding(tmp_pat
     assert {name: array.sharding for name, array in restored.items()} == shardings
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_from_its_last_complete_step(tmp_path):
     draw = random.Random(0)
     complete = 0

@@ -16,7 +16,7 @@ from lska_jax.training.loop import Interrupted, train
 from lska_jax.training.program import Program
 from tests.faults.runs import what_was_lost
 
-pytestmark = pytest.mark.usefixtures("two_devices", "compiled_once")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_devices", "compiled_once")]
 
 
 @pytest.fixture(scope="module")

@@ -179,6 +179,7 @@ def test_a_report_of_holes_alone_has_no_pictures_and_says_so(tmp_path):
     assert list(tmp_path.glob("*.png")) == []
 
 
+@pytest.mark.slow
 def test_errors_are_drawn_where_alexnets_do_not_apply(tmp_path):
     scores = {
         "cifar10/top1": stamped(0.9),

@@ -85,6 +85,7 @@ def finish(process: subprocess.Popen[str]) -> str:
     return output
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_measures_and_one_writes(tmp_path, clean):
     suite = "imagenet,imagenet_c/gaussian_noise/5,imagenet_c/pixelate/3"
     sweep_here(tmp_path / "one", clean, suite)
