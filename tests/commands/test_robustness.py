@@ -152,6 +152,7 @@ def test_no_model_is_a_mistake(capsys):
     assert "--model is missing" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_signal_leaves_with_the_code_that_means_go_on(model, clean, tmp_path):
     suite = "imagenet,imagenet_c"
     command = [sys.executable, "-m", "lska_jax", "robustness", *arguments(model, clean, tmp_path)]

@@ -134,7 +134,7 @@ def test_erased_pixels_form_one_full_rectangle_over_all_channels() -> None:
         assert one.sum() == one[rows, columns].size
 
 
-@pytest.mark.parametrize("size", [(24, 20), (12, 40)])
+@pytest.mark.parametrize("size", [(24, 20), pytest.param((12, 40), marks=pytest.mark.slow)])
 def test_erased_rectangles_are_distributed_as_the_reference_draws_them(
     size: tuple[int, int],
 ) -> None:
@@ -257,7 +257,10 @@ def oracle_cutmix_box(
     return int(rows[0]), int(rows[1]), int(columns[0]), int(columns[1])
 
 
-@pytest.mark.parametrize(("size", "alpha"), [((24, 20), 1.0), ((10, 40), 0.5)])
+@pytest.mark.parametrize(
+    ("size", "alpha"),
+    [((24, 20), 1.0), pytest.param((10, 40), 0.5, marks=pytest.mark.slow)],
+)
 def test_cutmix_boxes_are_distributed_as_the_reference_draws_them(
     size: tuple[int, int], alpha: float
 ) -> None:
@@ -275,6 +278,7 @@ def test_cutmix_boxes_are_distributed_as_the_reference_draws_them(
     assert_same_distribution(np.array([columns.stop for _, columns in boxes]), drawn[:, 3])
 
 
+@pytest.mark.slow
 def test_unclipped_cutmix_boxes_have_the_aspect_of_the_image() -> None:
     own, _ = draw_mixes(CUTMIX, size=(60, 20))
     boxes = [
@@ -359,6 +363,7 @@ def test_all_keys_and_masks_share_one_compilation() -> None:
     assert prepare._cache_size() == compiled
 
 
+@pytest.mark.slow
 def test_a_batch_split_over_devices_is_the_same_as_on_one() -> None:
     devices = jax.devices()[:2]
     assert len(devices) == 2, "run with XLA_FLAGS=--xla_force_host_platform_device_count=8"

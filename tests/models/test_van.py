@@ -273,6 +273,7 @@ def training_step(model: VAN, images: jax.Array):
     return run, parameters(model), batch_stats(model)
 
 
+@pytest.mark.slow
 def test_rematerialisation_changes_neither_outputs_nor_statistics_nor_gradients():
     found = []
     for remat in (False, True):

@@ -131,6 +131,7 @@ def test_the_gradients_of_kernels_and_biases_equal_autodiff_of_lax(case):
     assert_close(computed(case)[2:], reference(case)[2:], FLOAT32_REDUCED)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_rounded_once_at_the_end_of_the_chain():
     case = CASES["two steps"]
     images, kernels, biases, _ = jax.tree.map(lambda x: x.astype(jnp.bfloat16), draw(case))
@@ -143,6 +144,7 @@ def test_bfloat16_is_rounded_once_at_the_end_of_the_chain():
     np.testing.assert_allclose(np.asarray(out, np.float32), expected, rtol=2**-8, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_gradients_keep_the_dtype_of_what_they_belong_to():
     case = CASES["cascade of more images than a block"]
     images, kernels, biases, cotangent = draw(case)
@@ -158,6 +160,7 @@ def round_to_bfloat16(array: jax.Array) -> jax.Array:
     return array.astype(jnp.bfloat16).astype(jnp.float32)
 
 
+@pytest.mark.slow
 def test_float32_kernels_are_rounded_to_the_dtype_of_the_images():
     case = CASES["two steps"]
     images, kernels, biases, _ = draw(case)
@@ -253,6 +256,7 @@ def test_vmap_over_images_and_kernels_equals_a_loop():
 
 
 # The channels fill half a block of lanes in the first stage, several blocks in the last.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape",
     [STAGES[0], *(pytest.param(s, marks=pytest.mark.slow) for s in STAGES[1:3]), STAGES[3]],

@@ -187,6 +187,7 @@ def test_a_factor_of_the_shortcut_stands_beside_the_layer_scale():
     assert_close(value_and_gradients(ours, images, shortcut), expected)
 
 
+@pytest.mark.slow
 def test_no_layer_scale_is_a_scale_of_one():
     *arguments, scale = ffn_arguments(2)
     out = jax.jit(functools.partial(conv_ffn, interpret=True))(*arguments)
@@ -198,6 +199,7 @@ def test_no_layer_scale_is_a_scale_of_one():
     assert_close(run(*arguments), plain(*arguments, jnp.ones_like(scale)))
 
 
+@pytest.mark.slow
 def test_no_kernel_reads_memory_that_it_did_not_write():
     # This interpreter fills new memory, and what lies behind an array, with NaN.
     interpret = pltpu.InterpretParams(uninitialized_memory="nan")
@@ -222,6 +224,7 @@ def test_no_kernel_reads_memory_that_it_did_not_write():
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(out_and_gradients(*arguments)))
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_within_its_roundings():
     arguments = ffn_arguments(2)
     halves = (arguments[0].astype(jnp.bfloat16), *arguments[1:])
@@ -231,6 +234,7 @@ def test_bfloat16_stays_within_its_roundings():
     assert_close(out.astype(jnp.float32), plain_ffn(*arguments), 2**-6)
 
 
+@pytest.mark.slow
 def test_the_attention_in_bfloat16_is_as_exact_as_its_parts():
     kernels, dilations = PAIR
     arguments = attention_arguments(kernels, batch_size=8, channels=16)
@@ -329,6 +333,7 @@ def test_under_jit_with_a_mesh_each_device_runs_its_own_images():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "hidden"),
     [

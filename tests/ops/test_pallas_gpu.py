@@ -86,6 +86,7 @@ def test_output_and_gradients_equal_those_of_lax(case):
     assert_close(value_and_gradients(ours, *draw(case)), expected, FLOAT32)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_summed_in_float32_and_keeps_its_dtype():
     case = CASES["odd sizes"]
     ours = interpreted(1)
@@ -105,6 +106,7 @@ def test_padding_hides_values_that_are_not_finite():
     np.testing.assert_array_equal(out[0, :, :, 0], expected)
 
 
+@pytest.mark.slow
 def test_it_can_be_mapped():
     images, kernel, _ = draw(CASES["odd sizes"])
     stacked = jnp.stack([images, 2.0 * images])

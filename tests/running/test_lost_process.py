@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 120
 
@@ -27,6 +29,7 @@ with parallel.leaving_together():
 """
 
 
+@pytest.mark.slow
 def test_when_one_process_is_killed_the_other_is_ended_with_a_message_and_its_stacks():
     with socket.socket() as probe:
         probe.bind(("localhost", 0))

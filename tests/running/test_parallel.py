@@ -24,7 +24,7 @@ STEPS = 4
 BATCH = 16
 # Devices, and how many of them share one copy of the parameters.
 LAYOUTS = [
-    pytest.param((8, 1), id="data parallel over 8"),
+    pytest.param((8, 1), id="data parallel over 8", marks=pytest.mark.slow),
     pytest.param((8, 4), id="data 2 x fsdp 4"),
     pytest.param((8, 8), id="fsdp over 8", marks=pytest.mark.slow),
     pytest.param((4, 2), id="data 2 x fsdp 2, on some devices", marks=pytest.mark.slow),

@@ -56,6 +56,7 @@ def test_sizes_above_224_px_work(name):
     assert corrupted(images, name, 1, key=KEY).shape == images.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL_CORRUPTIONS)
 def test_an_oblong_image_is_corrupted_whatever_its_batch(name):
     images = levels()
@@ -69,6 +70,7 @@ def test_an_oblong_image_is_corrupted_whatever_its_batch(name):
     assert np.abs(together.astype(int) - turned[::-1]).max() <= 1
 
 
+@pytest.mark.slow
 def test_water_falls_on_an_oblong_image_black_or_not_whatever_its_batch():
     # Spatter is mud at severity 5 and water at 3.
     images = levels().astype(np.float32) / 255
@@ -212,6 +214,7 @@ def test_pictures_of_several_sizes_are_cut_inside_their_own(tmp_path):
     assert np.unique(ours).tolist() in ([102], [101, 102])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, pytest.param(6, marks=pytest.mark.slow)])
 def test_synthetic_crystals_are_the_same_every_time(count, monkeypatch):
     assert frost_pictures._SYNTHETIC_COUNT == 6

@@ -68,6 +68,7 @@ def test_intervals_of_accuracy_hold_the_truth_as_often_as_they_say():
     assert_covered(0.3, intervals)
 
 
+@pytest.mark.slow
 def test_intervals_of_mce_hold_the_truth_though_cells_share_their_images():
     # An image has one difficulty, and is wrong in the cells whose error is above it.
     errors = {(name, s): ALEXNET_ERRORS[name] * s / 6 for name in CORRUPTIONS for s in SEVERITIES}
@@ -161,6 +162,7 @@ def test_an_undefined_score_has_no_interval_and_undefined_draws_are_left_out():
     assert bootstrap.bootstrap_scores(shares, some, some, seed=0) == {"share": Interval(1, 1)}
 
 
+@pytest.mark.slow
 def test_intervals_of_aupr_hold_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(0)
     truth = detection.aupr_out(rng.beta(2, 3, 2 * 10**5), rng.beta(3, 2, 4 * 10**5))
