@@ -51,7 +51,12 @@ def test_the_package_asks_for_nothing_that_the_pins_leave_out():
     assert names == set(_pins())
 
 
-@pytest.mark.parametrize("arguments", CHECKS, ids=" ".join)
+# The types take a quarter of a minute of a core: CI checks them by their own command.
+@pytest.mark.parametrize(
+    "arguments",
+    [*CHECKS[:-1], pytest.param(CHECKS[-1], marks=pytest.mark.slow)],
+    ids=" ".join,
+)
 def test_lint_format_and_types_pass(arguments):
     done = subprocess.run(
         [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False

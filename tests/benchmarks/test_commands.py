@@ -68,10 +68,10 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    # "cost_against_k" starts eight processes; the others time what "model" does, or a part of it.
+    # "cost_against_k" starts eight processes; the others compile networks or parts of them.
     [
         pytest.param(name, marks=pytest.mark.slow)
-        if name in ("cost_against_k", "accelerator", "ops")
+        if name in ("cost_against_k", "accelerator", "ops", "model")
         else name
         for name in COMMANDS
     ],

@@ -216,6 +216,7 @@ def dry_run(tmp_path_factory) -> str:
     return said.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -237,6 +238,7 @@ def test_the_dry_run_says_what_a_run_would_be_and_cost(dry_run, line):
     assert re.search(f"^{line}", dry_run, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_dry_run_counts_every_parameter(dry_run):
     import jax
 

@@ -114,6 +114,7 @@ def test_broken_bytes_raise_broken_image_in_both_transforms():
         TrainTransform(image_size=8)(b"no image", np.random.default_rng(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", json.loads((FIXTURES / "random_crop_timm.json").read_text()))
 def test_random_boxes_are_distributed_as_timms(row):
     rng = np.random.default_rng(0)

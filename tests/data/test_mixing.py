@@ -190,7 +190,7 @@ def test_targets_without_smoothing_are_one_hot() -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    [MixingSpec(), MIXUP, CUTMIX, BOTH],
+    [MixingSpec(), BOTH, *(pytest.param(s, marks=pytest.mark.slow) for s in (MIXUP, CUTMIX))],
 )
 def test_targets_sum_to_one(spec: MixingSpec) -> None:
     _, targets = draw_mixes(spec)

@@ -145,6 +145,7 @@ def drawn_steps() -> list:
     return [draw(augment, rng) for _ in range(60_000)]
 
 
+@pytest.mark.slow
 def test_each_operation_is_applied_at_its_rate(drawn_steps):
     # 2 draws per image, each operation 1 of 15, applied half the time: 1/15 per image.
     counts = collections.Counter(step.name for steps in drawn_steps for step in steps)

@@ -128,6 +128,7 @@ def test_a_program_that_fails_ends_with_its_own_error_alone(tmp_path: Path) -> N
     assert result.stderr.count("Traceback") == 1
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_program_that_is_killed(tmp_path: Path) -> None:
     result = run_script(tmp_path, "kill")
     assert result.stdout == "8\n"

@@ -190,6 +190,7 @@ def test_the_gradients_equal_finite_differences(case, implementation):
     assert abs(sum(terms) - slope) < 1e-5 * max(scale, 1.0)
 
 
+@pytest.mark.slow
 @every_case_and_implementation
 def test_bfloat16_is_accumulated_in_float32_and_rounded_once(case, implementation):
     images, kernel, _ = (jnp.asarray(array, jnp.bfloat16) for array in draw(case))
@@ -283,6 +284,7 @@ def test_vmap_over_images_and_kernels_equals_a_loop(implementation):
         np.testing.assert_allclose(batch, np.stack(singles), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 @every_implementation
 def test_gradients_of_a_batch_that_is_split_over_explicit_axes(implementation):
     images, kernel, cotangent = draw(CASES["square"])

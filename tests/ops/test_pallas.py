@@ -51,7 +51,10 @@ STAGES = [(64, 56, 56, 64), (64, 28, 28, 128), (64, 14, 14, 320), (64, 7, 7, 512
 
 # What they show is in the others: LKA is two squares, a cascade beyond a block has odd sizes and
 # four steps, of which two are dilated.
-_SLOW = ("one square kernel", "one square kernel, images beyond a block", "cascade on odd sizes")
+_SLOW = (
+    *("one square kernel", "one square kernel, images beyond a block", "cascade on odd sizes"),
+    *("two steps", "cascade larger than the map"),
+)
 every_case = pytest.mark.parametrize(
     "case",
     [

@@ -136,6 +136,7 @@ def bytes_on_one_device(state: TrainState) -> int:
     return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.slow
 def test_parameters_are_replicated_by_default(on_mesh):
     state = on_mesh(DEVICES, 1).state
     assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state))
@@ -182,14 +183,14 @@ def test_the_mesh_of_other_devices_is_over_those_alone():
 
 
 def test_the_state_is_donated(on_mesh):
-    trained = on_mesh(DEVICES, 1)
+    trained = on_mesh(DEVICES, 4)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(trained.first_state))
     assert trained.step.memory_analysis().alias_size_in_bytes >= bytes_on_one_device(trained.state)
 
 
 def test_the_compiled_step_refuses_another_batch_size_instead_of_compiling_again(on_mesh):
-    trained = on_mesh(DEVICES, 1)
-    sharding = parallel.batch_sharding(parallel.make_mesh())
+    trained = on_mesh(DEVICES, 4)
+    sharding = parallel.batch_sharding(parallel.make_mesh(fsdp=4))
     larger = {name: np.repeat(array, 2, axis=0) for name, array in host_batch(0).items()}
     batch = parallel.to_global(larger, sharding, global_batch_size=2 * BATCH)
     with pytest.raises(TypeError, match="compiled|lowered"):

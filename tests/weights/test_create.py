@@ -65,7 +65,8 @@ ONE_STAGE = {"dims": (4,), "depths": (1,), "ffn_ratios": (2,)}
 @pytest.mark.parametrize(
     ("name", "dtype", "changes"),
     [(f"van_{attention}_tiny", "float32", ONE_STAGE) for attention in ATTENTIONS[1:]]
-    + [("van_lska_tiny", "float32", NARROW), ("van_lska_tiny", "bfloat16", ONE_STAGE)]
+    + [("van_lska_tiny", "float32", NARROW)]
+    + [pytest.param("van_lska_tiny", "bfloat16", ONE_STAGE, marks=pytest.mark.slow)]
     + [
         pytest.param(name, dtype, {}, marks=pytest.mark.slow)
         for name in ("van_lska_tiny", "van_lka_tiny", "van_lska_small", "van_lska_b5")

@@ -49,6 +49,7 @@ def test_a_fresh_model_has_the_references_preprocessing_for_its_channels():
     assert small_model(in_channels=1).preprocessing.mean == (0.5,)
 
 
+@pytest.mark.slow
 def test_dropout_and_drop_path_of_a_pretrained_model_draw_new_masks(folder):
     model = create_model(pretrained=folder, drop_path_rate=0.9, drop_rate=0.5)
     run = nnx.jit(lambda model, x: model(x))

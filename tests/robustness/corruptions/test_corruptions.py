@@ -124,6 +124,7 @@ def test_uint8_is_truncated_as_the_generator_does_and_rounded_if_asked():
     assert (rounded[0, 0, 0, 0], rounded[0, 7, 0, 0]) == (102, 101)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["jpeg_compression", "motion_blur", "frost"])
 def test_it_runs_inside_jit_and_vmap(name):
     images = jnp.asarray(np.stack([levels(), levels(seed=1)]))
