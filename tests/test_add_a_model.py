@@ -54,8 +54,8 @@ config.optimizer.epochs = 2
 config.training.batch_size = 240
 lska_jax.train(config, workdir="once")
 assert publish(["once", "--out", "folder"]) == 0
-assert export(["folder", "pool.safetensors"]) == 0
-assert convert(["pool.safetensors", "--out", "again", "--model", "pool_tiny"]) == 0
+assert export(["folder", "once.safetensors"]) == 0
+assert convert(["once.safetensors", "--out", "again", "--model", "pool_tiny"]) == 0
 print(lska_jax.list_models("pool_*"), lska_jax.create_model(pretrained="again").config)
 """
 
