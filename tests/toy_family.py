@@ -8,7 +8,8 @@ from flax import nnx
 
 from lska_jax.models.checks import check_computation, check_counts
 from lska_jax.models.table import Family, Preprocessing, register_family
-from lska_jax.weights.names.naming import CONV, MATRIX, Names, Row
+from lska_jax.weights.names.naming import Names
+from lska_jax.weights.names.rows import CONV, MATRIX, Row
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ from lska_jax.data.rand_augment import (
 )
 
 CROPS = ("random_resized", "padded", "none")
+CROP_MODES = ("center", "squash")
 PAD_MODES = ("zero", "reflect")
 
 _CROP_ATTEMPTS = 10
@@ -154,7 +155,7 @@ class TrainTransform:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalTransform:
-    """Resize the short side to floor(image_size / crop_pct), then cut out the centre.
+    """Resize the short side, or both, to floor(image_size / crop_pct), then cut out the centre.
 
     The pixels equal torchvision's Resize and CenterCrop on a Pillow image, as timm 0.4.12 uses
     them. Picklable, without state.
@@ -165,12 +166,14 @@ class EvalTransform:
       crop_pct: output side as a fraction of the resized short side. Above 1 the resized image is
         smaller than the output and is surrounded with black.
       interpolation: "bicubic" or "bilinear".
+      crop_mode: "center" keeps the image's proportions, "squash" resizes both sides alike.
     """
 
     image_size: int
     channels: int = 3
     crop_pct: float = 0.9
     interpolation: str = "bicubic"
+    crop_mode: str = "center"
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -180,6 +183,7 @@ class EvalTransform:
         """
         _check_size(self.image_size, self.channels)
         _check_choice("interpolation", self.interpolation, ("bicubic", "bilinear"))
+        _check_choice("crop_mode", self.crop_mode, CROP_MODES)
         if not 0 < self.crop_pct <= self.image_size:
             raise ValueError(
                 f"crop_pct is {self.crop_pct}; give a positive fraction such as 0.9 that leaves a "
@@ -205,6 +209,7 @@ class EvalTransform:
             short_side=math.floor(self.image_size / self.crop_pct),
             size=self.image_size,
             resample=resample,
+            is_squashed=self.crop_mode == "squash",
         )
         return fitted.reshape(self.image_size, self.image_size, self.channels)
 
@@ -282,12 +287,19 @@ def _cut(pixels: np.ndarray, box: Box) -> Image.Image:
 
 
 def _fit(
-    image: Image.Image, *, short_side: int, size: int, resample: Image.Resampling
+    image: Image.Image,
+    *,
+    short_side: int,
+    size: int,
+    resample: Image.Resampling,
+    is_squashed: bool = False,
 ) -> np.ndarray:
-    """Resize the short side and cut the centre square with torchvision's rounding."""
+    """Resize the short side, or both, and cut the centre square with torchvision's rounding."""
     width, height = image.size
     # The long side is truncated, not rounded.
-    if width <= height:
+    if is_squashed:
+        target = (short_side, short_side)
+    elif width <= height:
         target = (short_side, int(short_side * height / width))
     else:
         target = (int(short_side * width / height), short_side)

@@ -1,10 +1,10 @@
-"""What families check of their configs' fields, without jax; each check returns its complaints."""
+"""What families check, without jax: their configs' fields, as lists of complaints, and images."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lska_jax.models.table import DTYPES
+from lska_jax.models.table import DTYPES, family_of
 
 
 def check_counts(fields: Mapping[str, Any], names: Sequence[str], *, low: int) -> list[str]:
@@ -67,3 +67,24 @@ def is_count(value: object, *, low: int) -> bool:
 def is_number(value: object) -> bool:
     """Tell whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_images(images: Any, config: Any) -> None:
+    """Check the images that a network is given.
+
+    Args:
+      images: anything with a shape.
+      config: of the network, of any family.
+
+    Raises:
+      ValueError: not (B, H, W, in_channels), or sides that the family cannot take.
+    """
+    shape = images.shape
+    if len(shape) != 4 or shape[-1] != config.in_channels:
+        raise ValueError(f"images must have shape (B, H, W, {config.in_channels}), got {shape}.")
+    multiple = family_of(config).image_multiple(vars(config))
+    if shape[1] % multiple or shape[2] % multiple or not shape[1] or not shape[2]:
+        raise ValueError(
+            f"images must have a height and width that are multiples of {multiple}, got "
+            f"{shape[1]} x {shape[2]}."
+        )

@@ -29,6 +29,8 @@ class Preprocessing(NamedTuple):
       image_size: side of the square crop, in pixels.
       crop_pct: image_size over the short side that the image is resized to.
       interpolation: filter of that resize.
+      crop_mode: "center" resizes the short side and cuts out the centre, "squash" resizes both
+        sides alike and distorts.
     """
 
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -36,6 +38,7 @@ class Preprocessing(NamedTuple):
     image_size: int = 224
     crop_pct: float = 0.9
     interpolation: str = "bicubic"
+    crop_mode: str = "center"
 
     def for_channels(self, in_channels: int) -> "Preprocessing":
         """Return the same for images of another number of channels.
@@ -82,6 +85,7 @@ class Family:
         ``num_classes``, ``in_channels`` and ``dtype``, and its defaults are the family's.
       models: {name: fields of the config that the name stands for}.
       preprocessing: of the images of its models.
+      preprocessings: {model: preprocessing} of those that want another.
       network: place of the ``nnx.Module``, called as ``network(config, rngs=rngs)``. It has
         ``config``, ``preprocessing``, ``features(images, rngs=None)`` (a list of maps),
         ``head(features)`` and ``__call__(images, rngs=None)``.
@@ -94,6 +98,8 @@ class Family:
       unseen: fields of the architecture that no array shows; pretrained weights take others too.
       names: place of the names of its PyTorch checkpoints, a ``weights.names.naming.Names``; "" if
         there are none.
+      no_decay: ends of the paths of parameters that weight decay leaves alone, beside all 1-D ones.
+      image_multiple: fields of the config -> what height and width of images are multiples of.
       fold: place of a function model -> model for inference with fewer operations; "" if there is
         nothing to fold.
       transfer: place of a function that carries weights over to other kernel sizes, see
@@ -110,8 +116,11 @@ class Family:
     stem: str
     head: tuple[str, ...]
     preprocessing: Preprocessing = Preprocessing()
+    preprocessings: Mapping[str, Preprocessing] = dataclasses.field(default_factory=dict)
     unseen: tuple[str, ...] = ()
     names: str = ""
+    no_decay: tuple[str, ...] = ()
+    image_multiple: Callable[[Mapping[str, Any]], int] = lambda fields: 1
     fold: str = ""
     transfer: str = ""
 
@@ -194,7 +203,7 @@ def model_entry(name: str) -> ModelEntry:
                 name=name,
                 family=family.name,
                 fields=family.models[name],
-                preprocessing=family.preprocessing,
+                preprocessing=family.preprocessings.get(name, family.preprocessing),
             )
     close = difflib.get_close_matches(str(name), list_models(), n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(close)}?" if close else "See lska_jax.list_models()."

@@ -11,8 +11,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from lska_jax.models.checks import check_images
 from lska_jax.models.van_config import FAMILY, VANConfig
 from lska_jax.nn.attention import LKA, LSKA, LKATrivial, LSKATrivial
+from lska_jax.nn.dense import Pointwise
 from lska_jax.nn.initial_values import RngsLike, as_rngs, normal
 from lska_jax.nn.layers import (
     BatchNorm,
@@ -21,7 +23,6 @@ from lska_jax.nn.layers import (
     LayerNorm,
     LayerScale,
     PatchEmbedding,
-    Pointwise,
 )
 from lska_jax.ops import gelu
 from lska_jax.ops.broadcast import along_channels
@@ -256,10 +257,7 @@ class VAN(nnx.Module):
           One (B, ceil(H / s), ceil(W / s), dims[i]) a stage in the compute dtype, with
           s = 4, 8, 16, 32 at the paper's stem stride.
         """
-        if images.ndim != 4 or images.shape[-1] != self.config.in_channels:
-            raise ValueError(
-                f"images must have shape (B, H, W, {self.config.in_channels}), got {images.shape}."
-            )
+        check_images(images, self.config)
         maps = []
         x = jnp.asarray(images, self.config.dtype)
         for stage in self.stages:

@@ -1,1 +1,1 @@
-"""Flax NNX modules: attentions, layers, the Visual Attention Network, named models."""
+"""Flax NNX modules that networks are made of: attentions, norms, dense and other layers."""

@@ -19,8 +19,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from lska_jax.nn.dense import Pointwise
 from lska_jax.nn.initial_values import RngsLike, as_rngs
-from lska_jax.nn.layers import DepthwiseConv, Pointwise
+from lska_jax.nn.layers import DepthwiseConv
 from lska_jax.ops import lska
 from lska_jax.ops.checks import check_channels
 from lska_jax.ops.formulations import canonical

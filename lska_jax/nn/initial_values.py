@@ -81,3 +81,11 @@ def normal(stddev: float) -> nnx.Initializer:
         return jax.device_put(values[:size].reshape(shape) * np.float32(stddev))
 
     return draw
+
+
+def fan_out_normal(
+    kernel_height: int, kernel_width: int, features_per_group: int
+) -> nnx.Initializer:
+    """Return the init of VAN's convolutions, and others': normal, std sqrt(2 / fan_out)."""
+    fan_out = kernel_height * kernel_width * features_per_group
+    return normal(math.sqrt(2.0 / fan_out))

@@ -1,11 +1,10 @@
-"""The pieces a VAN block is made of (arXiv 2202.09741, section 3; reference initialisation).
+"""The pieces that blocks are made of, as VAN has them (arXiv 2202.09741, section 3) and others.
 
 Parameters and normalisation statistics are float32; ``dtype`` is the compute dtype.
 """
 
-import math
 from collections.abc import Sequence
-from typing import SupportsFloat, SupportsIndex
+from typing import Any, SupportsFloat, SupportsIndex
 
 import jax.numpy as jnp
 from flax import nnx
@@ -13,8 +12,9 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from lska_jax.nn.initial_values import RngsLike, as_rngs, normal
-from lska_jax.ops import depthwise_conv, gelu, pointwise_conv
+from lska_jax.nn.dense import Pointwise
+from lska_jax.nn.initial_values import RngsLike, as_rngs, fan_out_normal
+from lska_jax.ops import depthwise_conv, gelu
 from lska_jax.ops.batch_norm import affine, moments, normalise
 from lska_jax.ops.broadcast import add_bias, scale_by
 from lska_jax.ops.checks import check_dilation
@@ -31,62 +31,21 @@ LAYER_NORM_EPSILON = 1e-6
 LAYER_SCALE_INIT = 1e-2
 
 
-def fan_out_normal(
-    kernel_height: int, kernel_width: int, features_per_group: int
-) -> nnx.Initializer:
-    """Return the reference's init of convolutions: normal, std sqrt(2 / fan_out)."""
-    fan_out = kernel_height * kernel_width * features_per_group
-    return normal(math.sqrt(2.0 / fan_out))
-
-
-class Pointwise(nnx.Linear):
-    """A 1x1 convolution, as the matrix product over channels that it is.
-
-    Args:
-      in_channels: channels of the input.
-      channels: channels of the output.
-      dtype: compute dtype.
-      rngs: source of the initial parameters.
-    """
-
-    bias: nnx.Param[Array]
-    dtype: DTypeLike
-
-    def __init__(
-        self,
-        in_channels: SupportsIndex,
-        channels: SupportsIndex,
-        *,
-        dtype: DTypeLike = jnp.float32,
-        rngs: RngsLike,
-    ):
-        channels = plain_int("channels", channels)
-        super().__init__(
-            plain_int("in_channels", in_channels),
-            channels,
-            kernel_init=fan_out_normal(1, 1, channels),
-            dtype=dtype,
-            rngs=as_rngs(rngs),
-        )
-
-    def __call__(  # type: ignore[override]
-        self, x: Float[Array, "batch height width in_channels"]
-    ) -> Float[Array, "batch height width channels"]:
-        """Map (B, H, W, in_channels) to (B, H, W, C)."""
-        return add_bias(pointwise_conv(x.astype(self.dtype), self.kernel[...]), self.bias[...])
-
-
 class DepthwiseConv(nnx.Module):
-    """Depth-wise convolution with bias, stride 1, keeping the size.
+    """Depth-wise convolution, stride 1, keeping the size.
 
     Args:
       channels: C, of input and output.
       kernel_size: (height, width), both odd.
       dilation: distance between taps, in pixels.
+      use_bias: whether a bias is added.
+      kernel_init: of the kernel; None is the reference VAN's, normal with std sqrt(2 / (kh kw)).
       dtype: compute dtype.
       implementation: formulation, see ``ops.depthwise_conv``.
       rngs: source of the initial parameters.
     """
+
+    bias: Any
 
     def __init__(
         self,
@@ -94,17 +53,20 @@ class DepthwiseConv(nnx.Module):
         kernel_size: tuple[SupportsIndex, SupportsIndex],
         *,
         dilation: SupportsIndex = 1,
+        use_bias: bool = True,
+        kernel_init: nnx.Initializer | None = None,
         dtype: DTypeLike = jnp.float32,
         implementation: str | Sequence[str] = "auto",
         rngs: RngsLike,
     ):
         height, width = (plain_int("kernel_size", size) for size in kernel_size)
         channels = plain_int("channels", channels)
-        initializer = fan_out_normal(height, width, 1)
+        initializer = kernel_init or fan_out_normal(height, width, 1)
         self.kernel = nnx.Param(
             initializer(as_rngs(rngs).params(), (height, width, 1, channels), jnp.float32)
         )
-        self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
+        bias = nnx.Param(jnp.zeros((channels,), jnp.float32)) if use_bias else None
+        self.bias = nnx.data(bias)
         self.dilation = check_dilation(dilation)
         self.dtype = dtype
         self.implementation = canonical(implementation)
@@ -112,14 +74,14 @@ class DepthwiseConv(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch height width channels"]:
-        """Convolve (B, H, W, C) and add the bias, in the compute dtype."""
+        """Convolve (B, H, W, C) and add the bias, if there is one, in the compute dtype."""
         out = depthwise_conv(
             x.astype(self.dtype),
             self.kernel[...],
             dilation=self.dilation,
             implementation=self.implementation,
         )
-        return add_bias(out, self.bias[...])
+        return out if self.bias is None else add_bias(out, self.bias[...])
 
 
 class BatchNorm(nnx.BatchNorm):
@@ -188,10 +150,16 @@ class LayerNorm(nnx.LayerNorm):
 class LayerScale(nnx.Module):
     """A learned factor for each channel of a residual branch, initialised to 1e-2."""
 
-    def __init__(self, channels: SupportsIndex, *, dtype: DTypeLike = jnp.float32):
-        channels = plain_int("channels", channels)
+    def __init__(
+        self,
+        channels: SupportsIndex,
+        *,
+        initial: SupportsFloat = LAYER_SCALE_INIT,
+        dtype: DTypeLike = jnp.float32,
+    ):
+        channels, initial = plain_int("channels", channels), plain_float("initial", initial)
         # The explicit dtype keeps the parameter strongly typed: a weak one compiles twice.
-        self.scale = nnx.Param(jnp.full((channels,), LAYER_SCALE_INIT, jnp.float32))
+        self.scale = nnx.Param(jnp.full((channels,), initial, jnp.float32))
         self.dtype = dtype
 
     def __call__(self, x: Array) -> Array:
@@ -200,13 +168,19 @@ class LayerScale(nnx.Module):
 
 
 class DropPath(nnx.Dropout):
-    """Drop a residual branch for whole samples (stochastic depth, arXiv 1603.09382)."""
+    """Drop a residual branch for whole samples (stochastic depth, arXiv 1603.09382).
 
-    def __init__(self, rate: SupportsFloat, *, rngs: RngsLike):
+    Args:
+      rate: of the samples that are dropped; the others are divided by 1 - rate.
+      ndim: of the branch: 4 of maps (B, H, W, C), 3 of tokens (B, N, C).
+      rngs: source of the keys.
+    """
+
+    def __init__(self, rate: SupportsFloat, *, ndim: int = 4, rngs: RngsLike):
         rate = plain_float("rate", rate)
         # Without a rate there is no stream to carry, and the model's state stays parameters only.
         streams = as_rngs(rngs) if rate > 0 else None
-        super().__init__(rate, broadcast_dims=(1, 2, 3), rngs=streams)
+        super().__init__(rate, broadcast_dims=tuple(range(1, ndim)), rngs=streams)
 
 
 class StridedConv(nnx.Conv):
@@ -217,6 +191,8 @@ class StridedConv(nnx.Conv):
       channels: channels of the output.
       kernel_size: height and width.
       stride: along both axes.
+      padding: on each side, in pixels; None is half the kernel, which covers every pixel.
+      kernel_init: of the kernel; None is the reference VAN's, normal with std sqrt(2 / fan_out).
       dtype: compute dtype.
       rngs: source of the initial parameters.
     """
@@ -233,19 +209,22 @@ class StridedConv(nnx.Conv):
         *,
         kernel_size: SupportsIndex,
         stride: SupportsIndex,
+        padding: SupportsIndex | None = None,
+        kernel_init: nnx.Initializer | None = None,
         dtype: DTypeLike = jnp.float32,
         rngs: RngsLike,
     ):
         channels = plain_int("channels", channels)
         size, step = plain_int("kernel_size", kernel_size), plain_int("stride", stride)
+        each_side = size // 2 if padding is None else plain_int("padding", padding)
         super().__init__(
             plain_int("in_channels", in_channels),
             channels,
             (size, size),
             strides=(step, step),
             # Explicit pairs: "SAME" pads asymmetrically at stride > 1, PyTorch does not.
-            padding=((size // 2, size // 2), (size // 2, size // 2)),
-            kernel_init=fan_out_normal(size, size, channels),
+            padding=((each_side, each_side), (each_side, each_side)),
+            kernel_init=kernel_init or fan_out_normal(size, size, channels),
             dtype=dtype,
             rngs=as_rngs(rngs),
         )
@@ -253,7 +232,10 @@ class StridedConv(nnx.Conv):
     def __call__(  # type: ignore[override]
         self, x: Float[Array, "batch height width in_channels"]
     ) -> Float[Array, "batch out_height out_width channels"]:
-        """Map (B, H, W, in_channels) to (B, ceil(H / stride), ceil(W / stride), C)."""
+        """Map (B, H, W, in_channels) to (B, H', W', C).
+
+        H' = ceil(H / stride) with the usual padding, floor((H - size) / stride) + 1 with none.
+        """
         out = lax.conv_general_dilated(
             x.astype(self.dtype),
             self.kernel[...].astype(self.dtype),

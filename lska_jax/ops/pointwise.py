@@ -15,24 +15,24 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-from lska_jax.ops.checks import check_images, check_parameter
+from lska_jax.ops.checks import check_dtype, check_parameter
 from lska_jax.ops.platform import explicit_spec_of, target_platform, vary_alike
 from lska_jax.ops.reverse_mode import reverse_mode_only
 
 
 @reverse_mode_only
 def pointwise_conv(
-    images: Float[Array, "batch height width in_channels"],
+    images: Float[Array, "*pixels in_channels"],
     kernel: Float[Array, "in_channels channels"],
-) -> Float[Array, "batch height width channels"]:
-    """Mix channels pixel by pixel.
+) -> Float[Array, "*pixels channels"]:
+    """Mix channels pixel by pixel, or token by token.
 
     Args:
-      images: (B, H, W, in_channels), float32 or bfloat16.
+      images: (B, H, W, in_channels) or (B, N, in_channels), float32 or bfloat16.
       kernel: (in_channels, C), cast to the dtype of ``images``; its gradient keeps its own dtype.
 
     Returns:
-      (B, H, W, C) in the dtype of ``images``. Products of float32 follow
+      (B, H, W, C) or (B, N, C) in the dtype of ``images``. Products of float32 follow
       ``jax_default_matmul_precision``, which on TPU and GPU is below float32. Gradients are reverse
       mode.
 
@@ -40,7 +40,9 @@ def pointwise_conv(
       ValueError: images of another rank or dtype, or a kernel of another shape or not
         floating-point.
     """
-    check_images(images)
+    if images.ndim < 2:
+        raise ValueError(f"images must have shape (B, ..., in_channels), got {images.shape}.")
+    check_dtype("images", images)
     if kernel.ndim != 2:
         raise ValueError(f"kernel must have shape (in_channels, C), got {kernel.shape}.")
     check_parameter("kernel", kernel, (images.shape[-1], kernel.shape[1]))
@@ -69,7 +71,7 @@ _convolve.defvjp(_forward, _backward)
 def _mix(images: Array, kernel: Array) -> Array:
     if target_platform() == "cpu":
         return (_pixels(images) @ kernel).reshape(*images.shape[:-1], kernel.shape[-1])
-    return lax.dot_general(images, kernel, (((3,), (0,)), ((), ())))
+    return lax.dot_general(images, kernel, (((images.ndim - 1,), (0,)), ((), ())))
 
 
 def _kernel_gradient(images: Array, gradient: Array, spec: PartitionSpec | None) -> Array:
@@ -86,5 +88,4 @@ def _kernel_gradient(images: Array, gradient: Array, spec: PartitionSpec | None)
 
 
 def _pixels(images: Array) -> Array:
-    batch, height, width, channels = images.shape
-    return images.reshape(batch * height * width, channels)
+    return images.reshape(-1, images.shape[-1])

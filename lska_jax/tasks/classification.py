@@ -92,6 +92,7 @@ class Classification(Task):
                 channels=self.config.model.in_channels,
                 crop_pct=data.crop_pct,
                 interpolation=data.interpolation,
+                crop_mode=data.crop_mode,
             )
         )
 

@@ -10,7 +10,7 @@ from lska_jax.running.value_checks import check_choice, check_entries, check_ran
 
 def check_config(config: ConfigDict, problems: list[str]) -> None:
     """Add a sentence for every value that classification cannot work with."""
-    from lska_jax.data.augment import CROPS
+    from lska_jax.data.augment import CROP_MODES, CROPS
     from lska_jax.data.rand_augment import INTERPOLATIONS, parse_rand_augment
 
     data = config.data
@@ -33,6 +33,7 @@ def check_config(config: ConfigDict, problems: list[str]) -> None:
     if data.pad and data.crop != "padded":
         problems.append(f"data.pad={data.pad} works with data.crop='padded', not {data.crop!r}.")
     check_choice(problems, "data.crop", data.crop, CROPS)
+    check_choice(problems, "data.crop_mode", data.crop_mode, CROP_MODES)
     check_choice(problems, "data.interpolation", data.interpolation, ("bilinear", "bicubic"))
     check_choice(problems, "data.train_interpolation", data.train_interpolation, [*INTERPOLATIONS])
     for name in ("hflip_prob", "erase_prob", "switch_prob"):

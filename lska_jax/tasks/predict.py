@@ -100,7 +100,7 @@ def predict(
 
 
 def eval_transform(preprocessing: Preprocessing) -> EvalTransform:
-    """Return the host side of a model's preprocessing: decode, resize, centre crop.
+    """Return the host side of a model's preprocessing: decode, resize, crop.
 
     Raises:
       ValueError: neither one channel nor three: image files hold no others.
@@ -110,6 +110,7 @@ def eval_transform(preprocessing: Preprocessing) -> EvalTransform:
         channels=len(preprocessing.mean),
         crop_pct=preprocessing.crop_pct,
         interpolation=preprocessing.interpolation,
+        crop_mode=preprocessing.crop_mode,
     )
 
 

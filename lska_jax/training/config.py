@@ -30,6 +30,7 @@ def base_config() -> ConfigDict:
     data.mean = (0.5, 0.5, 0.5)  # for pixels in [0, 1]; the reference's, not ImageNet's
     data.std = (0.5, 0.5, 0.5)
     data.crop_pct = 0.9  # evaluation: image_size over the resized short side
+    data.crop_mode = "center"  # evaluation: center, or squash, which distorts
     data.interpolation = "bicubic"  # evaluation
     data.crop = "random_resized"  # training: random_resized, padded or none
     data.crop_scale = (0.08, 1.0)

@@ -157,7 +157,18 @@ def _check_model(config: ConfigDict, problems: list[str]) -> None:
     except ValueError as error:
         problems.append(f"model: {error}")
         return
-    problems += [f"model.{problem}" for problem in family.check(fields)]
+    found = [f"model.{problem}" for problem in family.check(fields)]
+    problems += found
+    multiple = 1 if found else family.image_multiple(fields)
+    if config.data.image_size % multiple:
+        size = config.data.image_size
+        nearest = sorted(
+            {max(multiple, size // multiple * multiple), (size // multiple + 1) * multiple}
+        )
+        problems.append(
+            f"data.image_size={size}: {section.name} takes multiples of {multiple}; nearest: "
+            f"{' or '.join(map(str, nearest))}."
+        )
     check_range(problems, "model.num_classes", section.num_classes, low=1)
 
 

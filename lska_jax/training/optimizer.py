@@ -1,5 +1,6 @@
 """AdamW and the learning-rate schedule of the reference recipe (timm 0.4.12's defaults)."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -62,9 +63,14 @@ def cosine_schedule(
     return schedule
 
 
-def decay_mask(params: FlatArrays) -> dict[str, bool]:
-    """Tell which parameters decay: not biases, norms and layer scales, which are all 1-D."""
-    return {path: array.ndim > 1 for path, array in params.items()}
+def decay_mask(params: FlatArrays, *, no_decay: tuple[str, ...] = ()) -> dict[str, bool]:
+    """Tell which parameters decay: not biases, norms and layer scales, which are all 1-D.
+
+    Args:
+      params: by path.
+      no_decay: ends of the paths of others that do not, as a family names them.
+    """
+    return {path: a.ndim > 1 and not path.endswith(no_decay) for path, a in params.items()}
 
 
 def make_optimizer(
@@ -74,6 +80,7 @@ def make_optimizer(
     beta2: float = 0.999,
     epsilon: float = 1e-8,
     clip_norm: float = 0.0,
+    no_decay: tuple[str, ...] = (),
 ) -> optax.GradientTransformation:
     """Return AdamW (arXiv 1711.05101) over flat parameters at learning rate 1.
 
@@ -86,8 +93,8 @@ def make_optimizer(
       beta2: decay of the second moment.
       epsilon: added to the root of the second moment.
       clip_norm: largest global norm of the gradient; 0 does not clip.
+      no_decay: see ``decay_mask``.
     """
-    adamw = optax.adamw(
-        1.0, b1=beta1, b2=beta2, eps=epsilon, weight_decay=weight_decay, mask=decay_mask
-    )
+    mask = functools.partial(decay_mask, no_decay=no_decay)
+    adamw = optax.adamw(1.0, b1=beta1, b2=beta2, eps=epsilon, weight_decay=weight_decay, mask=mask)
     return optax.chain(optax.clip_by_global_norm(clip_norm), adamw) if clip_norm else adamw

@@ -96,14 +96,15 @@ def build_run(
         warmup_learning_rate=settings.warmup_learning_rate,
         by=settings.schedule_by,
     )
+    model = nnx.eval_shape(lambda: build_model(config, rngs=OneKey()))
     optimizer = make_optimizer(
         weight_decay=settings.weight_decay,
         beta1=settings.beta1,
         beta2=settings.beta2,
         epsilon=settings.epsilon,
         clip_norm=settings.clip_norm,
+        no_decay=family_of(model).no_decay,
     )
-    model = nnx.eval_shape(lambda: build_model(config, rngs=OneKey()))
     use_ema = config.training.ema_decay > 0
     graph, variables = nnx.split(model)
     state = jax.eval_shape(

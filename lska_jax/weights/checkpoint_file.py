@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lska_jax.weights.conversion import StoredArray
-from lska_jax.weights.names.naming import COUNTER
 from lska_jax.weights.names.recognition import full_name, is_known
+from lska_jax.weights.names.rows import COUNTER
 from lska_jax.weights.safetensors_file import open_safetensors
 from lska_jax.weights.torch_file import open_torch
 

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lska_jax.weights.names.naming import Layout, Names
+from lska_jax.weights.names.naming import Names
+from lska_jax.weights.names.rows import Layout
 
 # What weights are stored in; all of it is read as float32.
 FLOATING_DTYPES = ("float32", "float16", "bfloat16", "float64")
@@ -26,8 +27,10 @@ class StoredArray(NamedTuple):
 
 
 class _Match(NamedTuple):
+    """An array of the model and the names that it has in the file, several if it is in parts."""
+
     path: str
-    name: str
+    names: tuple[str, ...]
     layout: Layout
 
 
@@ -72,12 +75,15 @@ def convert(
     arrays: dict[str, np.ndarray] = {}
     wrong: list[str] = []
     for match in show_progress(matches):
-        # A broken value ends as an infinity or NaN, which is refused in words just below.
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = given[match.name].read().astype(np.float32, copy=False)
-        if problem := _wrong_values(match, values):
-            wrong.append(problem)
-        arrays[match.path] = np.ascontiguousarray(match.layout.array(values))
+        parts = []
+        for name in match.names:
+            # A broken value ends as an infinity or NaN, which is refused in words just below.
+            with np.errstate(over="ignore", invalid="ignore"):
+                parts.append(given[name].read().astype(np.float32, copy=False))
+            if problem := _wrong_values(name, match.path, parts[-1]):
+                wrong.append(problem)
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        arrays[match.path] = np.ascontiguousarray(match.layout.array(whole))
     _refuse(refusal, [("wrong values", wrong)])
     return arrays
 
@@ -91,27 +97,24 @@ def _match(
     naming: str,
 ) -> tuple[list[_Match], list[tuple[str, list[str]]]]:
     matches: list[_Match] = []
-    missing, wrong, twice = [], [], []
+    missing: list[str] = []
+    wrong: list[str] = []
+    twice: list[str] = []
     unused = {name for name in given if not names.is_ignored(name)}
     for path, shape in wanted.items():
         own, layout = names.names_of(path, variant=variant)
-        found = [name for name in dict.fromkeys(own.values()) if name in unused]
-        unused.difference_update(found)
+        found = [parts for parts in dict.fromkeys(own.values()) if not unused.isdisjoint(parts)]
         if len(found) > 1:
-            twice.append(" and ".join(found))
+            twice.append(" and ".join(name for parts in found for name in parts if name in unused))
         elif not found:
-            missing.append(own.get(naming, next(iter(own.values()))))
+            missing += own.get(naming, next(iter(own.values())))
+        elif absent := [name for name in found[0] if name not in unused]:
+            missing += absent
+        elif problems := _wrong_parts(found[0], given, layout.torch_shape(shape)):
+            wrong += problems
         else:
-            array, expected = given[found[0]], layout.torch_shape(shape)
-            if tuple(array.shape) != expected:
-                wrong.append(f"{found[0]}: {tuple(array.shape)}, expected {expected}")
-            elif array.dtype not in FLOATING_DTYPES:
-                allowed = ", ".join(FLOATING_DTYPES)
-                wrong.append(
-                    f"{found[0]}: dtype {array.dtype}, expected floating point ({allowed})"
-                )
-            else:
-                matches.append(_Match(path, found[0], layout))
+            matches.append(_Match(path, found[0], layout))
+        unused.difference_update(name for parts in found for name in parts)
     unexpected = [name for name in given if name in unused]
     return matches, [
         ("missing", missing),
@@ -121,12 +124,28 @@ def _match(
     ]
 
 
-def _wrong_values(match: _Match, values: np.ndarray) -> str | None:
+def _wrong_parts(
+    parts: tuple[str, ...], given: Mapping[str, StoredArray], whole: tuple[int, ...]
+) -> list[str]:
+    """Return what is wrong with the shapes and dtypes of the parts of an array of a shape."""
+    expected = whole if len(parts) == 1 else (whole[0] // len(parts), *whole[1:])
+    wrong = []
+    for name in parts:
+        array = given[name]
+        if tuple(array.shape) != expected:
+            wrong.append(f"{name}: {tuple(array.shape)}, expected {expected}")
+        elif array.dtype not in FLOATING_DTYPES:
+            allowed = ", ".join(FLOATING_DTYPES)
+            wrong.append(f"{name}: dtype {array.dtype}, expected floating point ({allowed})")
+    return wrong
+
+
+def _wrong_values(name: str, path: str, values: np.ndarray) -> str | None:
     if not np.isfinite(values).all():
         count = int(np.size(values) - np.isfinite(values).sum())
-        return f"{match.name}: {count} of {values.size} values are not finite in float32"
-    if match.path.endswith("/var") and (values < 0).any():
-        return f"{match.name}: {int((values < 0).sum())} variances are negative"
+        return f"{name}: {count} of {values.size} values are not finite in float32"
+    if path.endswith("/var") and (values < 0).any():
+        return f"{name}: {int((values < 0).sum())} variances are negative"
     return None
 
 

@@ -71,7 +71,9 @@ def create_model(
     _check_arguments(family, given, fixed=entry.fields)
     shapes = {"num_classes": num_classes, "in_channels": in_channels}
     asked = {field: value for field, value in shapes.items() if value is not None}
-    return build(family.config(**{**entry.fields, **asked, **given}), rngs=rngs)
+    model = build(family.config(**{**entry.fields, **asked, **given}), rngs=rngs)
+    model.preprocessing = entry.preprocessing.for_channels(model.config.in_channels)
+    return model
 
 
 def _check_arguments(family: Family, given: dict[str, Any], *, fixed: Any) -> None:

@@ -19,13 +19,13 @@ def write_card(facts: ModelFacts, record: Mapping[str, Any], *, folder_name: str
     config, prepared = facts.config, facts.preprocessing
     family = family_of(config)
     task = "image-classification" if config.num_classes else "image-feature-extraction"
-    short_side = int(prepared.image_size / prepared.crop_pct)
+    resized = int(prepared.image_size / prepared.crop_pct)
+    sides = "both sides" if prepared.crop_mode == "squash" else "short side"
     rows = {
         "Model": facts.description,
         "Mean": ", ".join(f"{value:g}" for value in prepared.mean),
         "Std": ", ".join(f"{value:g}" for value in prepared.std),
-        "Image": f"short side {short_side} {prepared.interpolation}, centre crop "
-        f"{prepared.image_size}",
+        "Image": f"{sides} {resized} {prepared.interpolation}, centre crop {prepared.image_size}",
         "Licence of the weights": facts.license,
         "SHA-256 of model.safetensors": record["weights"]["sha256"],
         **{_title(name): _shown(value) for name, value in facts.source.items()},

@@ -13,6 +13,7 @@ FORMAT_VERSION = 1
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 INTERPOLATIONS = ("bicubic", "bilinear")
+CROP_MODES = ("center", "squash")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,8 @@ def facts_from_json(record: Mapping[str, Any], folder: Path) -> ModelFacts:
     path = folder / CONFIG_NAME
     try:
         config = _read_config(record)
-        prepared = plain({n: record["preprocessing"][n] for n in Preprocessing._fields})
+        given = {"crop_mode": "center", **record["preprocessing"]}  # folders of before 0.2 lack it
+        prepared = plain({n: given[n] for n in Preprocessing._fields})
         names = record.get("labels")
         if not isinstance(names, list | None) or not all(isinstance(n, str) for n in names or ()):
             raise ValueError("labels must be texts.")
@@ -134,6 +136,8 @@ def check_facts(facts: ModelFacts) -> None:
         raise ValueError(
             f"interpolation must be one of {INTERPOLATIONS}, got {prepared.interpolation!r}."
         )
+    if prepared.crop_mode not in CROP_MODES:
+        raise ValueError(f"crop_mode must be one of {CROP_MODES}, got {prepared.crop_mode!r}.")
     names = facts.class_names
     if names is not None and len(names) != config.num_classes:
         raise ValueError(f"{len(names)} labels for {config.num_classes} classes.")

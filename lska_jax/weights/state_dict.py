@@ -9,7 +9,7 @@ import numpy as np
 from lska_jax.models.table import family_of, load_capability
 from lska_jax.nn.functional import assign, batch_stats, parameters
 from lska_jax.weights.conversion import convert, stored
-from lska_jax.weights.names.naming import COUNTER
+from lska_jax.weights.names.rows import COUNTER
 
 
 def load_state_dict(model: Any, state_dict: Mapping[str, Any]) -> None:
@@ -81,9 +81,10 @@ def name_arrays(
     variant = names.variant_of(config)
     named: dict[str, np.ndarray] = {}
     for path in names.in_order(list(arrays), variant=variant):
-        name, layout = names.name_of(path, variant=variant, naming=naming)
-        named[name] = layout.torch_array(arrays[path])
+        parts, layout = names.parts_of(path, variant=variant, naming=naming)
+        whole = layout.torch_array(arrays[path])
+        named |= zip(parts, np.split(whole, len(parts)) if len(parts) > 1 else [whole], strict=True)
         if path.endswith("/var"):
-            counter = name.removesuffix("running_var") + COUNTER
+            counter = parts[0].removesuffix("running_var") + COUNTER
             named[counter] = np.zeros((), np.int64)
     return named | names.unused_arrays(naming or names.namings[0], config)

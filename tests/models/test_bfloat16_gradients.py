@@ -10,6 +10,7 @@ from flax import nnx
 
 from lska_jax import LKA, LSKA, LKATrivial, LSKATrivial, VANConfig, create_model
 from lska_jax.models.van import Block
+from lska_jax.nn.dense import Pointwise
 from lska_jax.nn.functional import ModelFunctions, batch_stats, flat_arrays, parameters
 from lska_jax.nn.layers import (
     BatchNorm,
@@ -18,7 +19,6 @@ from lska_jax.nn.layers import (
     LayerNorm,
     LayerScale,
     PatchEmbedding,
-    Pointwise,
     StridedConv,
 )
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from lska_jax.nn.dense import Pointwise
 from lska_jax.nn.layers import (
     BatchNorm,
     ConvFFN,
@@ -16,7 +17,6 @@ from lska_jax.nn.layers import (
     LayerNorm,
     LayerScale,
     PatchEmbedding,
-    Pointwise,
     gelu,
 )
 

@@ -75,7 +75,7 @@ def test_gradients_of_a_batch_that_is_split_over_explicit_axes(drawn):
     ("images", "kernel", "message"),
     [
         (jnp.zeros((1, 2, 2, 7), jnp.int32), jnp.zeros((7, 4)), "images must be float32 or bf"),
-        (jnp.zeros((2, 2, 7)), jnp.zeros((7, 4)), r"images must have shape \(B, H, W, C\)"),
+        (jnp.zeros((7,)), jnp.zeros((7, 4)), r"images must have shape \(B, ..., in_channels\)"),
         (jnp.zeros((1, 2, 2, 7)), jnp.zeros((6, 4)), r"kernel must have shape \(7, 4\), got"),
         (
             jnp.zeros((1, 2, 2, 7)),

@@ -255,8 +255,9 @@ def describe_preprocessing(preprocessing: Preprocessing) -> str:
 
 def describe_transform(transform: EvalTransform) -> str:
     """Return the host side of a preprocessing in words."""
-    short_side = int(transform.image_size / transform.crop_pct)
-    return f"short side {short_side} {transform.interpolation}, crop {transform.image_size}"
+    resized = int(transform.image_size / transform.crop_pct)
+    sides = "both sides" if transform.crop_mode == "squash" else "short side"
+    return f"{sides} {resized} {transform.interpolation}, crop {transform.image_size}"
 
 
 def hash_arrays(arrays: Mapping[str, Any]) -> str:

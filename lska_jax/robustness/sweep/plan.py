@@ -149,7 +149,9 @@ def cell_transform(
     if planned.is_ready and options.pixels == "direct":
         return dataclasses.replace(usual, crop_pct=1.0)
     if planned.corruption and classifier.is_imagenet:
-        return dataclasses.replace(usual, crop_pct=_GENERATOR_CROP_PCT, interpolation="bilinear")
+        return dataclasses.replace(
+            usual, crop_pct=_GENERATOR_CROP_PCT, interpolation="bilinear", crop_mode="center"
+        )
     return usual
 
 

@@ -1,8 +1,7 @@
 """Names and layouts of PyTorch checkpoints against our paths: what a family's table is made of.
 
-A table has a row for each module of ours: its path, its name in each naming that checkpoints out
-there have, and how its arrays are laid out in them. Families with several forms, as VAN has several
-attentions, have rows for each *variant*.
+A table has a row for each module of ours, see ``rows``. Families with several forms, as VAN has
+several attentions, have rows for each *variant*.
 """
 
 import dataclasses
@@ -17,70 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lska_jax.models.table import Family, ModelEntry, Preprocessing
-
-Shape = tuple[int, ...]
-
-# Counters of PyTorch's BatchNorm, which nothing here reads.
-COUNTER = "num_batches_tracked"
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """An array's axes in PyTorch against ours.
-
-    Attributes:
-      axes: the PyTorch axis of each of our axes.
-      is_1x1: PyTorch's first two of ``axes`` have length 1 and are dropped here.
-    """
-
-    axes: tuple[int, ...]
-    is_1x1: bool = False
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes in PyTorch."""
-        return len(self.axes)
-
-    def array(self, torch_array: np.ndarray) -> np.ndarray:
-        """Turn a PyTorch array into ours, a view of it."""
-        turned = np.transpose(torch_array, self.axes)
-        return turned[0, 0] if self.is_1x1 else turned
-
-    def torch_array(self, array: np.ndarray) -> np.ndarray:
-        """Turn an array of ours into PyTorch's, contiguous."""
-        whole = array[None, None] if self.is_1x1 else array
-        # Not np.ascontiguousarray, which makes vectors of scalars.
-        return np.array(np.transpose(whole, np.argsort(self.axes)), order="C")
-
-    def torch_shape(self, shape: Sequence[int]) -> Shape:
-        """Turn a shape of ours into PyTorch's."""
-        whole = (1, 1, *shape) if self.is_1x1 else tuple(shape)
-        return tuple(whole[axis] for axis in np.argsort(self.axes))
-
-
-class Row(NamedTuple):
-    """One module: {s} and {b} are stage and block from 0, {S} is the stage from 1.
-
-    Attributes:
-      path: of the module here, a template.
-      leaves: {leaf here: (leaf in PyTorch, layout)}.
-      names: of the module in each naming, templates; None where a naming does not have it.
-    """
-
-    path: str
-    leaves: Mapping[str, tuple[str, Layout]]
-    names: tuple[str | None, ...]
-
-
-VECTOR = Layout((0,))
-BIAS = {"bias": ("bias", VECTOR)}
-NORM = {"scale": ("weight", VECTOR), **BIAS}
-BATCH_NORM = {**NORM, "mean": ("running_mean", VECTOR), "var": ("running_var", VECTOR)}
-# (out, in / groups, kh, kw) -> (kh, kw, in / groups, out)
-CONV = {"kernel": ("weight", Layout((2, 3, 1, 0))), **BIAS}
-# A 1x1 convolution is a matrix product over channels here.
-CONV_1X1 = {"kernel": ("weight", Layout((2, 3, 1, 0), is_1x1=True)), **BIAS}
-MATRIX = {"kernel": ("weight", Layout((1, 0))), **BIAS}
+from lska_jax.weights.names.rows import COUNTER, Layout, Row, Shape, as_parts
 
 
 class Meaning(NamedTuple):
@@ -90,11 +26,13 @@ class Meaning(NamedTuple):
       naming: the naming that has it.
       variants: the variants that have it.
       path: of the array here.
+      parts: in how many arrays it is stored, joined along PyTorch's axis 0.
     """
 
     naming: str
     variants: frozenset[str]
     path: str
+    parts: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +85,7 @@ class Names:
         """A name that shows what the reference's look like."""
         row = next(iter(self.rows.values()))[0]
         leaf, _ = next(iter(row.leaves.values()))
-        return _with_leaf(_filled(row.names[0] or "", {}), leaf)
+        return _with_leaf(_filled(as_parts(row.names[0])[0], {}), leaf)
 
     def variant_of(self, config: Any) -> str:
         """Return which rows a config's network has."""
@@ -155,8 +93,10 @@ class Names:
         (variant,) = self.rows
         return variant
 
-    def names_of(self, path: str, *, variant: str) -> tuple[dict[str, str], Layout]:
-        """Return {naming: name} of one of our arrays, and its layout in PyTorch.
+    def names_of(self, path: str, *, variant: str) -> tuple[dict[str, tuple[str, ...]], Layout]:
+        """Return {naming: names} of one of our arrays, and its layout in PyTorch.
+
+        Several names are parts, joined along PyTorch's axis 0.
 
         Raises:
           ValueError: the path belongs to no network of the family.
@@ -167,14 +107,16 @@ class Names:
         row, places, leaf = found
         torch_leaf, layout = row.leaves[leaf]
         names = {
-            naming: _with_leaf(_filled(template, places), torch_leaf)
-            for naming, template in zip(self.namings, row.names, strict=True)
-            if template is not None
+            naming: tuple(_with_leaf(_filled(t, places), torch_leaf) for t in as_parts(templates))
+            for naming, templates in zip(self.namings, row.names, strict=True)
+            if templates is not None
         }
         return names, layout
 
-    def name_of(self, path: str, *, variant: str, naming: str = "") -> tuple[str, Layout]:
-        """Return the name of one of our arrays in one naming, and its layout there.
+    def parts_of(
+        self, path: str, *, variant: str, naming: str = ""
+    ) -> tuple[tuple[str, ...], Layout]:
+        """Return the names of one of our arrays in one naming, and its layout there.
 
         Args:
           path: path of a parameter or statistic, as in ``lska_jax.nn.functional``.
@@ -197,6 +139,17 @@ class Names:
             )
         return names[naming], layout
 
+    def name_of(self, path: str, *, variant: str, naming: str = "") -> tuple[str, Layout]:
+        """Return the one name of an array of ours in a naming that stores it whole; see parts_of.
+
+        Raises:
+          ValueError: as ``parts_of``, or the array is stored in parts.
+        """
+        parts, layout = self.parts_of(path, variant=variant, naming=naming)
+        if len(parts) > 1:
+            raise ValueError(f"{path} is stored in parts there: {', '.join(parts)}.")
+        return parts[0], layout
+
     def read(self, name: str) -> list[Meaning]:
         """Return everything that a name of a checkpoint can stand for; [] for nothing."""
         found = []
@@ -205,10 +158,11 @@ class Names:
             match = _pattern(entry.template).fullmatch(name)
             if match:
                 places = {key: int(number) for key, number in match.groupdict().items()}
-                if "S" in places:
-                    places["s"] = places["S"] - 1
+                for letter, shift in _SHIFTED.items():
+                    if letter in places:
+                        places["s"] = places[letter] - shift
                 path = _filled(entry.path, places)
-                found.append(Meaning(entry.naming, entry.variants, path))
+                found.append(Meaning(entry.naming, entry.variants, path, entry.parts))
         return found
 
     def is_ignored(self, name: str) -> bool:
@@ -236,7 +190,8 @@ class Names:
         namings: Counter[str] = Counter({self.namings[0]: 0})
         for name, shape in shapes.items():
             for meaning in () if self.is_ignored(name) else self.read(name):
-                by_path.setdefault(meaning.path, shape)
+                whole = shape if meaning.parts == 1 else (meaning.parts * shape[0], *shape[1:])
+                by_path.setdefault(meaning.path, whole)
                 namings[meaning.naming] += 1
         return by_path, namings.most_common(1)[0][0]
 
@@ -312,15 +267,15 @@ class Names:
         for variant, rows in self.rows.items():
             for row in rows:
                 for leaf, (torch_leaf, _) in row.leaves.items():
-                    for naming, template in zip(self.namings, row.names, strict=True):
-                        if template is not None:
-                            whole = _with_leaf(template, torch_leaf)
-                            having.setdefault((naming, whole, f"{row.path}/{leaf}"), []).append(
-                                variant
-                            )
+                    path = f"{row.path}/{leaf}".removeprefix("/")
+                    for naming, templates in zip(self.namings, row.names, strict=True):
+                        parts = as_parts(templates)
+                        for template in parts:
+                            key = (naming, _with_leaf(template, torch_leaf), path, len(parts))
+                            having.setdefault(key, []).append(variant)
         entries: dict[str, list[_Entry]] = {}
-        for (naming, whole, path), variants in having.items():
-            entry = _Entry(naming, frozenset(variants), whole, path)
+        for (naming, whole, path, count), variants in having.items():
+            entry = _Entry(naming, frozenset(variants), whole, path, count)
             entries.setdefault(whole.rpartition("}")[2], []).append(entry)
         return entries
 
@@ -339,21 +294,28 @@ class _Entry(NamedTuple):
     variants: frozenset[str]
     template: str
     path: str
+    parts: int
+
+
+# Stages are counted from 0, from 1, or by the stage ahead of them.
+_SHIFTED = {"S": 1, "P": -1}
 
 
 def _filled(template: str, places: Mapping[str, int]) -> str:
     stage = places.get("s", 0)
-    return template.format(s=stage, S=stage + 1, b=places.get("b", 0))
+    shifted = {letter: stage + shift for letter, shift in _SHIFTED.items()}
+    return template.format(s=stage, **shifted, b=places.get("b", 0))
 
 
 def _with_leaf(name: str, leaf: str) -> str:
-    return f"{name}.{leaf}" if leaf else name
+    return f"{name}.{leaf}" if name and leaf else name or leaf
 
 
 @functools.cache
 def _pattern(template: str) -> re.Pattern[str]:
     """Return the regular expression of a template; every number has one spelling."""
     pattern = re.escape(template)
-    for place, number in (("s", "0|[1-9][0-9]?"), ("S", "[1-9][0-9]?"), ("b", "0|[1-9][0-9]{0,2}")):
+    from_0, from_1, block = "0|[1-9][0-9]?", "[1-9][0-9]?", "0|[1-9][0-9]{0,2}"
+    for place, number in {"s": from_0, "S": from_1, "P": from_0, "b": block}.items():
         pattern = pattern.replace(re.escape(f"{{{place}}}"), f"(?P<{place}>{number})")
     return re.compile(pattern)

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from lska_jax.models.table import families, load
-from lska_jax.weights.names.naming import Names, Shape
+from lska_jax.weights.names.naming import Names
+from lska_jax.weights.names.rows import Shape
 
 
 def all_names() -> list[Names]:

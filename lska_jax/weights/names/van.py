@@ -23,7 +23,8 @@ from lska_jax.models.van_config import (
     VANConfig,
 )
 from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE, default_dilation, kernel_spec
-from lska_jax.weights.names.naming import (
+from lska_jax.weights.names.naming import Inferred, Names, is_unclear
+from lska_jax.weights.names.rows import (
     BATCH_NORM,
     CONV,
     CONV_1X1,
@@ -31,12 +32,9 @@ from lska_jax.weights.names.naming import (
     MATRIX,
     NORM,
     VECTOR,
-    Inferred,
     Layout,
-    Names,
     Row,
     Shape,
-    is_unclear,
 )
 
 NAMINGS = ("reference", "detection", "hugging_face")
