@@ -87,8 +87,8 @@ class Family:
       preprocessing: of the images of its models.
       preprocessings: {model: preprocessing} of those that want another.
       network: place of the ``nnx.Module``, called as ``network(config, rngs=rngs)``. It has
-        ``config``, ``preprocessing``, ``features(images, rngs=None)`` (a list of maps),
-        ``head(features)`` and ``__call__(images, rngs=None)``.
+        ``config``, ``preprocessing``, ``features(images, rngs=None)`` (see ``maps``),
+        ``head(last of them)`` and ``__call__(images, rngs=None)``.
       check: fields -> what is wrong with them, one sentence each that begins with the field; types
         as well as values, since files are checked by it.
       describe: config -> the model in a few words.

@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lska_jax.models.checks import check_images
+from lska_jax.models.maps import stage_maps
 from lska_jax.models.van_config import FAMILY, VANConfig
 from lska_jax.nn.attention import LKA, LSKA, LKATrivial, LSKATrivial
 from lska_jax.nn.dense import Pointwise
@@ -243,8 +244,8 @@ class VAN(nnx.Module):
         images: Float[Array | np.ndarray, "batch height width in_channels"],
         *,
         rngs: nnx.Rngs | None = None,
-    ) -> list[Float[Array, "batch _ _ _"]]:
-        """Return the map of every stage, each behind its LayerNorm.
+    ) -> tuple[Float[Array, "batch _ _ _"], ...]:
+        """Return the map of every stage, named stage1 and so on, each behind its LayerNorm.
 
         Args:
           images: (B, H, W, in_channels), normalised, any height and width.
@@ -263,7 +264,7 @@ class VAN(nnx.Module):
         for stage in self.stages:
             x = stage(x, rngs=rngs)
             maps.append(x)
-        return maps
+        return stage_maps(maps)
 
     def head(
         self, features: Float[Array, "batch height width channels"]

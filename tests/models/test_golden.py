@@ -74,7 +74,7 @@ def relative_error(ours: jax.Array, theirs: np.ndarray) -> float:
 
 
 @functools.cache
-def evaluated(case: str) -> tuple[jax.Array, list[jax.Array]]:
+def evaluated(case: str) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     model = loaded(*{**CASES, **MORE_CASES}[case])
     height, width = map(int, case.rsplit("__", 1)[1].split("x"))
     images = jnp.asarray(golden_weights.images(len(golden(case)["logits"]), height, width))

@@ -40,7 +40,7 @@ def output(model: VAN, images: tuple[int, ...]) -> jax.ShapeDtypeStruct:
 
 
 @nnx.jit
-def logits_and_maps(model: VAN, images: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+def logits_and_maps(model: VAN, images: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     return model(images), model.features(images)
 
 
@@ -60,7 +60,7 @@ def evaluated() -> VAN:
 
 
 @pytest.fixture(scope="module")
-def results(evaluated) -> tuple[jax.Array, list[jax.Array]]:
+def results(evaluated) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """Logits and maps of IMAGES: most tests look at these."""
     return logits_and_maps(evaluated, IMAGES)
 
@@ -342,3 +342,9 @@ def test_bfloat16_maps_are_bfloat16_and_near_the_float32_ones(results):
 def test_a_config_that_makes_no_network_is_refused(config, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         VANConfig(**config)
+
+
+def test_maps_have_names_and_places():
+    maps = jax.eval_shape(lambda: create_model("van_lska_tiny").features(jnp.zeros((1, 32, 32, 3))))
+    assert maps._fields == ("stage1", "stage2", "stage3", "stage4")
+    assert maps.stage2.shape == maps[1].shape == (1, 4, 4, 64)
