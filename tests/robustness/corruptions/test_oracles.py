@@ -82,31 +82,31 @@ def off_by_a_level(ours, oracle, *, share):
     assert (difference > 0).mean() <= share
 
 
-@each_severity
-def test_gaussian_noise_is_the_image_plus_the_scaled_draw(i):
-    image, images = inputs()
-    normal = noise.draw_normal(KEY, SIDE, SIDE)
-    std = noise.GAUSSIAN_STDS[i]
-    ours = applied(noise.gaussian_noise, images, normal, std=std)
-    np.testing.assert_allclose(ours, oracles.gaussian_noise(image, normal, std), atol=CLOSE)
+# What is computed, what it draws, its one setting with its values, and the brute-force version.
+NOISES = {
+    "the image plus the scaled draw": (
+        *(noise.gaussian_noise, noise.draw_normal, "std", noise.GAUSSIAN_STDS),
+        oracles.gaussian_noise,
+    ),
+    "growing with the image": (
+        *(noise.speckle_noise, noise.draw_normal, "std", noise.SPECKLE_STDS),
+        oracles.speckle_noise,
+    ),
+    "pepper for small and salt for larger draws": (
+        *(noise.impulse_noise, noise.draw_uniform, "share", noise.IMPULSE_SHARES),
+        oracles.impulse_noise,
+    ),
+}
 
 
 @each_severity
-def test_speckle_noise_grows_with_the_image(i):
+@pytest.mark.parametrize("kind", NOISES)
+def test_noise_is_what_its_definition_says(kind, i):
+    function, draw, setting, values, oracle = NOISES[kind]
     image, images = inputs()
-    normal = noise.draw_normal(KEY, SIDE, SIDE)
-    std = noise.SPECKLE_STDS[i]
-    ours = applied(noise.speckle_noise, images, normal, std=std)
-    np.testing.assert_allclose(ours, oracles.speckle_noise(image, normal, std), atol=CLOSE)
-
-
-@each_severity
-def test_impulse_noise_is_pepper_for_small_and_salt_for_larger_draws(i):
-    image, images = inputs()
-    uniform = noise.draw_uniform(KEY, SIDE, SIDE)
-    share = noise.IMPULSE_SHARES[i]
-    ours = applied(noise.impulse_noise, images, uniform, share=share)
-    np.testing.assert_allclose(ours, oracles.impulse_noise(image, uniform, share), atol=CLOSE)
+    draws = draw(KEY, SIDE, SIDE)
+    ours = applied(function, images, draws, **{setting: values[i]})
+    np.testing.assert_allclose(ours, oracle(image, draws, values[i]), atol=CLOSE)
 
 
 @each_severity
