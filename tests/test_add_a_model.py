@@ -39,7 +39,11 @@ def test_its_files_are_formatted_and_linted_as_those_of_the_package(copy):
     config = ["--config", str(ROOT / "pyproject.toml")]
     for check in (["check"], ["format", "--check"]):
         done = subprocess.run(
-            ["ruff", *check, *config, *FILES], cwd=copy, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "ruff", *check, *config, *FILES],
+            cwd=copy,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -61,7 +65,9 @@ print(lska_jax.list_models("pool_*"), lska_jax.create_model(pretrained="again").
 
 
 def run(command: list[str], copy: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    # "python" is the one that runs the tests, whether or not its environment is activated.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PATH": path}
     done = subprocess.run(
         command, cwd=copy, env=environment, capture_output=True, text=True, check=False
     )
