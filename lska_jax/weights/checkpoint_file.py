@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lska_jax.weights.conversion import StoredArray
-from lska_jax.weights.names.recognition import full_name, is_known
+from lska_jax.weights.names.recognition import full_names, is_known
 from lska_jax.weights.names.rows import COUNTER
 from lska_jax.weights.safetensors_file import open_safetensors
 from lska_jax.weights.torch_file import open_torch
@@ -169,7 +169,8 @@ def _plain_names(
             names = _of_backbone(names, path, notes)
         else:
             break
-    return {full_name(name): arrays[old] for name, old in names.items()}
+    full = full_names(list(names))
+    return {name: arrays[old] for name, old in zip(full, names.values(), strict=True)}
 
 
 def _is_on_all(prefix: str, names: Mapping[str, str]) -> bool:

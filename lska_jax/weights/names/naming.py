@@ -169,6 +169,14 @@ class Names:
         """Tell whether a name belongs to nothing that a model computes with."""
         return name.endswith(self.ignored)
 
+    def full_name(self, name: str) -> str:
+        """Return a name with the beginning that a part of a model leaves out, if it does."""
+        for beginning, whole in self.aliases.items():
+            full = whole + name.removeprefix(beginning)
+            if name.startswith(beginning) and (self.is_ignored(full) or self.read(full)):
+                return full
+        return name
+
     def in_order(self, paths: Sequence[str], *, variant: str) -> list[str]:
         """Return paths in the order of the reference's state_dict: stages, their parts, blocks."""
         return sorted(paths, key=lambda path: self._rank(path, variant))

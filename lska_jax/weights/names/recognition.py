@@ -1,6 +1,6 @@
 """Which family a checkpoint belongs to, by the names of its arrays."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lska_jax.models.table import families, load
 from lska_jax.weights.names.naming import Names
@@ -17,14 +17,19 @@ def is_known(name: str) -> bool:
     return any(names.read(name) for names in all_names())
 
 
-def full_name(name: str) -> str:
-    """Return the name that a part of a model leaves the beginning out of, or the name itself."""
-    for names in all_names():
-        for beginning, whole in names.aliases.items():
-            full = whole + name.removeprefix(beginning)
-            if name.startswith(beginning) and (names.is_ignored(full) or names.read(full)):
-                return full
-    return name
+def full_names(names: Sequence[str]) -> list[str]:
+    """Return the names of a file with the beginning that a part of a model leaves out.
+
+    Several families leave out another beginning of the same names, as "layernorm.": the one counts
+    that knows most of the file's names then.
+    """
+    best, most = list(names), 0
+    for table in all_names():
+        full = [table.full_name(name) for name in names]
+        known = sum(bool(table.read(name)) for name in full)
+        if known > most:
+            best, most = full, known
+    return best
 
 
 def recognise(shapes: Mapping[str, Shape]) -> Names:

@@ -1,0 +1,55 @@
+"""ConvNeXt on ImageNet-1K, the recipe of its paper (arXiv 2201.03545, table 5).
+
+    python train.py --config configs/convnext.py                # convnext_tiny
+    python train.py --config configs/convnext.py:convnext_base  # another model
+
+Needs ImageNet as ArrayRecord: ``lska-jax prepare imagenet2012 --manual_dir DIR``. Weights trained
+so are the moving average's: publish them with ``--ema``.
+Hardware: any number of TPU or GPU devices that the batch divides over;
+``--config.training.gradient_accumulation=8`` fits it into less memory. Result: not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+from lska_jax.models.table import model_entry
+from lska_jax.training.config import base_config, model_section
+
+DROP_PATH_RATES = {
+    "convnext_tiny": 0.1,
+    "convnext_small": 0.4,
+    "convnext_base": 0.5,
+    "convnext_large": 0.5,
+    "convnext_xlarge": 0.5,
+}
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    """Return the config; the argument is the name of a ConvNeXt, convnext_tiny by default.
+
+    Raises:
+      ValueError: another argument.
+    """
+    name = argument or "convnext_tiny"
+    if name not in DROP_PATH_RATES:
+        raise ValueError(
+            f"Config argument {argument!r} is not understood; allowed: "
+            f"{', '.join(DROP_PATH_RATES)}."
+        )
+    config = base_config()
+    config.model = model_section(name, drop_path_rate=DROP_PATH_RATES[name])
+
+    prepared = model_entry(name).preprocessing
+    config.data.mean = prepared.mean
+    config.data.std = prepared.std
+    config.data.crop_pct = prepared.crop_pct
+    config.data.train_interpolation = "bicubic"
+
+    config.optimizer.learning_rate = 4e-3
+    config.optimizer.warmup_learning_rate = 0.0
+    config.optimizer.warmup_epochs = 20
+    config.optimizer.cooldown_epochs = 0
+    config.optimizer.schedule_by = "step"
+
+    config.training.batch_size = 4096
+    config.training.ema_decay = 0.9999
+    return config

@@ -1,0 +1,100 @@
+"""Fold a ConvNeXt's scales and shifts into the products beside them, for inference.
+
+LayerNorm is n(x) s + t, where n whitens each pixel and has no parameters. What follows it in a
+block (arXiv 2201.03545) is a product, and what layer scale g follows is one too:
+
+    E(n s + t) = E'(n),    g (P y + b) = P' y + b'
+
+E' has s in its kernel and t in its bias, P' has g in both. The 2 x 2 patches of a transition and
+the classifier take the norm ahead of them in the same way: no padding is between, so this is exact.
+The stem's LayerNorm stays: shortcuts and padded convolutions see what it returns.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from lska_jax.models.convnext import Block, ConvNeXt, Stage
+from lska_jax.nn.layers import LayerNorm
+
+
+class FoldedBlock(nnx.Module):
+    """x + MLP'(n(depthwise(x))), where n has no parameters."""
+
+    def __init__(self, block: Block):
+        self.depthwise = block.depthwise
+        self.norm = block.norm
+        self.mlp = block.mlp
+        _fold_norm(self.norm, self.mlp.expand)
+        factor, project = _array(block.scale.scale), self.mlp.project
+        _assign(project, _array(project.kernel) * factor, _array(project.bias) * factor)
+
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "batch height width channels"]:
+        """Map (B, H, W, C) to the same shape; ``rngs`` is taken for the sake of the interface."""
+        return x + self.mlp(self.norm(self.depthwise(x)))
+
+
+class FoldedStage(nnx.Module):
+    """Folded blocks."""
+
+    def __init__(self, stage: Stage):
+        self.blocks = nnx.List(FoldedBlock(block) for block in stage.blocks)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch height width channels"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch height width channels"]:
+        """Map (B, H, W, C) to the same shape."""
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class FoldedConvNeXt(ConvNeXt):
+    """A ConvNeXt for inference, from ``fold``; ``features``, ``head`` and call are ConvNeXt's."""
+
+    def __init__(self, model: ConvNeXt):
+        # Not ConvNeXt's own __init__, which would draw new parameters.
+        self.config = model.config
+        self.preprocessing = model.preprocessing
+        self.stem = model.stem
+        stages: list[Any] = [FoldedStage(stage) for stage in model.stages]
+        self.stages = nnx.List(stages)
+        self.transitions = model.transitions
+        for transition in self.transitions:
+            _fold_norm(transition.norm, transition.projection)
+        self.norm = model.norm
+        self.classifier = nnx.data(model.classifier)
+        if self.classifier is not None:
+            _fold_norm(self.norm, self.classifier)
+
+
+def fold(model: ConvNeXt) -> FoldedConvNeXt:
+    """Return a model for inference; see ``lska_jax.models.fold``."""
+    return FoldedConvNeXt(nnx.clone(model))
+
+
+def _array(variable: Any) -> np.ndarray:
+    # Float64: what is folded is rounded once, not with every factor.
+    return np.asarray(variable[...], np.float64)
+
+
+def _fold_norm(norm: LayerNorm, layer: Any) -> None:
+    """Move scale and shift of a LayerNorm into the product, or patches, behind it."""
+    kernel = _array(layer.kernel)  # (..., in, out)
+    scale, shift = (_array(parameter)[:, None] for parameter in (norm.scale, norm.bias))
+    added = np.sum(shift * kernel, axis=tuple(range(kernel.ndim - 1)))
+    _assign(layer, scale * kernel, _array(layer.bias) + added)
+    norm.scale, norm.bias = nnx.data(None), nnx.data(None)
+
+
+def _assign(layer: Any, kernel: np.ndarray, bias: np.ndarray) -> None:
+    layer.kernel.set_value(jnp.asarray(kernel, jnp.float32))
+    layer.bias.set_value(jnp.asarray(bias, jnp.float32))
