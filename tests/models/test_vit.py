@@ -1,7 +1,6 @@
 """ViT, DeiT and DeiT-III: golden outputs, costs, sizes, heads, modes and errors."""
 
 import math
-import re
 
 import golden_baselines as goldens
 import jax
@@ -16,7 +15,7 @@ from lska_jax.analysis.complexity import network_cost
 from lska_jax.models.build import array_shapes, config_of
 from lska_jax.models.table import family_of, model_entry, section_of
 from lska_jax.models.vit import ViT, resample_positions
-from lska_jax.models.vit_config import ViTConfig, describe
+from lska_jax.models.vit_config import ViTConfig, check, describe
 from lska_jax.nn.functional import ModelFunctions, parameters
 
 CASES = ("deit_tiny_patch16_224__96x64", "deit_tiny_patch16_224__96x64_small")
@@ -194,7 +193,7 @@ def test_a_block_adds_its_scaled_branches_one_after_the_other():
     np.testing.assert_allclose(block(x), expected, **FUSED)
 
 
-@pytest.mark.parametrize("kind", NAMES)
+@pytest.mark.parametrize("kind", ["deit_distilled", "deit3"])
 def test_gradients_are_finite_with_dropout_and_drop_path(kind):
     model = narrow(kind, drop_rate=0.2, drop_path_rate=0.5)
     params = parameters(model)
@@ -276,9 +275,14 @@ def test_positions_are_spared_from_decay():
         ({"remat": "yes"}, "remat='yes' must be True or False"),
     ],
 )
-def test_a_config_that_makes_no_network_is_refused(config, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        ViTConfig(**config)
+def test_fields_that_make_no_network_are_named(config, message):
+    (problem,) = check({**family_of(ViTConfig()).defaults, **config})
+    assert problem.startswith(message)
+
+
+def test_a_config_that_makes_no_network_is_refused():
+    with pytest.raises(ValueError, match="heads=5 do not divide dim=192"):
+        ViTConfig(heads=5)
 
 
 def test_a_vit_is_told_from_the_deit_of_its_size():
