@@ -84,11 +84,12 @@ def _adapt_stem(kernel: np.ndarray, in_channels: int) -> np.ndarray:
 
 
 def _fresh_head(config: Any, head: tuple[str, ...], rngs: nnx.Rngs) -> dict[str, jax.Array]:
-    """Return the classifier's arrays: normal with std 0.02 as the families have it, no bias."""
+    """Return the arrays that there are of the classifier: normal with std 0.02, no bias."""
     shapes = array_shapes(config)
     return {
         path: 0.02 * jax.random.normal(rngs.params(), shapes[path], jnp.float32)
         if len(shapes[path]) > 1
         else jnp.zeros(shapes[path], jnp.float32)
         for path in head
+        if path in shapes
     }

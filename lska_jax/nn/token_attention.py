@@ -1,0 +1,150 @@
+"""Multi-head attention over tokens (arXiv 1706.03762, section 3.2.2).
+
+    y = W_out concat_h(softmax(q_h k_h^T / sqrt(d)) v_h) + b_out,    (q, k, v) = x W + b
+
+Written out rather than ``jax.nn.dot_product_attention``: that moves queries, keys and values each
+on its own, and on CPU takes half as long again for the same numbers. The softmax is float32.
+"""
+
+import functools
+import math
+from typing import SupportsFloat, SupportsIndex
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from lska_jax.nn.dense import Dense
+from lska_jax.nn.initial_values import RngsLike, as_rngs
+from lska_jax.ops.plain_numbers import plain_float, plain_int
+from lska_jax.ops.reverse_mode import reverse_mode_only
+
+
+class TokenAttention(nnx.Module):
+    """Self-attention: every token attends to all tokens of its image.
+
+    Args:
+      channels: C, of input and output.
+      heads: that C is divided into; each has d = C / heads channels.
+      drop_rate: of the dropout behind the output's product.
+      dtype: compute dtype.
+      rngs: source of the initial parameters and of the dropout's keys.
+
+    Raises:
+      ValueError: the heads do not divide the channels.
+    """
+
+    def __init__(
+        self,
+        channels: SupportsIndex,
+        heads: SupportsIndex,
+        *,
+        drop_rate: SupportsFloat = 0.0,
+        dtype: DTypeLike = jnp.float32,
+        rngs: RngsLike,
+    ):
+        channels, heads = plain_int("channels", channels), plain_int("heads", heads)
+        rngs, drop_rate = as_rngs(rngs), plain_float("drop_rate", drop_rate)
+        if heads < 1 or channels % heads:
+            raise ValueError(f"heads={heads} must divide channels={channels}.")
+        # One product for queries, keys and values, in this order, as files of PyTorch have it.
+        self.qkv = Dense(channels, 3 * channels, dtype=dtype, rngs=rngs)
+        self.project = Dense(channels, channels, dtype=dtype, rngs=rngs)
+        self.dropout = nnx.data(nnx.Dropout(drop_rate, rngs=rngs) if drop_rate > 0 else None)
+        self.heads = heads
+
+    def __call__(
+        self, x: Float[Array, "batch tokens channels"], *, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "batch tokens channels"]:
+        """Map (B, N, C) to the same shape; ``rngs`` overrides the module's own dropout keys."""
+        out = self.project(self_attention(self.qkv(x), heads=self.heads))
+        return out if self.dropout is None else self.dropout(out, rngs=rngs)
+
+
+@reverse_mode_only
+def self_attention(
+    qkv: Float[Array, "batch tokens channels_3"], *, heads: int
+) -> Float[Array, "batch tokens channels"]:
+    """Return softmax(q k^T / sqrt(d)) v of every head, side by side.
+
+    For the backward pass only ``qkv``, the result and a number for each token and head are kept;
+    the N x N weights are computed again (FlashAttention, arXiv 2205.14135, section 3.1).
+
+    Args:
+      qkv: (B, N, 3C), queries, keys and values one after the other, each head after head.
+      heads: that C is divided into.
+
+    Returns:
+      (B, N, C) in the dtype of ``qkv``; the softmax, and the sums of products, are float32.
+      Gradients are reverse mode.
+    """
+    return _attend(qkv, heads)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _attend(qkv: Array, heads: int) -> Array:
+    return _forward(qkv, heads)[0]
+
+
+def _forward(qkv: Array, heads: int) -> tuple[Array, tuple[Array, Array, Array]]:
+    query, key, value = _split(qkv, heads)
+    logits = _product(query, key, (3, 3))
+    highest = jnp.max(logits, axis=-1, keepdims=True)
+    weights = jnp.exp(logits - highest)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    # Divided behind the product, which has fewer entries than the weights.
+    out = _merge(_product(weights.astype(qkv.dtype), value, (3, 2)) / total).astype(qkv.dtype)
+    return out, (qkv, out, highest + jnp.log(total))
+
+
+def _backward(heads: int, residuals: tuple[Array, Array, Array], gradient: Array) -> tuple[Array]:
+    # The barrier keeps XLA from finding the weights of the forward pass again, and keeping them.
+    qkv, out, log_total, gradient = lax.optimization_barrier((*residuals, gradient))
+    query, key, value = _split(qkv, heads)
+    weights = jnp.exp(_product(query, key, (3, 3)) - log_total)
+    along = _heads_in_front(gradient, heads)
+    both = gradient.astype(jnp.float32) * out.astype(jnp.float32)
+    # The gradient of the softmax: weights times what a weight's slope has over their mean.
+    mean = jnp.sum(_heads_in_front(both, heads), axis=-1, keepdims=True)
+    slope = (weights * (_product(along, value, (3, 3)) - mean)).astype(qkv.dtype)
+    parts = (
+        _product(slope, key, (3, 2)) * _scale(query),
+        _product(slope, query, (2, 2)),
+        _product(weights.astype(qkv.dtype), along, (2, 2)),
+    )
+    return (jnp.concatenate([_merge(part) for part in parts], axis=-1).astype(qkv.dtype),)
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _split(qkv: Array, heads: int) -> tuple[Array, Array, Array]:
+    """Return queries, scaled, keys and values, each (B, heads, N, d)."""
+    batch, tokens, channels = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    split = qkv.reshape(batch, tokens, 3, heads, channels // heads)
+    query, key, value = jnp.moveaxis(split, (2, 3), (0, 2))
+    return query * _scale(query).astype(query.dtype), key, value
+
+
+def _scale(query: Array) -> Array:
+    return jnp.float32(1 / math.sqrt(query.shape[-1]))
+
+
+def _heads_in_front(x: Array, heads: int) -> Array:
+    """Return (B, N, C) as (B, heads, N, d)."""
+    return jnp.swapaxes(x.reshape(*x.shape[:2], heads, x.shape[2] // heads), 1, 2)
+
+
+def _merge(x: Array) -> Array:
+    """Return (B, heads, N, d) as (B, N, C)."""
+    turned = jnp.swapaxes(x, 1, 2)
+    return turned.reshape(*turned.shape[:2], -1)
+
+
+def _product(a: Array, b: Array, axes: tuple[int, int]) -> Array:
+    """Return a product over one axis of each, for every image and head, float32."""
+    numbers = (((axes[0],), (axes[1],)), ((0, 1), (0, 1)))
+    return lax.dot_general(a, b, numbers, preferred_element_type=jnp.float32)
