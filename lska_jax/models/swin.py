@@ -69,9 +69,10 @@ def shift_mask(
     """
 
     def regions(length: int) -> np.ndarray:
-        padded = np.arange(-(-length // windows.side) * windows.side)
+        padded = -(-length // windows.side) * windows.side
         # Two cuts: where the last window begins, and where what was rolled does.
-        return sum(padded >= len(padded) - back for back in (windows.side, windows.shift))
+        cuts = np.array([[padded - windows.side], [padded - windows.shift]])
+        return np.sum(np.arange(padded) >= cuts, axis=0)
 
     region = 3 * regions(height)[:, None] + regions(width)
     rows, columns = (n // windows.side for n in region.shape)
@@ -133,11 +134,11 @@ class WindowAttention(nnx.Module):
         query, key, value = jnp.moveaxis(
             self.qkv(x).reshape(batch, count, pixels, 3, self.heads, size), 3, 0
         )
+        # The query is scaled, not the logits: there XLA's CPU backend would read the factor from an
+        # array as large as they are.
+        query = (query.astype(jnp.float32) * size**-0.5).astype(query.dtype)
         logits = jnp.einsum("bnphc,bnqhc->bnhpq", query, key, preferred_element_type=jnp.float32)
-        logits = (
-            logits * np.float32(size**-0.5)
-            + relative_bias(self.bias_table[...], self.side)[None, None]
-        )
+        logits = logits + relative_bias(self.bias_table[...], self.side)[None, None]
         if mask is not None:
             logits = logits + mask[None, :, None]
         weights = jax.nn.softmax(logits).astype(value.dtype)
@@ -171,7 +172,7 @@ class Block(nnx.Module):
             dtype=config.dtype,
             rngs=rngs,
         )
-        self.dropout = dropout(config, rngs)
+        self.dropout = nnx.data(dropout(config, rngs))
         self.drop_path = DropPath(drop_path_rate, rngs=rngs)
         self.windows = windows
 
@@ -241,7 +242,7 @@ class PatchEmbedding(nnx.Module):
         self.norm = LayerNorm(
             config.dims[0], epsilon=LAYER_NORM_EPSILON, dtype=config.dtype, rngs=rngs
         )
-        self.dropout = dropout(config, rngs)
+        self.dropout = nnx.data(dropout(config, rngs))
 
     def __call__(
         self,
@@ -255,7 +256,7 @@ class PatchEmbedding(nnx.Module):
 
 
 class Stage(nnx.Module):
-    """Patch merging in all stages but the first, and blocks; every second one shifts its windows."""
+    """Patch merging, except in the first; blocks, of which every second one shifts its windows."""
 
     def __init__(
         self,
@@ -385,4 +386,4 @@ class Swin(nnx.Module):
 
 def dropout(config: SwinConfig, rngs: nnx.Rngs) -> nnx.Dropout | None:
     """Return a dropout of the config's rate; None for a rate of 0."""
-    return nnx.data(nnx.Dropout(config.drop_rate, rngs=rngs) if config.drop_rate else None)
+    return nnx.Dropout(config.drop_rate, rngs=rngs) if config.drop_rate else None
