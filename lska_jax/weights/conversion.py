@@ -59,7 +59,8 @@ def convert(
       wanted: {path: shape} of the model, in our layout.
       names: of the model's family.
       variant: of the model.
-      naming: how a missing array is called in the message; "" is the reference's name.
+      naming: of the checkpoint, in which a name is read where it means another array in another
+        naming, and by which missing arrays are called; "" is that of most of its names.
       refusal: first line of the error.
       show_progress: wraps the list of arrays to be read.
 
@@ -70,6 +71,7 @@ def convert(
       ValueError: names are missing, unexpected or given twice, a shape or dtype is another, or
         values are no weights (not finite, a negative variance). Every one is listed.
     """
+    naming = naming or names.by_path({name: array.shape for name, array in given.items()})[1]
     matches, problems = _match(given, wanted, names, variant=variant, naming=naming)
     _refuse(refusal, problems)
     arrays: dict[str, np.ndarray] = {}
@@ -103,7 +105,11 @@ def _match(
     unused = {name for name in given if not names.is_ignored(name)}
     for path, shape in wanted.items():
         own, layout = names.names_of(path, variant=variant)
-        found = [parts for parts in dict.fromkeys(own.values()) if not unused.isdisjoint(parts)]
+        found = [
+            parts
+            for parts in dict.fromkeys(own.values())
+            if not unused.isdisjoint(parts) and not _is_another(parts, path, names, naming)
+        ]
         if len(found) > 1:
             twice.append(" and ".join(name for parts in found for name in parts if name in unused))
         elif not found:
@@ -122,6 +128,12 @@ def _match(
         ("given twice under two names", twice),
         ("wrong shape or dtype", wrong),
     ]
+
+
+def _is_another(parts: tuple[str, ...], path: str, names: Names, naming: str) -> bool:
+    """Tell whether names of an array are those of another array in the checkpoint's naming."""
+    meanings = (meaning for name in parts for meaning in names.read(name))
+    return any(meaning.naming == naming and meaning.path != path for meaning in meanings)
 
 
 def _wrong_parts(

@@ -1,0 +1,142 @@
+"""The checkpoints of the Swin Transformer: names, layouts, and what their shapes say.
+
+The namings are
+
+- ``timm``;
+- ``original``: the authors' code; a stage's patch merging belongs to the stage before;
+- ``hugging_face``: Swin in transformers, whose query, key and value are stored apart.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lska_jax.models.swin_config import FAMILY, SwinConfig
+from lska_jax.models.table import ModelEntry
+from lska_jax.weights.names.naming import Inferred, Names, is_unclear
+from lska_jax.weights.names.rows import CONV, MATRIX, NORM, Layout, Row, Shape
+
+NAMINGS = ("timm", "original", "hugging_face")
+
+_BLOCK = "layers.{s}.blocks.{b}."
+_HF_BLOCK = "swin.encoder." + _BLOCK
+_HF_ATTENTION = _HF_BLOCK + "attention.self."
+_WITHOUT_BIAS = {"kernel": MATRIX["kernel"]}
+_TABLE = {"bias_table": ("relative_position_bias_table", Layout((0, 1)))}
+
+
+def _in_block(
+    path: str,
+    leaves: Mapping[str, tuple[str, Layout]],
+    name: str,
+    hugging_face: str | tuple[str, ...],
+) -> Row:
+    """Return a row of a block, which the original calls as timm does."""
+    return Row("stages/{s}/blocks/{b}/" + path, leaves, (_BLOCK + name,) * 2 + (hugging_face,))
+
+
+def _in_merging(path: str, leaves: Mapping[str, tuple[str, Layout]]) -> Row:
+    """Return a row of a patch merging."""
+    here, before = f"layers.{{s}}.downsample.{path}", f"layers.{{P}}.downsample.{path}"
+    return Row("stages/{s}/merging/" + path, leaves, (here, before, "swin.encoder." + before))
+
+
+_ROWS = [
+    Row(
+        "patch_embedding/projection",
+        CONV,
+        (
+            "patch_embed.proj",
+            "patch_embed.proj",
+            "swin.embeddings.patch_embeddings.projection",
+        ),
+    ),
+    Row(
+        "patch_embedding/norm",
+        NORM,
+        ("patch_embed.norm", "patch_embed.norm", "swin.embeddings.norm"),
+    ),
+    _in_merging("norm", NORM),
+    _in_merging("reduction", _WITHOUT_BIAS),
+    _in_block("norm_1", NORM, "norm1", _HF_BLOCK + "layernorm_before"),
+    _in_block("attention", _TABLE, "attn", _HF_BLOCK + "attention.self"),
+    _in_block(
+        "attention/qkv",
+        MATRIX,
+        "attn.qkv",
+        tuple(_HF_ATTENTION + part for part in ("query", "key", "value")),
+    ),
+    _in_block("attention/project", MATRIX, "attn.proj", _HF_BLOCK + "attention.output.dense"),
+    _in_block("norm_2", NORM, "norm2", _HF_BLOCK + "layernorm_after"),
+    _in_block("mlp/expand", MATRIX, "mlp.fc1", _HF_BLOCK + "intermediate.dense"),
+    _in_block("mlp/project", MATRIX, "mlp.fc2", _HF_BLOCK + "output.dense"),
+    Row("norm", NORM, ("norm", "norm", "swin.layernorm")),
+    Row("classifier", MATRIX, ("head.fc", "head", "classifier")),
+]
+
+
+class SwinNames(Names):
+    """Swin's checkpoints, whose shapes show every size."""
+
+    def by_path(self, shapes: Mapping[str, Shape]) -> tuple[dict[str, Shape], str]:
+        """Return shapes by our paths, those of patch merging aside, and the naming of most names.
+
+        A merging's name belongs to another stage in another naming; the first stage has one in the
+        original's alone.
+        """
+        by_path, naming = super().by_path(shapes)
+        if any(name.startswith("layers.0.downsample.") for name in shapes):
+            naming = "original"
+        return by_path, naming
+
+    def infer(self, shapes: Mapping[str, Shape]) -> Inferred:
+        """Read every size off a checkpoint; None where shapes do not show it."""
+        by_path, naming = self.by_path(shapes)
+
+        def axis(path: str, number: int) -> int | None:
+            shape = by_path.get(path, ())
+            return shape[number] if len(shape) > number else None
+
+        blocks = {tuple(map(int, p.split("/")[1:4:2])) for p in by_path if "/blocks/" in p}
+        depths = tuple(
+            1 + max((block for of_stage, block in blocks if of_stage == stage), default=-1)
+            for stage in range(1 + max((stage for stage, _ in blocks), default=-1))
+        )
+        firsts = [f"stages/{stage}/blocks/0" for stage in range(len(depths))]
+        distances = axis("stages/0/blocks/0/attention/bias_table", 0)
+        fields: dict[str, Any] = {
+            "dims": tuple(axis(f"{block}/norm_1/scale", 0) for block in firsts),
+            "depths": depths,
+            "heads": tuple(axis(f"{block}/attention/bias_table", 1) for block in firsts),
+            "window": distances and (math.isqrt(distances) + 1) // 2,
+            "patch_size": axis("patch_embedding/projection/kernel", 2),
+            "in_channels": axis("patch_embedding/projection/kernel", 1),
+            "num_classes": axis("classifier/kernel", 0) or axis("classifier/bias", 0) or 0,
+        }
+        return Inferred(fields, naming)
+
+    def choose_config(
+        self, inferred: Inferred, *, entry: ModelEntry | None, given: Mapping[str, Any]
+    ) -> SwinConfig:
+        """Return the config that a file has to fit: what was asked for, completed by its shapes."""
+        names: tuple[str, ...] = ("num_classes", "in_channels")
+        if entry is None:
+            names += ("dims", "depths", "heads", "window", "patch_size")
+        fields = {name: inferred.fields[name] for name in names}
+        fields["in_channels"] = fields["in_channels"] or 3
+        unclear = [name for name, value in fields.items() if is_unclear(value)]
+        if unclear:
+            raise ValueError(
+                f"The file does not show the network's {', '.join(unclear)}: arrays are missing or "
+                "have impossible shapes. Pass --model to see every one listed."
+            )
+        return SwinConfig(**{**fields, **(entry.fields if entry else {}), **given})
+
+
+NAMES = SwinNames(
+    FAMILY,
+    namings=NAMINGS,
+    rows={"": _ROWS},
+    # Constants of the windows, which the original and transformers keep in their files.
+    ignored=("relative_position_index", "attn_mask"),
+)
