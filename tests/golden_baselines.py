@@ -157,7 +157,7 @@ def statistics_errors(case: str) -> dict[str, float]:
     PyTorch moves its variance towards the unbiased one, n / (n - 1) times the biased one of ours.
     """
     stored, model = golden(case), loaded(parsed(case)[0])
-    kept = named(model, batch_stats(model))
+    kept = named(model, jax.tree.map(np.asarray, batch_stats(model)))
     unbiased = named(
         model,
         {
