@@ -7,6 +7,7 @@ that a norm's epsilon shows), ..._train.npz (loss, gradients and statistics of o
 import functools
 import math
 from typing import Any
+from unittest import mock
 
 import golden_weights
 import jax
@@ -17,6 +18,7 @@ from flax import nnx
 from lska_jax.models.build import array_shapes, config_of
 from lska_jax.models.table import families, family_of, load_capability, model_entry, section_of
 from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
+from lska_jax.nn.layers import BATCH_NORM_MOMENTUM, BatchNorm
 from lska_jax.weights.pretrained import build_from_arrays
 
 
@@ -69,8 +71,10 @@ def parsed(case: str) -> tuple[str, int, int, str]:
 def images(case: str) -> jax.Array:
     """Return the normalised images of a case."""
     _, height, width, kind = parsed(case)
-    # Training steps, which store no logits, are of two images.
-    batch = 2 if kind == "train" else len(golden(case)["logits"])
+    stored = golden(case)
+    # Training steps store no logits: they are of two images, with BatchNorm of four.
+    trained = 4 if any(name.startswith("bn/") for name in stored) else 2
+    batch = trained if kind == "train" else len(stored["logits"])
     return jnp.asarray(golden_weights.images(batch, height, width))
 
 
@@ -145,3 +149,42 @@ def gradient_errors(case: str) -> dict[str, float]:
     assert {f"grad/{name}" for name in errors} == {n for n in stored if n.startswith("grad/")}
     assert all(math.isfinite(error) for error in errors.values())
     return errors
+
+
+def statistics_errors(case: str) -> dict[str, float]:
+    """Return {name: error of a running statistic's norm, over the norm}, after one step.
+
+    PyTorch moves its variance towards the unbiased one, n / (n - 1) times the biased one of ours.
+    """
+    stored, model = golden(case), loaded(parsed(case)[0])
+    kept = named(model, jax.tree.map(np.asarray, batch_stats(model)))
+    unbiased = named(
+        model,
+        {
+            f"{path}/var": np.full(channels, count / (count - 1))
+            for path, (count, channels) in _normalised(model, images(case)).items()
+        },
+    )
+    errors = {}
+    for name, statistic in trained(case)[2].items():
+        old = BATCH_NORM_MOMENTUM * kept[name].astype(np.float64)
+        theirs = old + (statistic - old) * unbiased.get(name, 1.0)
+        norm = stored[f"bn/{name}"].item()
+        errors[name] = abs(np.linalg.norm(theirs) - norm) / norm
+    assert {f"bn/{name}" for name in errors} == {n for n in stored if n.startswith("bn/")}
+    return errors
+
+
+def _normalised(model: Any, images: jax.Array) -> dict[str, tuple[int, int]]:
+    """Return {path of a BatchNorm: values that each channel is averaged over, channels}."""
+    norms = (entry for entry in nnx.iter_modules(model) if isinstance(entry[1], BatchNorm))
+    paths = {id(norm): "/".join(map(str, path)) for path, norm in norms}
+    found, normalise = {}, BatchNorm.__call__
+
+    def record(norm: BatchNorm, x: jax.Array) -> jax.Array:
+        found[paths[id(norm)]] = (x.size // x.shape[-1], x.shape[-1])
+        return normalise(norm, x)
+
+    with mock.patch.object(BatchNorm, "__call__", record):
+        jax.eval_shape(model, images)
+    return found

@@ -61,11 +61,12 @@ class Dense(nnx.Linear):
 
 
 class Pointwise(Dense):
-    """A 1x1 convolution, as the matrix product over channels that it is; VAN's initial values.
+    """A 1x1 convolution with bias, as the matrix product over channels that it is.
 
     Args:
       in_channels: channels of the input.
       channels: channels of the output.
+      kernel_init: of the kernel; None is the reference VAN's, normal with std sqrt(2 / channels).
       dtype: compute dtype.
       rngs: source of the initial parameters.
     """
@@ -77,11 +78,12 @@ class Pointwise(Dense):
         in_channels: SupportsIndex,
         channels: SupportsIndex,
         *,
+        kernel_init: nnx.Initializer | None = None,
         dtype: DTypeLike = jnp.float32,
         rngs: RngsLike,
     ):
         channels = plain_int("channels", channels)
-        initial = fan_out_normal(1, 1, channels)
+        initial = kernel_init or fan_out_normal(1, 1, channels)
         super().__init__(in_channels, channels, kernel_init=initial, dtype=dtype, rngs=rngs)
 
 

@@ -284,7 +284,17 @@ class PatchEmbedding(nnx.Module):
 class ConvFFN(nnx.Module):
     """Feed-forward network with a 3x3 depth-wise convolution between its two 1x1.
 
-    expand -> 3x3 depth-wise -> GELU -> dropout -> project -> dropout
+    expand -> (ReLU ->) 3x3 depth-wise -> GELU -> dropout -> project -> dropout
+
+    Args:
+      channels: C, of input and output.
+      hidden_channels: between the two 1x1.
+      drop_rate: of the dropout behind GELU and behind the last 1x1.
+      linear_init: of the kernels of both 1x1; None is VAN's, normal with std sqrt(2 / fan_out).
+      use_relu: whether a ReLU stands ahead of the depth-wise convolution.
+      dtype: compute dtype.
+      implementation: formulation of the depth-wise convolution, see ``ops.depthwise_conv``.
+      rngs: source of the initial parameters and of the dropout's keys.
     """
 
     def __init__(
@@ -293,16 +303,24 @@ class ConvFFN(nnx.Module):
         hidden_channels: SupportsIndex,
         *,
         drop_rate: SupportsFloat = 0.0,
+        linear_init: nnx.Initializer | None = None,
+        use_relu: bool = False,
         dtype: DTypeLike = jnp.float32,
         implementation: str | Sequence[str] = "auto",
         rngs: RngsLike,
     ):
         rngs, drop_rate = as_rngs(rngs), plain_float("drop_rate", drop_rate)
-        self.expand = Pointwise(channels, hidden_channels, dtype=dtype, rngs=rngs)
+
+        self.expand = Pointwise(
+            channels, hidden_channels, kernel_init=linear_init, dtype=dtype, rngs=rngs
+        )
         self.depthwise = DepthwiseConv(
             hidden_channels, (3, 3), dtype=dtype, implementation=implementation, rngs=rngs
         )
-        self.project = Pointwise(hidden_channels, channels, dtype=dtype, rngs=rngs)
+        self.project = Pointwise(
+            hidden_channels, channels, kernel_init=linear_init, dtype=dtype, rngs=rngs
+        )
+        self.use_relu = use_relu
         self.dropout = nnx.data(nnx.Dropout(drop_rate, rngs=rngs) if drop_rate > 0 else None)
         self.dtype = dtype
 
@@ -325,8 +343,9 @@ class ConvFFN(nnx.Module):
                 (self.project.kernel[...], self.project.bias[...]),
                 scale=None if scale is None else scale.scale[...],
             )
-        x = self._drop(gelu(self.depthwise(self.expand(x))), rngs)
-        out = self._drop(self.project(x), rngs)
+        x = self.expand(x)
+        x = self.depthwise(nnx.relu(x) if self.use_relu else x)
+        out = self._drop(self.project(self._drop(gelu(x), rngs)), rngs)
         return out if scale is None else scale(out)
 
     def _drop(self, x: Array, rngs: nnx.Rngs | None) -> Array:
@@ -337,5 +356,6 @@ class ConvFFN(nnx.Module):
         return (
             takes_pallas(self.depthwise.implementation, batch=x.shape[0], dtype=self.dtype)
             and self.dropout is None
+            and not self.use_relu
             and ffn_fits(x.shape, self.dtype, hidden=hidden)
         )

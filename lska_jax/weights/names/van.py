@@ -10,7 +10,7 @@ The variant of a network is its attention.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ from lska_jax.weights.names.rows import (
     Row,
     Shape,
 )
+from lska_jax.weights.names.shapes import axis, block_counts, most_common, ratio_of_stage
 
 NAMINGS = ("reference", "detection", "hugging_face")
 DETECTION_LAYER_NORM_EPSILON = 1e-5
@@ -173,22 +174,19 @@ class VANNames(Names):
         """
         by_path, naming = self.by_path(shapes)
         attention = self._attention(shapes)
-        places = [path.split("/") for path in by_path if path.startswith("stages/")]
-        stages = range(_count({int(place[1]) for place in places}))
+        depths = block_counts(by_path)
         fields: dict[str, Any] = {
-            "depths": tuple(
-                _count({int(p[3]) for p in places if p[1] == str(stage) and p[2] == "blocks"})
-                for stage in stages
-            ),
-            "dims": tuple(_channels(by_path, stage) for stage in stages),
+            "depths": depths,
+            "dims": tuple(_channels(by_path, stage) for stage in range(len(depths))),
             "attention": attention,
-            "in_channels": _axis(by_path, "stages/0/patch_embedding/projection/kernel", 1),
-            "num_classes": _axis(by_path, "classifier/kernel", 0)
-            or _axis(by_path, "classifier/bias", 0)
+            "in_channels": axis(by_path, "stages/0/patch_embedding/projection/kernel", 1),
+            "num_classes": axis(by_path, "classifier/kernel", 0)
+            or axis(by_path, "classifier/bias", 0)
             or 0,
         }
         fields["ffn_ratios"] = tuple(
-            _ffn_ratio(by_path, stage, channels) for stage, channels in enumerate(fields["dims"])
+            ratio_of_stage(by_path, stage, "/ffn/expand/kernel", channels)
+            for stage, channels in enumerate(fields["dims"])
         )
         if attention:
             fields["k"], fields["kernel_sizes"] = _kernel_size(by_path, attention)
@@ -293,12 +291,6 @@ def _k_of_shapes(shown: Mapping[str, Any], *, dilation: int | None, has_model: b
     )
 
 
-def _count(numbers: set[int]) -> int:
-    """Return how many there are from 0 on, gaps included unless a number is far off."""
-    expected = max(numbers, default=-1) + 1
-    return expected if expected <= 2 * len(numbers) else len(numbers)
-
-
 def _channels(by_path: Mapping[str, Shape], stage: int) -> int | None:
     places = (
         "patch_embedding/projection/kernel",
@@ -306,19 +298,8 @@ def _channels(by_path: Mapping[str, Shape], stage: int) -> int | None:
         "norm/scale",
         "patch_embedding/projection/bias",
     )
-    found = (_axis(by_path, f"stages/{stage}/{place}", 0) for place in places)
+    found = (axis(by_path, f"stages/{stage}/{place}", 0) for place in places)
     return next((channels for channels in found if channels), None)
-
-
-def _ffn_ratio(by_path: Mapping[str, Shape], stage: int, channels: int | None) -> int | None:
-    hidden = _most_common(
-        shape[0]
-        for path, shape in by_path.items()
-        if path.startswith(f"stages/{stage}/") and path.endswith("/ffn/expand/kernel") and shape
-    )
-    if not hidden or not channels or hidden % channels:
-        return None
-    return hidden // channels
 
 
 def _kernel_size(
@@ -327,7 +308,7 @@ def _kernel_size(
     """Return k, or None where no k has these kernels, and the sizes that most kernels have."""
     steps = {"lska": (0, 2), "lka": (0, 1), "lska_trivial": (0,), "lka_trivial": (0,)}[attention]
     sizes = tuple(
-        _most_common(
+        most_common(
             # Either axis: of an exchanged pair of 1-D kernels the size is right all the same.
             max(shape[2:])
             for path, shape in by_path.items()
@@ -348,16 +329,6 @@ def _kernel_size(
     except ValueError:
         return None, sizes
     return (k if (spec.local_size, spec.dilated_size) == sizes else None), sizes
-
-
-def _most_common(values: Iterator[int]) -> int | None:
-    counted = Counter(values).most_common(1)
-    return counted[0][0] if counted else None
-
-
-def _axis(by_path: Mapping[str, Shape], path: str, axis: int) -> int | None:
-    shape = by_path.get(path, ())
-    return shape[axis] if len(shape) > axis else None
 
 
 NAMES = VANNames(

@@ -1,0 +1,281 @@
+"""InceptionNeXt (arXiv 2303.16900): ConvNeXt's block with its large kernel cut into bands.
+
+Reads mixer -> block -> stage -> model; the config is in ``inception_next_config``. Images and maps
+are NHWC.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from lska_jax.models.checks import check_images
+from lska_jax.models.inception_next_config import FAMILY, InceptionNeXtConfig
+from lska_jax.models.maps import stage_maps
+from lska_jax.nn.dense import KERNEL_STD, MLP, Dense
+from lska_jax.nn.initial_values import RngsLike, as_rngs, normal
+from lska_jax.nn.layers import (
+    BatchNorm,
+    DepthwiseConv,
+    DropPath,
+    LayerNorm,
+    LayerScale,
+    StridedConv,
+)
+from lska_jax.ops import gelu
+
+LAYER_SCALE_INIT = 1e-6
+# Hidden over input channels of the head's MLP.
+HEAD_RATIO = 3
+
+
+class Mixer(nnx.Module):
+    """Inception's depth-wise convolution (section 3.2): each branch has channels of its own.
+
+    The last 3 C / divisor channels pass through 3x3, 1xk and kx1, a third each; the first stay.
+    """
+
+    def __init__(self, channels: int, config: InceptionNeXtConfig, *, rngs: nnx.Rngs):
+        def branch(height: int, width: int) -> DepthwiseConv:
+            return DepthwiseConv(
+                channels // config.branch_divisor,
+                (height, width),
+                kernel_init=normal(KERNEL_STD),
+                dtype=config.dtype,
+                implementation=config.implementation,
+                rngs=rngs,
+            )
+
+        self.square = branch(3, 3)
+        self.horizontal = branch(1, config.band_size)
+        self.vertical = branch(config.band_size, 1)
+        width = channels // config.branch_divisor
+        # Where the channels are cut.
+        self.cuts = (channels - 3 * width, channels - 2 * width, channels - width)
+
+    def __call__(
+        self, x: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch height width channels"]:
+        """Map (B, H, W, C) to the same shape."""
+        same, square, horizontal, vertical = jnp.split(x, self.cuts, axis=-1)
+        mixed = (self.square(square), self.horizontal(horizontal), self.vertical(vertical))
+        return jnp.concatenate((same, *mixed), axis=-1)
+
+
+class Block(nnx.Module):
+    """x + DropPath(scale MLP(BN(mixer(x))))."""
+
+    def __init__(
+        self,
+        channels: int,
+        mlp_ratio: int,
+        config: InceptionNeXtConfig,
+        *,
+        drop_path_rate: float,
+        rngs: nnx.Rngs,
+    ):
+        self.mixer = Mixer(channels, config, rngs=rngs)
+        self.norm = BatchNorm(channels, dtype=config.dtype, rngs=rngs)
+        self.mlp = MLP(channels, mlp_ratio * channels, dtype=config.dtype, rngs=rngs)
+        self.scale = LayerScale(channels, initial=LAYER_SCALE_INIT, dtype=config.dtype)
+        self.drop_path = DropPath(drop_path_rate, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "batch height width channels"]:
+        """Map (B, H, W, C) to the same shape."""
+        branch = self.scale(self.mlp(self.norm(self.mixer(x))))
+        return x + self.drop_path(branch, rngs=rngs)
+
+
+class Stem(nnx.Module):
+    """Patches that do not overlap as one linear map each, BatchNorm."""
+
+    def __init__(self, config: InceptionNeXtConfig, *, rngs: nnx.Rngs):
+        self.projection = _patches(
+            config.in_channels, config.dims[0], config.patch_size, dtype=config.dtype, rngs=rngs
+        )
+        self.norm = BatchNorm(config.dims[0], dtype=config.dtype, rngs=rngs)
+
+    def __call__(
+        self, images: Float[Array, "batch height width in_channels"]
+    ) -> Float[Array, "batch out_height out_width channels"]:
+        """Map (B, H, W, in_channels) to (B, H // patch_size, W // patch_size, C)."""
+        return self.norm(self.projection(images))
+
+
+class Transition(nnx.Module):
+    """BatchNorm, then 2 x 2 patches: half the height and width of the map."""
+
+    def __init__(self, in_channels: int, channels: int, *, dtype: Any, rngs: nnx.Rngs):
+        self.norm = BatchNorm(in_channels, dtype=dtype, rngs=rngs)
+        self.projection = _patches(in_channels, channels, 2, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "batch height width in_channels"]
+    ) -> Float[Array, "batch out_height out_width channels"]:
+        """Map (B, H, W, in_channels) to (B, H // 2, W // 2, C)."""
+        return self.projection(self.norm(x))
+
+
+class Stage(nnx.Module):
+    """Blocks of one width."""
+
+    def __init__(
+        self,
+        channels: int,
+        mlp_ratio: int,
+        config: InceptionNeXtConfig,
+        *,
+        drop_path_rates: Sequence[float],
+        rngs: nnx.Rngs,
+    ):
+        self.blocks = nnx.List(
+            Block(channels, mlp_ratio, config, drop_path_rate=rate, rngs=rngs)
+            for rate in drop_path_rates
+        )
+        self.remat = config.remat
+
+    def __call__(
+        self,
+        x: Float[Array, "batch height width channels"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch height width channels"]:
+        """Map (B, H, W, C) to the same shape."""
+        run_block = nnx.remat(Block.__call__) if self.remat else Block.__call__
+        for block in self.blocks:
+            x = run_block(block, x, rngs)
+        return x
+
+
+class InceptionNeXt(nnx.Module):
+    """InceptionNeXt.
+
+    Args:
+      config: architecture and computation.
+      rngs: source of the initial parameters and, with dropout or drop path, of their keys.
+
+    Attributes:
+      preprocessing: how images have to be prepared; that of timm's weights, or of the pretrained
+        ones.
+    """
+
+    def __init__(self, config: InceptionNeXtConfig, *, rngs: RngsLike):
+        rngs = as_rngs(rngs)
+        dims, dtype, total = config.dims, config.dtype, sum(config.depths)
+        rates = iter([config.drop_path_rate * i / max(total - 1, 1) for i in range(total)])
+        self.config = config
+        self.preprocessing = FAMILY.preprocessing.for_channels(config.in_channels)
+        self.stem = Stem(config, rngs=rngs)
+        self.stages = nnx.List(
+            Stage(
+                dims[i],
+                config.mlp_ratios[i],
+                config,
+                drop_path_rates=[next(rates) for _ in range(config.depths[i])],
+                rngs=rngs,
+            )
+            for i in range(len(dims))
+        )
+        self.transitions = nnx.List(
+            Transition(dims[i], dims[i + 1], dtype=dtype, rngs=rngs) for i in range(len(dims) - 1)
+        )
+        # The head is float32.
+        hidden = HEAD_RATIO * dims[-1]
+        self.hidden = Dense(dims[-1], hidden, rngs=rngs)
+        self.norm = LayerNorm(hidden, rngs=rngs)
+        dropout = nnx.Dropout(config.drop_rate, rngs=rngs) if config.drop_rate > 0 else None
+        self.dropout = nnx.data(dropout)
+        classifier = Dense(hidden, config.num_classes, rngs=rngs) if config.num_classes else None
+        self.classifier = nnx.data(classifier)
+
+    def features(
+        self,
+        images: Float[Array | np.ndarray, "batch height width in_channels"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[Float[Array, "batch _ _ _"], ...]:
+        """Return the map of every stage, named stage1 and so on, without a norm behind it.
+
+        Args:
+          images: (B, H, W, in_channels), normalised, H and W from ``config.least_side`` on.
+          rngs: keys for drop path in training mode; None takes the model's own.
+
+        Raises:
+          ValueError: images of another rank or number of channels, or too small.
+
+        Returns:
+          One (B, H // s, W // s, dims[i]) a stage in the compute dtype, with s = 4, 8, 16, 32 at
+          the paper's patch size. What is left over at the bottom and right is not seen.
+        """
+        check_images(images, self.config)
+        _check_size(images, self.config)
+        x = self.stem(jnp.asarray(images, self.config.dtype))
+        maps = [self.stages[0](x, rngs=rngs)]
+        for transition, stage in zip(self.transitions, self.stages[1:], strict=True):
+            maps.append(stage(transition(maps[-1]), rngs=rngs))
+        return stage_maps(maps)
+
+    def head(
+        self,
+        features: Float[Array, "batch height width channels"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch outputs"]:
+        """Return logits (B, num_classes), in float32, or (B, 3 C) of the head's hidden layer.
+
+        The norm of the hidden layer stands behind its GELU.
+
+        Args:
+          features: the last of ``features()``.
+          rngs: keys for dropout in training mode; None takes the model's own.
+        """
+        pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
+        hidden = self.norm(gelu(self.hidden(pooled)))
+        if self.dropout is not None:
+            hidden = self.dropout(hidden, rngs=rngs)
+        return hidden if self.classifier is None else self.classifier(hidden)
+
+    def __call__(
+        self,
+        images: Float[Array | np.ndarray, "batch height width in_channels"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch outputs"]:
+        """Return float32 logits (B, num_classes), or the head's hidden layer without classes.
+
+        Args:
+          images: (B, H, W, in_channels), normalised, H and W from ``config.least_side`` on.
+          rngs: keys for dropout and drop path in training mode; None takes the model's own.
+        """
+        return self.head(self.features(images, rngs=rngs)[-1], rngs=rngs)
+
+
+def _patches(
+    in_channels: int, channels: int, side: int, *, dtype: Any, rngs: nnx.Rngs
+) -> StridedConv:
+    """Return the convolution of patches that do not overlap, without padding."""
+    return StridedConv(
+        in_channels,
+        channels,
+        kernel_size=side,
+        stride=side,
+        padding=0,
+        kernel_init=normal(KERNEL_STD),
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+def _check_size(images: Any, config: InceptionNeXtConfig) -> None:
+    least, (height, width) = config.least_side, images.shape[1:3]
+    if min(height, width) < least:
+        raise ValueError(
+            f"images must have at least {least} x {least} pixels for {len(config.dims)} stages and "
+            f"patch_size={config.patch_size}, got {height} x {width}. Resize them, or choose a "
+            "smaller patch_size."
+        )

@@ -1,0 +1,167 @@
+"""InceptionNeXt as facts: config, named sizes, preprocessing, checks.
+
+InceptionNeXt: arXiv 2303.16900. No jax here, so that a config can be checked before anything heavy
+is imported; ``inception_next`` builds the network.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lska_jax.models.checks import (
+    check_computation,
+    check_counts,
+    check_rates,
+    check_stages,
+)
+from lska_jax.models.table import Family, Preprocessing, dtype_name, named_model, plain
+from lska_jax.ops.formulations import canonical
+
+
+class Size(NamedTuple):
+    """Channels, blocks and MLP expansion of the stages, and how the mixer divides the channels."""
+
+    dims: tuple[int, ...]
+    depths: tuple[int, ...]
+    mlp_ratios: tuple[int, ...] = (4, 4, 4, 3)
+    band_size: int = 11
+    branch_divisor: int = 8
+
+
+# Table 2 of the paper; atto is that of its code.
+SIZES = {
+    "atto": Size((40, 80, 160, 320), (2, 2, 6, 2), band_size=9, branch_divisor=4),
+    "tiny": Size((96, 192, 384, 768), (3, 3, 9, 3)),
+    "small": Size((96, 192, 384, 768), (3, 3, 27, 3)),
+    "base": Size((128, 256, 512, 1024), (3, 3, 27, 3)),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InceptionNeXtConfig:
+    """Everything that decides an InceptionNeXt's parameters and computation.
+
+    Attributes:
+      dims: channels of each stage.
+      depths: blocks of each stage.
+      mlp_ratios: hidden over input channels of each stage's MLP.
+      band_size: k of the mixer's 1 x k and k x 1 kernels, odd.
+      branch_divisor: each of the mixer's three convolutions has the channels of its stage divided
+        by this; the other channels pass unchanged.
+      patch_size: kernel and stride of the first convolution: 4 in the paper; 1 or 2 suit small
+        images.
+      num_classes: size of the logits; 0 makes the model return the hidden layer of the head.
+      in_channels: channels of the images.
+      drop_rate: dropout ahead of the classifier.
+      drop_path_rate: stochastic depth of the last block; grows linearly from 0 over all blocks.
+      dtype: name of the compute dtype. Parameters, statistics and the head are float32.
+      remat: recompute each block in the backward pass instead of keeping its activations.
+      implementation: formulation of the depth-wise convolutions, see ``ops.depthwise_conv``.
+
+    Gradients are reverse mode. Products in float32 follow ``jax_default_matmul_precision``, which
+    on TPU and GPU is below float32 unless it is set to "highest".
+
+    Raises:
+      ValueError: values that make no network; every one is named.
+    """
+
+    dims: tuple[int, ...] = SIZES["tiny"].dims
+    depths: tuple[int, ...] = SIZES["tiny"].depths
+    mlp_ratios: tuple[int, ...] = SIZES["tiny"].mlp_ratios
+    band_size: int = SIZES["tiny"].band_size
+    branch_divisor: int = SIZES["tiny"].branch_divisor
+    patch_size: int = 4
+    num_classes: int = 1000
+    in_channels: int = 3
+    drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    dtype: Any = "float32"
+    remat: bool = False
+    implementation: str | Sequence[str] = "auto"
+
+    def __post_init__(self) -> None:
+        """Bring the fields into plain form and check them."""
+        for name, value in plain(vars(self)).items():
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "dtype", dtype_name(self.dtype))
+        if problems := check(vars(self)):
+            raise ValueError(" ".join(problems))
+
+    @property
+    def least_side(self) -> int:
+        """Side in pixels of the smallest images: one pixel of the last map."""
+        return self.patch_size * 2 ** (len(self.dims) - 1)
+
+
+def check(fields: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the fields of an ``InceptionNeXtConfig``; [] if nothing is."""
+    problems = [
+        *check_stages(fields, ("dims", "depths", "mlp_ratios")),
+        *check_computation(fields),
+        *check_counts(fields, ("band_size", "patch_size"), low=1),
+        # Three convolutions share the channels.
+        *check_counts(fields, ("branch_divisor",), low=3),
+        *check_rates(fields, ("drop_rate", "drop_path_rate")),
+    ]
+    if not problems:
+        divisor = fields["branch_divisor"]
+        if fields["band_size"] % 2 == 0:
+            problems.append(f"band_size={fields['band_size']} must be odd.")
+        problems += [
+            f"dims[{stage}]={channels} must be a multiple of branch_divisor={divisor}."
+            for stage, channels in enumerate(fields["dims"])
+            if channels % divisor
+        ]
+    if not isinstance(fields["remat"], bool):
+        problems.append(f"remat={fields['remat']!r} must be True or False.")
+    try:
+        canonical(fields["implementation"])
+    except ValueError as error:
+        problems.append(f"implementation: {error}")
+    return problems
+
+
+def describe(config: InceptionNeXtConfig) -> str:
+    """Return a config in a few words, as in "inception_next_tiny, 1000 classes"."""
+    name = named_model(config)
+    words = [name or "an InceptionNeXt"]
+    if not name:
+        shown = ("dims", "depths", "mlp_ratios", "band_size", "branch_divisor")
+        words += [f"{field}={getattr(config, field)}" for field in shown]
+    if config.patch_size != 4:
+        words.append(f"patch_size={config.patch_size}")
+    words.append(f"{config.num_classes} classes" if config.num_classes else "no classifier")
+    if config.in_channels != 3:
+        words.append(f"{config.in_channels} input channels")
+    return ", ".join(words)
+
+
+def summary(config: InceptionNeXtConfig) -> str:
+    """Return what a model card says of a config."""
+    k = config.band_size
+    return (
+        "An InceptionNeXt ([arXiv 2303.16900](https://arxiv.org/abs/2303.16900)): 3 x 3, "
+        f"1 x {k} and {k} x 1\ndepth-wise convolutions of some channels each, for lska_jax."
+    )
+
+
+# ImageNet's mean and std; the crops are those of timm's weights.
+_PREPROCESSING = Preprocessing(
+    mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop_pct=0.875
+)
+
+FAMILY = Family(
+    name="inception_next",
+    config=InceptionNeXtConfig,
+    models={f"inception_next_{size}": fields._asdict() for size, fields in SIZES.items()},
+    network="lska_jax.models.inception_next:InceptionNeXt",
+    check=check,
+    describe=describe,
+    summary=summary,
+    stem="stem/projection/kernel",
+    head=("classifier/kernel", "classifier/bias"),
+    preprocessing=_PREPROCESSING,
+    preprocessings={"inception_next_base": _PREPROCESSING._replace(crop_pct=0.95)},
+    names="lska_jax.weights.names.inception_next:NAMES",
+    fold="lska_jax.models.inception_next_fold:fold",
+)
