@@ -35,7 +35,7 @@ from lska_jax.models.unireplknet_config import (
     UniRepLKNetConfig,
 )
 from lska_jax.nn.dense import Dense
-from lska_jax.nn.functional import assign, batch_stats, parameters
+from lska_jax.nn.functional import assign, batch_stats, flat_values, parameters
 from lska_jax.nn.initial_values import OneKey
 from lska_jax.nn.layers import BATCH_NORM_EPSILON
 from lska_jax.ops import gelu
@@ -92,8 +92,8 @@ def fold(model: UniRepLKNet) -> FoldedUniRepLKNet:
     arrays = {**parameters(model), **batch_stats(model)}
     folded = abstract_folded(model.config)
     folded.preprocessing = model.preprocessing
-    kept = {path: arrays[path] for path in parameters(folded) if path in arrays}
-    assign(folded, kept)
+    paths = flat_values(nnx.state(folded, nnx.Param))
+    assign(folded, {path: arrays[path] for path in paths if path in arrays})
     for index, stage in enumerate(folded.stages):
         for number, block in enumerate(stage.blocks):
             _fold_block(block, arrays, f"stages/{index}/blocks/{number}/")
