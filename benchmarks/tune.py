@@ -300,7 +300,7 @@ def _is_left_out(name: str, site: Site, part: str) -> bool:
     if name == "xla" and part == "weight_gradient" and platform == "gpu":
         # Took hundreds of times as long as banded matrices, but for the FFN's, which cuDNN knows.
         return site.kernel_size != (3, 3)
-    return name == "shift" and shift.number_of_slices(site) > shift.MOST_SLICES
+    return name == "shift" and shift.has_too_many_slices(site, part)
 
 
 def _source(conditions: dict[str, Any]) -> str:

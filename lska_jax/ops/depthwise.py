@@ -115,8 +115,9 @@ def choose_for(
     kernel_size = (kernel_shape[0], kernel_shape[1])
     site = Site(kernel_size, dilation, (height, width), channels, jnp.dtype(dtype).name)
     chosen = choose(site, platform=target_platform())
-    if "shift" in chosen and shift.number_of_slices(site) > shift.MOST_SLICES:
-        chosen = Formulations(*("toeplitz" if name == "shift" else name for name in chosen))
+    for part, name in chosen._asdict().items():
+        if name == "shift" and shift.has_too_many_slices(site, part):
+            chosen = chosen._replace(**{part: "toeplitz"})
     if "pallas" in chosen and not (
         can_place_kernels(batch, dtype) and single.fits(images_shape, kernel_shape, dtype)
     ):

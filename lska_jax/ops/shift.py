@@ -15,15 +15,19 @@ from jaxtyping import Array
 
 from lska_jax.ops.broadcast import along_channels
 from lska_jax.ops.formulations import Site
-from lska_jax.ops.platform import target_platform
+from lska_jax.ops.platform import target_platform, vary_alike
 from lska_jax.ops.reduction import rows_a_sum, sum_over_pixels
 
 # Of the weight gradient: taps that one loop over the map serves at most. With more, the loop has
 # more arrays under way than the caches and registers of a core hold. Rows of a 2-D kernel share.
 _TAPS_A_LOOP_1D, _TAPS_A_LOOP_2D = 7, 9
-# That "auto" takes. Of 13 x 13, forward and backward together, banded matrices took half to two
-# thirds of the time on CPU; 23 x 23 slices take XLA 23 s to compile.
-MOST_SLICES = 128
+# That "auto" takes as one sum. Of 13 x 13 in one loop XLA makes slow code for CPU, 30 times as slow
+# as of 11 x 11 at 28 x 28; 23 x 23 slices take XLA 23 s to compile.
+_MOST_SLICES = 128
+# On CPU 13 x 13, the most that was measured, is summed piece by piece, in a fifth to half of the
+# time of banded matrices; for the gradient of the kernel those stay faster.
+_MOST_SLICES_IN_PIECES = 13 * 13
+_SLICES_A_PIECE = 64
 
 
 class _Tap(NamedTuple):
@@ -39,12 +43,27 @@ def convolve(images: Array, kernel: Array, dilation: int) -> Array:
     """Convolve; arguments and result are those of ``depthwise_conv``."""
     taps, padding = _live_taps(images.shape, kernel.shape, dilation)
     weights = kernel.astype(jnp.float32)
-    windows = _windows(images, taps, padding)
-    terms = (
-        window * along_channels(weights[tap.row, tap.column, 0], window)
-        for tap, window in zip(taps, windows, strict=True)
-    )
-    return functools.reduce(operator.add, terms).astype(images.dtype)
+
+    def products(some: list[_Tap]) -> list[Array]:
+        windows = _windows(images, some, padding)
+        return [
+            window * along_channels(weights[tap.row, tap.column, 0], window)
+            for tap, window in zip(some, windows, strict=True)
+        ]
+
+    if len(taps) <= _MOST_SLICES or target_platform() != "cpu":
+        return functools.reduce(operator.add, products(taps)).astype(images.dtype)
+    count = math.ceil(len(taps) / _SLICES_A_PIECE)
+
+    def add_piece(number: int, total: Array) -> Array:
+        piece = slice(number * len(taps) // count, (number + 1) * len(taps) // count)
+        return functools.reduce(operator.add, products(taps[piece]), total)
+
+    # A loop whose every round is another branch: XLA would merge anything less into one loop again.
+    pieces = [functools.partial(add_piece, number) for number in range(count)]
+    total, _ = vary_alike((jnp.zeros(images.shape, jnp.float32), images))
+    total = lax.fori_loop(0, count, lambda n, total: lax.switch(n, pieces, total), total)
+    return total.astype(images.dtype)
 
 
 def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient: Array) -> Array:
@@ -72,7 +91,19 @@ def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient
     return jnp.pad(live, edges).astype(kernel.dtype)
 
 
-def number_of_slices(site: Site) -> int:
+def has_too_many_slices(site: Site, part: str) -> bool:
+    """Tell whether "auto" leaves a part of a convolution to banded matrices in place of slices.
+
+    Args:
+      site: the convolution.
+      part: "forward", "input_gradient" or "weight_gradient".
+    """
+    is_in_pieces = target_platform() == "cpu" and part != "weight_gradient"
+    most = _MOST_SLICES_IN_PIECES if is_in_pieces else _MOST_SLICES
+    return _number_of_slices(site) > most
+
+
+def _number_of_slices(site: Site) -> int:
     """Return how many slices are summed at a site: taps that reach into the map."""
     (height, width), (rows, columns) = site.map_size, site.kernel_size
     return len(_live_taps((1, height, width, 1), (rows, columns, 1, 1), site.dilation)[0])
