@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lska_jax.models.table import DTYPES, family_of
+from lska_jax.ops.formulations import canonical
 
 
 def check_counts(fields: Mapping[str, Any], names: Sequence[str], *, low: int) -> list[str]:
@@ -51,12 +52,21 @@ def check_choice(fields: Mapping[str, Any], name: str, allowed: Sequence[str]) -
 
 
 def check_computation(fields: Mapping[str, Any]) -> list[str]:
-    """Check what every family has: classes, channels, compute dtype."""
-    return [
+    """Check what every family has, and of ``COMPUTE_FIELDS`` those that it has."""
+    rates = [name for name in ("drop_rate", "drop_path_rate") if name in fields]
+    problems = [
         *check_counts(fields, ("num_classes",), low=0),
         *check_counts(fields, ("in_channels",), low=1),
         *check_choice(fields, "dtype", DTYPES),
+        *check_rates(fields, rates),
     ]
+    if not isinstance(fields.get("remat", False), bool):
+        problems.append(f"remat={fields['remat']!r} must be True or False.")
+    try:
+        canonical(fields.get("implementation", "auto"))
+    except ValueError as error:
+        problems.append(f"implementation: {error}")
+    return problems
 
 
 def is_count(value: object, *, low: int) -> bool:
@@ -87,4 +97,11 @@ def check_images(images: Any, config: Any) -> None:
         raise ValueError(
             f"images must have a height and width that are multiples of {multiple}, got "
             f"{shape[1]} x {shape[2]}."
+        )
+    least = getattr(config, "least_side", 1)
+    if min(shape[1:3]) < least:
+        raise ValueError(
+            f"images must have at least {least} x {least} pixels, got {shape[1]} x {shape[2]}: a "
+            "map would be left without a pixel. Resize them, or choose a smaller patch or stride "
+            "of the stem."
         )

@@ -13,10 +13,11 @@ from jaxtyping import Array, Float
 
 from lska_jax.models.checks import check_images
 from lska_jax.models.maps import stage_maps
-from lska_jax.models.van_config import FAMILY, VANConfig
+from lska_jax.models.network import Network, drop_path_rates, make_classifier, run_blocks
+from lska_jax.models.van_config import VANConfig
 from lska_jax.nn.attention import LKA, LSKA, LKATrivial, LSKATrivial
 from lska_jax.nn.dense import Pointwise
-from lska_jax.nn.initial_values import RngsLike, as_rngs, normal
+from lska_jax.nn.initial_values import RngsLike, as_rngs
 from lska_jax.nn.layers import (
     BatchNorm,
     ConvFFN,
@@ -199,32 +200,22 @@ class Stage(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch out_height out_width channels"]:
         """Return the stage's map, normalised over channels."""
-        run_block = nnx.remat(Block.__call__) if self.remat else Block.__call__
         x = self.patch_embedding(x)
-        for block in self.blocks:
-            x = run_block(block, x, rngs)
-        return self.norm(x)
+        return self.norm(run_blocks(self.blocks, x, remat=self.remat, rngs=rngs))
 
 
-class VAN(nnx.Module):
+class VAN(Network):
     """Visual Attention Network.
 
     Args:
       config: architecture and computation.
       rngs: source of the initial parameters and, with dropout or drop path, of their keys.
-
-    Attributes:
-      preprocessing: how images have to be prepared; the reference's, or that of the pretrained
-        weights.
     """
 
     def __init__(self, config: VANConfig, *, rngs: RngsLike):
+        super().__init__(config)
         rngs = as_rngs(rngs)
-        total = sum(config.depths)
-        rates = iter([config.drop_path_rate * i / max(total - 1, 1) for i in range(total)])
         in_channels = (config.in_channels, *config.dims[:-1])
-        self.config = config
-        self.preprocessing = FAMILY.preprocessing.for_channels(config.in_channels)
         self.stages = nnx.List(
             Stage(
                 in_channels[i],
@@ -232,12 +223,12 @@ class VAN(nnx.Module):
                 config.ffn_ratios[i],
                 config,
                 is_first=i == 0,
-                drop_path_rates=[next(rates) for _ in range(config.depths[i])],
+                drop_path_rates=rates,
                 rngs=rngs,
             )
-            for i in range(len(config.dims))
+            for i, rates in enumerate(drop_path_rates(config))
         )
-        self.classifier = nnx.data(_classifier(config, rngs) if config.num_classes else None)
+        self.classifier = make_classifier(config.dims[-1], config, rngs=rngs)
 
     def features(
         self,
@@ -265,39 +256,3 @@ class VAN(nnx.Module):
             x = stage(x, rngs=rngs)
             maps.append(x)
         return stage_maps(maps)
-
-    def head(
-        self, features: Float[Array, "batch height width channels"]
-    ) -> Float[Array, "batch outputs"]:
-        """Return logits (B, num_classes), or pooled features if num_classes is 0, in float32.
-
-        Args:
-          features: the last of ``features()``.
-        """
-        pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
-        return pooled if self.classifier is None else self.classifier(pooled)
-
-    def __call__(
-        self,
-        images: Float[Array | np.ndarray, "batch height width in_channels"],
-        *,
-        rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "batch outputs"]:
-        """Return float32 logits (B, num_classes), or pooled features if num_classes is 0.
-
-        Args:
-          images: (B, H, W, in_channels), normalised, any height and width.
-          rngs: keys for dropout and drop path in training mode; None takes the model's own.
-        """
-        return self.head(self.features(images, rngs=rngs)[-1])
-
-
-def _classifier(config: VANConfig, rngs: nnx.Rngs) -> nnx.Linear:
-    return nnx.Linear(
-        config.dims[-1],
-        config.num_classes,
-        # The reference truncates at +-2 absolute, 100 standard deviations: a plain normal.
-        kernel_init=normal(0.02),
-        dtype=jnp.float32,
-        rngs=rngs,
-    )

@@ -12,13 +12,12 @@ from lska_jax.models.checks import (
     check_choice,
     check_computation,
     check_counts,
-    check_rates,
     check_stages,
     is_count,
     is_number,
 )
-from lska_jax.models.table import Family, dtype_name, named_model, plain
-from lska_jax.ops.formulations import canonical
+from lska_jax.models.config import NetworkConfig, describe_fields
+from lska_jax.models.table import Family, named_model
 from lska_jax.ops.kernel_spec import (
     DEFAULT_KERNEL_SIZE,
     check_odd_kernel,
@@ -53,8 +52,8 @@ SIZES = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VANConfig:
-    """Everything that decides a VAN's parameters and computation.
+class VANConfig(NetworkConfig):
+    """Everything that decides a VAN's parameters and computation, with ``NetworkConfig``'s fields.
 
     Attributes:
       attention: one of ``ATTENTION_NAMES``.
@@ -64,20 +63,12 @@ class VANConfig:
       dims: channels of each stage.
       depths: blocks of each stage.
       ffn_ratios: hidden over input channels of each stage's FFN.
-      num_classes: size of the logits; 0 makes the model return pooled features.
-      in_channels: channels of the images.
       drop_rate: dropout in the FFNs.
-      drop_path_rate: stochastic depth of the last block; grows linearly from 0 over all blocks.
       stem_stride: stride of the first patch embedding: 4 in the paper; 1 or 2 suit small images.
       layer_norm_epsilon: of every stage's LayerNorm; detection copies of the family have 1e-5.
-      dtype: name of the compute dtype. Parameters, statistics and the head are float32.
-      remat: recompute each block in the backward pass instead of keeping its activations.
       implementation: formulation of the depth-wise convolutions, see ``ops.depthwise_conv``.
 
-    The operations have gradients of their own: reverse mode (``jax.grad``, ``jax.vjp``), to any
-    order but for the fused kernels, and no forward mode. Dense products and patch embeddings in
-    float32 follow ``jax_default_matmul_precision``, which on TPU and GPU is below float32 unless it
-    is set to "highest".
+    The fused kernels have first derivatives only.
 
     Raises:
       ValueError: values that make no network; every one is named.
@@ -89,23 +80,14 @@ class VANConfig:
     dims: tuple[int, ...] = SIZES["tiny"].dims
     depths: tuple[int, ...] = SIZES["tiny"].depths
     ffn_ratios: tuple[int, ...] = SIZES["tiny"].ffn_ratios
-    num_classes: int = 1000
-    in_channels: int = 3
     drop_rate: float = 0.0
-    drop_path_rate: float = 0.0
     stem_stride: int = 4
     layer_norm_epsilon: float = LAYER_NORM_EPSILON
-    dtype: Any = "float32"
-    remat: bool = False
     implementation: str | Sequence[str] = "auto"
 
     def __post_init__(self) -> None:
         """Bring the fields into plain form and check them."""
-        for name, value in plain(vars(self)).items():
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "dtype", dtype_name(self.dtype))
-        if problems := check(vars(self)):
-            raise ValueError(" ".join(problems))
+        super().__post_init__()
         if self.dilation == default_dilation(self.k):
             # One config for one network.
             object.__setattr__(self, "dilation", None)
@@ -128,7 +110,6 @@ def check(fields: Mapping[str, Any]) -> list[str]:
         *check_stages(fields, ("dims", "depths", "ffn_ratios")),
         *check_computation(fields),
         *check_counts(fields, ("stem_stride",), low=1),
-        *check_rates(fields, ("drop_rate", "drop_path_rate")),
     ]
     if not problems:
         problems += _check_kernel(fields["attention"], fields["k"], fields["dilation"])
@@ -136,12 +117,6 @@ def check(fields: Mapping[str, Any]) -> list[str]:
         problems.append(
             f"layer_norm_epsilon={fields['layer_norm_epsilon']!r} must be above 0 and below 1."
         )
-    if not isinstance(fields["remat"], bool):
-        problems.append(f"remat={fields['remat']!r} must be True or False.")
-    try:
-        canonical(fields["implementation"])
-    except ValueError as error:
-        problems.append(f"implementation: {error}")
     return problems
 
 
@@ -167,17 +142,9 @@ def _check_kernel(attention: str, k: Any, dilation: Any) -> list[str]:
 
 def describe(config: VANConfig) -> str:
     """Return a config in a few words, as in "van_lska_tiny, k=23, 1000 classes"."""
-    name = named_model(config)
-    words = [name or f"a VAN with {config.attention}", f"k={config.k}"]
-    if config.dilation is not None:
-        words.append(f"dilation={config.dilation}")
-    if not name:
-        words += [f"dims={config.dims}", f"depths={config.depths}"]
-        words += [f"ffn_ratios={config.ffn_ratios}"]
-    words.append(f"{config.num_classes} classes" if config.num_classes else "no head")
-    if config.in_channels != 3:
-        words.append(f"{config.in_channels} input channels")
-    return ", ".join(words)
+    kernel = ("k",) if config.dilation is None else ("k", "dilation")
+    sizes = () if named_model(config) else ("dims", "depths", "ffn_ratios")
+    return describe_fields(config, f"a VAN with {config.attention}", (*kernel, *sizes))
 
 
 def summary(config: VANConfig) -> str:

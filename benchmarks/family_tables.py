@@ -1,0 +1,104 @@
+"""Tables and picture of ``benchmarks.families``: cost measured here, accuracy as published."""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.families import BATCH_SIZES, COMPILED, EAGER, FOLDED, MODELS, MODES, NAME, OURS
+from benchmarks.results import NOT_YET_RUN, markdown_table
+
+_NONE = "none"
+
+
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """Return Markdown tables: one a mode and batch size, and one of what was published."""
+    found = {}
+    for mode in MODES:
+        for batch_size in BATCH_SIZES:
+            lines = [
+                _line(result, model, mode, batch_size)
+                for of_size in MODELS.values()
+                for model in of_size
+            ]
+            header = ["Model", "Parameters, M", "GMACs", "JAX, ms an image"]
+            header += ["JAX folded, ms"] if mode == "inference" else []
+            header += ["eager, ms", "compiled, ms", "JAX over eager", "JAX over compiled"]
+            header += ["JAX memory, MB", "eager memory, MB"]
+            found[f"{NAME} {mode} {batch_size}"] = markdown_table(header, lines)
+    return found
+
+
+def _line(result: dict[str, Any], model: str, mode: str, batch_size: int) -> list[str]:
+    rows = {
+        row["contender"]: row
+        for row in result["rows"]
+        if (row["model"], row["mode"], row["batch_size"]) == (model, mode, batch_size)
+    }
+    names = [OURS, FOLDED] if mode == "inference" else [OURS]
+    if OURS not in rows:
+        missing = len(names) + 6
+        return [model, *[NOT_YET_RUN] * 2, *[NOT_YET_RUN] * missing]
+    ours = rows[OURS]
+    best = min((rows[n] for n in names), key=lambda row: row["seconds"])
+    eager = min((rows[n] for n in EAGER if n in rows), key=lambda r: r["seconds"], default=None)
+    compiled = rows.get(COMPILED)
+    return [
+        model,
+        f"{ours['parameters'] / 1e6:.1f}",
+        f"{ours['macs'] / 1e9:.2f}",
+        *(_milliseconds(rows[name], batch_size) for name in names),
+        _milliseconds(eager, batch_size),
+        _milliseconds(compiled, batch_size),
+        _ratio(eager, best),
+        _ratio(compiled, best),
+        _megabytes(best),
+        _megabytes(eager),
+    ]
+
+
+def _milliseconds(row: dict[str, Any] | None, batch_size: int) -> str:
+    return _NONE if row is None else f"{1e3 * row['seconds'] / batch_size:.1f}"
+
+
+def _megabytes(row: dict[str, Any] | None) -> str:
+    return _NONE if row is None else f"{row['memory_bytes'] / 1e6:,.0f}"
+
+
+def _ratio(theirs: dict[str, Any] | None, ours: dict[str, Any]) -> str:
+    return _NONE if theirs is None else f"{theirs['seconds'] / ours['seconds']:.2f}"
+
+
+def draw(result: dict[str, Any], folder: Path) -> None:
+    """Draw families.png: published top-1 against the time of an image, areas by parameters."""
+    from lska_jax.models.weight_tags import published_top1
+
+    from benchmarks import drawing
+
+    figure, panels = drawing.new_panels(1, 2, size=(11, 5), sharey=True)
+    families = list(dict.fromkeys(row["family"] for row in result["rows"]))
+    style = drawing.styles(families)
+    for panel, mode in zip(panels[0], MODES, strict=True):
+        for row in _fastest(result, mode):
+            top1 = published_top1(row["model"])
+            if top1 is None:
+                continue
+            milliseconds = 1e3 * row["seconds"] / row["batch_size"]
+            colour = style[row["family"]]["color"]
+            size = 12 * row["parameters"] / 1e6
+            panel.scatter(milliseconds, top1, s=size, color=colour, alpha=0.6)
+            panel.annotate(row["model"].replace("_", " "), (milliseconds, top1), fontsize=7,
+                           xytext=(0, -12), textcoords="offset points", ha="center")  # fmt: skip
+        panel.set_xscale("log")
+        panel.set_xlabel(f"{mode}, milliseconds an image (batch {BATCH_SIZES[0]}, JAX)")
+    panels[0][0].set_ylabel("published ImageNet top-1, %")
+    drawing.save(figure, folder / f"{NAME}.png")
+
+
+def _fastest(result: dict[str, Any], mode: str) -> list[dict[str, Any]]:
+    """Return our faster row of every network in a mode, at the smaller batch."""
+    best: dict[str, dict[str, Any]] = {}
+    for row in result["rows"]:
+        is_ours = row["contender"] in (OURS, FOLDED)
+        if is_ours and row["mode"] == mode and row["batch_size"] == BATCH_SIZES[0]:
+            known = best.get(row["model"], row)
+            best[row["model"]] = min(known, row, key=lambda r: r["seconds"])
+    return list(best.values())
