@@ -139,9 +139,7 @@ def _facts(model: str) -> dict[str, Any]:
 
 
 def _contenders(model: str, mode: str, batch_size: int, *, is_quick: bool) -> dict[str, Any]:
-    """Return the calls of one network, checked to compute the same; the slower format is compiled
-    by nobody.
-    """
+    """Return the calls of one network, checked to compute the same."""
     from benchmarks import harness, networks, torch_peers
 
     network, images, labels = _inputs(model, batch_size, is_quick=is_quick)
