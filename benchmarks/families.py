@@ -33,21 +33,13 @@ MODES, BATCH_SIZES = ("inference", "train"), (8, 32)
 # By size class, in millions of parameters.
 MODELS = {
     5: (
-        "van_lska_tiny",
-        "deit_tiny_patch16_224",
-        "pvt_v2_b0",
-        "inception_next_atto",
-        "unireplknet_a",
+        *("van_lska_tiny", "van_lka_tiny", "deit_tiny_patch16_224", "pvt_v2_b0"),
+        *("inception_next_atto", "unireplknet_a"),
     ),
-    14: ("van_lska_small", "pvt_v2_b1", "unireplknet_n"),
+    14: ("van_lska_small", "van_lka_small", "pvt_v2_b1", "unireplknet_p"),
     28: (
-        "van_lska_base",
-        "convnext_tiny",
-        "deit_small_patch16_224",
-        "swin_tiny_patch4_window7_224",
-        "pvt_v2_b2",
-        "inception_next_tiny",
-        "unireplknet_t",
+        *("van_lska_base", "van_lka_base", "convnext_tiny", "deit_small_patch16_224"),
+        *("swin_tiny_patch4_window7_224", "pvt_v2_b2", "inception_next_tiny", "unireplknet_t"),
     ),
 }
 _EXPECTED = "two hours on two cores, or a part of it with --models"

@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from lska_jax.models.weight_tags import measured, weights_of
+
 from benchmarks.families import BATCH_SIZES, COMPILED, EAGER, FOLDED, MODELS, MODES, NAME, OURS
 from benchmarks.results import NOT_YET_RUN, markdown_table
 
 _NONE = "none"
+# Of timm's results, in the order of the table.
+_SETS = ("imagenet", "real", "v2", "a", "r", "sketch")
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
@@ -24,7 +28,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
             header += ["eager, ms", "compiled, ms", "JAX over eager", "JAX over compiled"]
             header += ["JAX memory, MB", "eager memory, MB"]
             found[f"{NAME} {mode} {batch_size}"] = markdown_table(header, lines)
-    return found
+    return {**found, f"{NAME} published": published()}
 
 
 def _line(result: dict[str, Any], model: str, mode: str, batch_size: int) -> list[str]:
@@ -69,8 +73,6 @@ def _ratio(theirs: dict[str, Any] | None, ours: dict[str, Any]) -> str:
 
 def draw(result: dict[str, Any], folder: Path) -> None:
     """Draw families.png: published top-1 against the time of an image, areas by parameters."""
-    from lska_jax.models.weight_tags import published_top1
-
     from benchmarks import drawing
 
     figure, panels = drawing.new_panels(1, 2, size=(11, 5), sharey=True)
@@ -78,7 +80,7 @@ def draw(result: dict[str, Any], folder: Path) -> None:
     style = drawing.styles(families)
     for panel, mode in zip(panels[0], MODES, strict=True):
         for row in _fastest(result, mode):
-            top1 = published_top1(row["model"])
+            top1 = _published_top1(row["model"])
             if top1 is None:
                 continue
             milliseconds = 1e3 * row["seconds"] / row["batch_size"]
@@ -91,6 +93,39 @@ def draw(result: dict[str, Any], folder: Path) -> None:
         panel.set_xlabel(f"{mode}, milliseconds an image (batch {BATCH_SIZES[0]}, JAX)")
     panels[0][0].set_ylabel("published ImageNet top-1, %")
     drawing.save(figure, folder / f"{NAME}.png")
+
+
+def published() -> str:
+    """Return the Markdown table of what others measured, of weights from ImageNet-1K alone.
+
+    Top-1 in percent: the paper's own, then timm's results at 224 px on ImageNet's validation set,
+    its ReaL labels, ImageNet-V2, -A and -R (of 200 classes) and -Sketch. VAN's are its README's.
+    """
+    lines = []
+    for of_size in MODELS.values():
+        for model in of_size:
+            tag = _trained_on_imagenet_alone(model)
+            known = measured(model, tag) if tag else {}
+            results = known.get("timm_top1", {})
+            at_224 = next((found for size, found in results.items() if size.startswith("224@")), {})
+            figures = [known.get("paper_top1"), *(at_224.get(name) for name in _SETS)]
+            shown = ["" if figure is None else f"{figure:.1f}" for figure in figures]
+            lines.append([model, tag or "none known", *shown, NOT_YET_RUN])
+    header = ["Model", "weights", "paper", "ImageNet", "ReaL", "V2", "A", "R", "Sketch", "mCE"]
+    return markdown_table(header, lines)
+
+
+def _trained_on_imagenet_alone(model: str) -> str | None:
+    """Return the weights that saw ImageNet-1K and nothing larger before, which would be unfair."""
+    weights = weights_of(model).items()
+    return next((t for t, w in weights if "_ft_" not in t and w.num_classes == 1000), None)
+
+
+def _published_top1(model: str) -> float | None:
+    tag = _trained_on_imagenet_alone(model)
+    known = measured(model, tag) if tag else {}
+    top1: float | None = known.get("paper_top1")
+    return top1
 
 
 def _fastest(result: dict[str, Any], mode: str) -> list[dict[str, Any]]:
