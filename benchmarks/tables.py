@@ -16,6 +16,8 @@ from benchmarks import (
     claims,
     cost_against_k,
     cost_tables,
+    families,
+    family_tables,
     first_step,
     formulation_tables,
     goals,
@@ -39,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def documents() -> list[Path]:
-    """Return the documents that have tables: the page of claims, and those of the full tables."""
-    return [DEFAULT_FOLDER.with_suffix(".md"), *sorted(DEFAULT_FOLDER.glob("*.md"))]
+    """Return the documents that have tables: of claims, of families, and the full tables."""
+    pages = [DEFAULT_FOLDER.with_suffix(".md"), DEFAULT_FOLDER.with_name("comparison.md")]
+    return [*pages, *sorted(DEFAULT_FOLDER.glob("*.md"))]
 
 
 def filled(text: str, folder: Path) -> str:
@@ -79,6 +82,7 @@ _MEASURED = (
     huge_pages.NAME,
     first_step.NAME,
     accelerator.NAME,
+    families.NAME,
 )
 _NAMES = (*_MEASURED, tpu_tables.NAME, formulation_tables.NAME, goals.NAME)
 
@@ -97,6 +101,8 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
         for module in (ops, model, huge_pages, first_step, accelerator):
             if name == module.NAME:
                 found[name] |= module.tables(result)
+        if name == families.NAME:
+            found[name] |= family_tables.tables(result)
     if cost_against_k.NAME in found:
         rows = cost_tables.read(folder, is_quick=False)
         found[cost_against_k.NAME] |= cost_tables.tables(*rows)
