@@ -84,7 +84,13 @@ _MEASURED = (
     accelerator.NAME,
     families.NAME,
 )
-_NAMES = (*_MEASURED, tpu_tables.NAME, formulation_tables.NAME, goals.NAME)
+_NAMES = (
+    *_MEASURED,
+    tpu_tables.NAME,
+    formulation_tables.NAME,
+    family_tables.PUBLISHED,
+    goals.NAME,
+)
 
 
 def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
@@ -96,7 +102,8 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
             continue
         found[name] = {f"{name} conditions": _conditions(result["conditions"])}
         if (folder / f"{name}.png").exists():
-            picture = f"\n\n![{name}]({name}.png)"
+            place = f"performance/{name}.png" if name == families.NAME else f"{name}.png"
+            picture = f"\n\n![{name}]({place})"
             found[name][f"{name} conditions"] += picture
         for module in (ops, model, huge_pages, first_step, accelerator):
             if name == module.NAME:
@@ -110,6 +117,7 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
     if compiled:
         found[tpu_tables.NAME] = compiled
     found[formulation_tables.NAME] = formulation_tables.tables()
+    found[family_tables.PUBLISHED] = {family_tables.PUBLISHED: family_tables.published()}
     return {**found, goals.NAME: goals.tables(folder)}
 
 
