@@ -109,6 +109,12 @@ def test_import_after_export_gives_the_same_bytes(tmp_path, naming, fields):
     assert second.read_bytes() == first.read_bytes()
 
 
+def test_what_the_other_code_has_to_be_told_is_said():
+    assert NAMES.export_notes("timm", PVTv2Config()) == []
+    (note,) = NAMES.export_notes("timm", PVTv2Config(stem_stride=1))
+    assert note.startswith("The stride of the first convolution is 1, the timm code has 4")
+
+
 def test_a_backbone_without_prefix_and_classifier_is_imported(tmp_path):
     config = PVTv2Config(**{**SMALL, "num_classes": 0})
     names = {n.removeprefix("pvt_v2."): a for n, a in state_dict(config, "hugging_face").items()}

@@ -137,6 +137,15 @@ class PVTv2Names(Names):
             fields["heads"] = _usual_heads(fields)
         return PVTv2Config(**{**fields, **given})
 
+    def export_notes(self, naming: str, config: PVTv2Config) -> list[str]:
+        """Return what no array shows: the stride of the first convolution."""
+        if config.stem_stride == 4:
+            return []
+        return [
+            f"The stride of the first convolution is {config.stem_stride}, the {naming} code has "
+            "4: set it there."
+        ]
+
 
 def _usual_heads(fields: Mapping[str, Any]) -> tuple[int, ...]:
     """Return the heads of the named models with such shapes, which show none."""
