@@ -13,8 +13,15 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lska_jax.models.checks import check_images
-from lska_jax.models.inception_next_config import FAMILY, InceptionNeXtConfig
+from lska_jax.models.inception_next_config import InceptionNeXtConfig
 from lska_jax.models.maps import stage_maps
+from lska_jax.models.network import (
+    Network,
+    drop_path_rates,
+    make_classifier,
+    make_dropout,
+    run_blocks,
+)
 from lska_jax.nn.dense import KERNEL_STD, MLP, Dense
 from lska_jax.nn.initial_values import RngsLike, as_rngs, normal
 from lska_jax.nn.layers import (
@@ -23,8 +30,8 @@ from lska_jax.nn.layers import (
     DropPath,
     LayerNorm,
     LayerScale,
-    StridedConv,
 )
+from lska_jax.nn.patches import Patches
 from lska_jax.ops import gelu
 
 LAYER_SCALE_INIT = 1e-6
@@ -95,8 +102,12 @@ class Stem(nnx.Module):
     """Patches that do not overlap as one linear map each, BatchNorm."""
 
     def __init__(self, config: InceptionNeXtConfig, *, rngs: nnx.Rngs):
-        self.projection = _patches(
-            config.in_channels, config.dims[0], config.patch_size, dtype=config.dtype, rngs=rngs
+        self.projection = Patches(
+            config.in_channels,
+            config.dims[0],
+            side=config.patch_size,
+            dtype=config.dtype,
+            rngs=rngs,
         )
         self.norm = BatchNorm(config.dims[0], dtype=config.dtype, rngs=rngs)
 
@@ -112,7 +123,7 @@ class Transition(nnx.Module):
 
     def __init__(self, in_channels: int, channels: int, *, dtype: Any, rngs: nnx.Rngs):
         self.norm = BatchNorm(in_channels, dtype=dtype, rngs=rngs)
-        self.projection = _patches(in_channels, channels, 2, dtype=dtype, rngs=rngs)
+        self.projection = Patches(in_channels, channels, side=2, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "batch height width in_channels"]
@@ -146,40 +157,31 @@ class Stage(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch height width channels"]:
         """Map (B, H, W, C) to the same shape."""
-        run_block = nnx.remat(Block.__call__) if self.remat else Block.__call__
-        for block in self.blocks:
-            x = run_block(block, x, rngs)
-        return x
+        return run_blocks(self.blocks, x, remat=self.remat, rngs=rngs)
 
 
-class InceptionNeXt(nnx.Module):
+class InceptionNeXt(Network):
     """InceptionNeXt.
 
     Args:
       config: architecture and computation.
       rngs: source of the initial parameters and, with dropout or drop path, of their keys.
-
-    Attributes:
-      preprocessing: how images have to be prepared; that of timm's weights, or of the pretrained
-        ones.
     """
 
     def __init__(self, config: InceptionNeXtConfig, *, rngs: RngsLike):
+        super().__init__(config)
         rngs = as_rngs(rngs)
-        dims, dtype, total = config.dims, config.dtype, sum(config.depths)
-        rates = iter([config.drop_path_rate * i / max(total - 1, 1) for i in range(total)])
-        self.config = config
-        self.preprocessing = FAMILY.preprocessing.for_channels(config.in_channels)
+        dims, dtype = config.dims, config.dtype
         self.stem = Stem(config, rngs=rngs)
         self.stages = nnx.List(
             Stage(
                 dims[i],
                 config.mlp_ratios[i],
                 config,
-                drop_path_rates=[next(rates) for _ in range(config.depths[i])],
+                drop_path_rates=rates,
                 rngs=rngs,
             )
-            for i in range(len(dims))
+            for i, rates in enumerate(drop_path_rates(config))
         )
         self.transitions = nnx.List(
             Transition(dims[i], dims[i + 1], dtype=dtype, rngs=rngs) for i in range(len(dims) - 1)
@@ -188,10 +190,8 @@ class InceptionNeXt(nnx.Module):
         hidden = HEAD_RATIO * dims[-1]
         self.hidden = Dense(dims[-1], hidden, rngs=rngs)
         self.norm = LayerNorm(hidden, rngs=rngs)
-        dropout = nnx.Dropout(config.drop_rate, rngs=rngs) if config.drop_rate > 0 else None
-        self.dropout = nnx.data(dropout)
-        classifier = Dense(hidden, config.num_classes, rngs=rngs) if config.num_classes else None
-        self.classifier = nnx.data(classifier)
+        self.dropout = make_dropout(config, rngs=rngs)
+        self.classifier = make_classifier(hidden, config, rngs=rngs)
 
     def features(
         self,
@@ -213,7 +213,6 @@ class InceptionNeXt(nnx.Module):
           the paper's patch size. What is left over at the bottom and right is not seen.
         """
         check_images(images, self.config)
-        _check_size(images, self.config)
         x = self.stem(jnp.asarray(images, self.config.dtype))
         maps = [self.stages[0](x, rngs=rngs)]
         for transition, stage in zip(self.transitions, self.stages[1:], strict=True):
@@ -234,8 +233,7 @@ class InceptionNeXt(nnx.Module):
           features: the last of ``features()``.
           rngs: keys for dropout in training mode; None takes the model's own.
         """
-        pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
-        hidden = self.norm(gelu(self.hidden(pooled)))
+        hidden = self.norm(gelu(self.hidden(self.pool(features))))
         if self.dropout is not None:
             hidden = self.dropout(hidden, rngs=rngs)
         return hidden if self.classifier is None else self.classifier(hidden)
@@ -253,29 +251,3 @@ class InceptionNeXt(nnx.Module):
           rngs: keys for dropout and drop path in training mode; None takes the model's own.
         """
         return self.head(self.features(images, rngs=rngs)[-1], rngs=rngs)
-
-
-def _patches(
-    in_channels: int, channels: int, side: int, *, dtype: Any, rngs: nnx.Rngs
-) -> StridedConv:
-    """Return the convolution of patches that do not overlap, without padding."""
-    return StridedConv(
-        in_channels,
-        channels,
-        kernel_size=side,
-        stride=side,
-        padding=0,
-        kernel_init=normal(KERNEL_STD),
-        dtype=dtype,
-        rngs=rngs,
-    )
-
-
-def _check_size(images: Any, config: InceptionNeXtConfig) -> None:
-    least, (height, width) = config.least_side, images.shape[1:3]
-    if min(height, width) < least:
-        raise ValueError(
-            f"images must have at least {least} x {least} pixels for {len(config.dims)} stages and "
-            f"patch_size={config.patch_size}, got {height} x {width}. Resize them, or choose a "
-            "smaller patch_size."
-        )

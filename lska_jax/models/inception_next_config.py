@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 from lska_jax.models.checks import (
     check_computation,
     check_counts,
-    check_rates,
     check_stages,
 )
-from lska_jax.models.table import Family, Preprocessing, dtype_name, named_model, plain
-from lska_jax.ops.formulations import canonical
+from lska_jax.models.config import NetworkConfig, describe_fields
+from lska_jax.models.table import Family, Preprocessing, named_model
 
 
 class Size(NamedTuple):
@@ -38,8 +37,8 @@ SIZES = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InceptionNeXtConfig:
-    """Everything that decides an InceptionNeXt's parameters and computation.
+class InceptionNeXtConfig(NetworkConfig):
+    """What decides an InceptionNeXt's parameters and computation, beside ``NetworkConfig``.
 
     Attributes:
       dims: channels of each stage.
@@ -51,18 +50,8 @@ class InceptionNeXtConfig:
       patch_size: kernel and stride of the first convolution: 4 in the paper; 1 or 2 suit small
         images.
       num_classes: size of the logits; 0 makes the model return the hidden layer of the head.
-      in_channels: channels of the images.
       drop_rate: dropout ahead of the classifier.
-      drop_path_rate: stochastic depth of the last block; grows linearly from 0 over all blocks.
-      dtype: name of the compute dtype. Parameters, statistics and the head are float32.
-      remat: recompute each block in the backward pass instead of keeping its activations.
       implementation: formulation of the depth-wise convolutions, see ``ops.depthwise_conv``.
-
-    Gradients are reverse mode. Products in float32 follow ``jax_default_matmul_precision``, which
-    on TPU and GPU is below float32 unless it is set to "highest".
-
-    Raises:
-      ValueError: values that make no network; every one is named.
     """
 
     dims: tuple[int, ...] = SIZES["tiny"].dims
@@ -71,21 +60,8 @@ class InceptionNeXtConfig:
     band_size: int = SIZES["tiny"].band_size
     branch_divisor: int = SIZES["tiny"].branch_divisor
     patch_size: int = 4
-    num_classes: int = 1000
-    in_channels: int = 3
     drop_rate: float = 0.0
-    drop_path_rate: float = 0.0
-    dtype: Any = "float32"
-    remat: bool = False
     implementation: str | Sequence[str] = "auto"
-
-    def __post_init__(self) -> None:
-        """Bring the fields into plain form and check them."""
-        for name, value in plain(vars(self)).items():
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "dtype", dtype_name(self.dtype))
-        if problems := check(vars(self)):
-            raise ValueError(" ".join(problems))
 
     @property
     def least_side(self) -> int:
@@ -101,7 +77,6 @@ def check(fields: Mapping[str, Any]) -> list[str]:
         *check_counts(fields, ("band_size", "patch_size"), low=1),
         # Three convolutions share the channels.
         *check_counts(fields, ("branch_divisor",), low=3),
-        *check_rates(fields, ("drop_rate", "drop_path_rate")),
     ]
     if not problems:
         divisor = fields["branch_divisor"]
@@ -112,28 +87,15 @@ def check(fields: Mapping[str, Any]) -> list[str]:
             for stage, channels in enumerate(fields["dims"])
             if channels % divisor
         ]
-    if not isinstance(fields["remat"], bool):
-        problems.append(f"remat={fields['remat']!r} must be True or False.")
-    try:
-        canonical(fields["implementation"])
-    except ValueError as error:
-        problems.append(f"implementation: {error}")
     return problems
 
 
 def describe(config: InceptionNeXtConfig) -> str:
     """Return a config in a few words, as in "inception_next_tiny, 1000 classes"."""
-    name = named_model(config)
-    words = [name or "an InceptionNeXt"]
-    if not name:
-        shown = ("dims", "depths", "mlp_ratios", "band_size", "branch_divisor")
-        words += [f"{field}={getattr(config, field)}" for field in shown]
-    if config.patch_size != 4:
-        words.append(f"patch_size={config.patch_size}")
-    words.append(f"{config.num_classes} classes" if config.num_classes else "no classifier")
-    if config.in_channels != 3:
-        words.append(f"{config.in_channels} input channels")
-    return ", ".join(words)
+    sizes = ("dims", "depths", "mlp_ratios", "band_size", "branch_divisor")
+    shown = () if named_model(config) else sizes
+    patch = () if config.patch_size == 4 else ("patch_size",)
+    return describe_fields(config, "an InceptionNeXt", (*shown, *patch))
 
 
 def summary(config: InceptionNeXtConfig) -> str:

@@ -78,6 +78,11 @@ def make_classifier(channels: int, config: NetworkConfig, *, rngs: nnx.Rngs) -> 
     return nnx.data(Dense(channels, classes, rngs=rngs) if classes else None)
 
 
+def make_dropout(config: Any, *, rngs: nnx.Rngs) -> Any:
+    """Return a dropout of the config's ``drop_rate``, or None for a rate of 0."""
+    return nnx.data(nnx.Dropout(config.drop_rate, rngs=rngs) if config.drop_rate else None)
+
+
 def drop_path_rates(config: Any) -> list[list[float]]:
     """Return the rate of every block by stage: linear from 0 to ``drop_path_rate`` over all blocks.
 

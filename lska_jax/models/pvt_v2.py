@@ -6,7 +6,6 @@ NHWC, and tokens stay maps until they meet keys and values.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +16,23 @@ from jaxtyping import Array, Float
 
 from lska_jax.models.checks import check_images
 from lska_jax.models.maps import stage_maps
+from lska_jax.models.network import (
+    Network,
+    drop_path_rates,
+    make_classifier,
+    make_dropout,
+    run_blocks,
+)
 from lska_jax.models.pvt_v2_config import (
-    FAMILY,
     LAYER_NORM_EPSILON,
     POOLED_SIDE,
     REDUCTION_NORM_EPSILON,
     PVTv2Config,
 )
 from lska_jax.nn.dense import KERNEL_STD, Dense
-from lska_jax.nn.initial_values import RngsLike, as_rngs, normal
+from lska_jax.nn.initial_values import RngsLike, as_rngs, fan_out_normal, normal
 from lska_jax.nn.layers import ConvFFN, DropPath, LayerNorm, StridedConv
+from lska_jax.nn.patches import Patches
 from lska_jax.ops import gelu
 from lska_jax.ops.pooling import adaptive_mean
 
@@ -38,12 +44,11 @@ class Reduction(nnx.Module):
     """
 
     def __init__(self, channels: int, side: int, config: PVTv2Config, *, rngs: nnx.Rngs):
-        self.projection = StridedConv(
+        self.projection = Patches(
             channels,
             channels,
-            kernel_size=side,
-            stride=side,
-            padding=0,
+            side=side,
+            kernel_init=fan_out_normal(side, side, channels),
             dtype=config.dtype,
             rngs=rngs,
         )
@@ -144,8 +149,7 @@ class Block(nnx.Module):
             implementation=config.implementation,
             rngs=rngs,
         )
-        dropout = nnx.Dropout(config.drop_rate, rngs=rngs) if config.drop_rate > 0 else None
-        self.dropout = nnx.data(dropout)
+        self.dropout = make_dropout(config, rngs=rngs)
         self.drop_path = DropPath(drop_path_rate, rngs=rngs)
 
     def __call__(
@@ -206,44 +210,31 @@ class Stage(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch out_height out_width channels"]:
         """Return the stage's map, normalised over channels."""
-        run_block = nnx.remat(Block.__call__) if self.remat else Block.__call__
         x = self.patch_embedding(x)
-        for block in self.blocks:
-            x = run_block(block, x, rngs)
-        return self.norm(x)
+        return self.norm(run_blocks(self.blocks, x, remat=self.remat, rngs=rngs))
 
 
-class PVTv2(nnx.Module):
+class PVTv2(Network):
     """Pyramid Vision Transformer v2.
 
     Args:
       config: architecture and computation.
       rngs: source of the initial parameters and, with dropout or drop path, of their keys.
-
-    Attributes:
-      preprocessing: how images have to be prepared; that of timm's weights, or of the pretrained
-        ones.
     """
 
     def __init__(self, config: PVTv2Config, *, rngs: RngsLike):
+        super().__init__(config)
         rngs = as_rngs(rngs)
-        total = sum(config.depths)
-        rates = iter([config.drop_path_rate * i / max(total - 1, 1) for i in range(total)])
-        self.config = config
-        self.preprocessing = FAMILY.preprocessing.for_channels(config.in_channels)
         self.stages = nnx.List(
             Stage(
                 config,
                 stage=stage,
-                drop_path_rates=[next(rates) for _ in range(depth)],
+                drop_path_rates=rates,
                 rngs=rngs,
             )
-            for stage, depth in enumerate(config.depths)
+            for stage, rates in enumerate(drop_path_rates(config))
         )
-        classifier: Any = None
-        if config.num_classes:
-            classifier = Dense(config.dims[-1], config.num_classes, dtype=jnp.float32, rngs=rngs)
-        self.classifier = nnx.data(classifier)
+        self.classifier = make_classifier(config.dims[-1], config, rngs=rngs)
 
     def features(
         self,
@@ -266,7 +257,6 @@ class PVTv2(nnx.Module):
           s = 4, 8, 16, 32 at the paper's stem stride.
         """
         check_images(images, self.config)
-        _check_reduction(images, self.config)
         maps = []
         x = jnp.asarray(images, self.config.dtype)
         for stage in self.stages:
@@ -274,42 +264,6 @@ class PVTv2(nnx.Module):
             maps.append(x)
         return stage_maps(maps)
 
-    def head(
-        self, features: Float[Array, "batch height width channels"]
-    ) -> Float[Array, "batch outputs"]:
-        """Return logits (B, num_classes), or pooled features if num_classes is 0, in float32.
-
-        Args:
-          features: the last of ``features()``.
-        """
-        pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
-        return pooled if self.classifier is None else self.classifier(pooled)
-
-    def __call__(
-        self,
-        images: Float[Array | np.ndarray, "batch height width in_channels"],
-        *,
-        rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "batch outputs"]:
-        """Return float32 logits (B, num_classes), or pooled features if num_classes is 0.
-
-        Args:
-          images: as ``features`` takes them.
-          rngs: keys for dropout and drop path in training mode; None takes the model's own.
-        """
-        return self.head(self.features(images, rngs=rngs)[-1])
-
 
 def _block_norm(channels: int, config: PVTv2Config, rngs: nnx.Rngs) -> LayerNorm:
     return LayerNorm(channels, epsilon=LAYER_NORM_EPSILON, dtype=config.dtype, rngs=rngs)
-
-
-def _check_reduction(images: Any, config: PVTv2Config) -> None:
-    """Refuse images of which a stage's map is smaller than a patch of its reduction."""
-    least, (height, width) = config.least_side, images.shape[1:3]
-    if min(height, width) < least:
-        raise ValueError(
-            f"images must have at least {least} x {least} pixels at reductions={config.reductions} "
-            f"and stem_stride={config.stem_stride}, got {height} x {width}: no key would be left. "
-            "Resize them, or choose a smaller stem_stride."
-        )

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 from lska_jax.models.checks import (
     check_computation,
     check_counts,
-    check_rates,
     check_stages,
 )
-from lska_jax.models.table import Family, Preprocessing, dtype_name, named_model, plain
-from lska_jax.ops.formulations import canonical
+from lska_jax.models.config import NetworkConfig, describe_fields
+from lska_jax.models.table import Family, Preprocessing, named_model
 
 # The last norm of a stage and those of its blocks have the first; those of the patch embeddings
 # and behind the reduction of keys and values have the second.
@@ -50,8 +49,8 @@ SIZES = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PVTv2Config:
-    """Everything that decides a PVT v2's parameters and computation.
+class PVTv2Config(NetworkConfig):
+    """Everything that decides a PVT v2's parameters and computation, beside ``NetworkConfig``.
 
     Attributes:
       dims: channels of each stage.
@@ -62,22 +61,9 @@ class PVTv2Config:
         stage; 1 takes every pixel.
       is_linear: keys and values come from the map pooled to 7 x 7, whatever its size, in every
         stage (and a ReLU stands in the FFN); ``reductions`` are 1 then.
-      num_classes: size of the logits; 0 makes the model return pooled features.
-      in_channels: channels of the images.
       drop_rate: dropout behind the attention and in the FFNs.
-      drop_path_rate: stochastic depth of the last block; grows linearly from 0 over all blocks.
       stem_stride: stride of the first patch embedding: 4 in the paper; 1 or 2 suit small images.
-      dtype: name of the compute dtype. Parameters, statistics, softmax and head are float32.
-      remat: recompute each block in the backward pass instead of keeping its activations.
       implementation: formulation of the depth-wise convolutions, see ``ops.depthwise_conv``.
-
-    The operations have gradients of their own: reverse mode (``jax.grad``, ``jax.vjp``), to any
-    order but for the fused kernels, and no forward mode. Products in float32 follow
-    ``jax_default_matmul_precision``, which on TPU and GPU is below float32 unless it is set to
-    "highest".
-
-    Raises:
-      ValueError: values that make no network; every one is named.
     """
 
     dims: tuple[int, ...] = SIZES["b0"].dims
@@ -86,22 +72,9 @@ class PVTv2Config:
     ffn_ratios: tuple[int, ...] = SIZES["b0"].ffn_ratios
     reductions: tuple[int, ...] = SIZES["b0"].reductions
     is_linear: bool = False
-    num_classes: int = 1000
-    in_channels: int = 3
     drop_rate: float = 0.0
-    drop_path_rate: float = 0.0
     stem_stride: int = 4
-    dtype: Any = "float32"
-    remat: bool = False
     implementation: str | Sequence[str] = "auto"
-
-    def __post_init__(self) -> None:
-        """Bring the fields into plain form and check them."""
-        for name, value in plain(vars(self)).items():
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "dtype", dtype_name(self.dtype))
-        if problems := check(vars(self)):
-            raise ValueError(" ".join(problems))
 
     @property
     def least_side(self) -> int:
@@ -117,19 +90,11 @@ def check(fields: Mapping[str, Any]) -> list[str]:
         *check_stages(fields, ("dims", "depths", "heads", "ffn_ratios", "reductions")),
         *check_computation(fields),
         *check_counts(fields, ("stem_stride",), low=1),
-        *check_rates(fields, ("drop_rate", "drop_path_rate")),
     ]
-    problems += [
-        f"{name}={fields[name]!r} must be True or False."
-        for name in ("is_linear", "remat")
-        if not isinstance(fields[name], bool)
-    ]
+    if not isinstance(fields["is_linear"], bool):
+        problems.append(f"is_linear={fields['is_linear']!r} must be True or False.")
     if not problems:
         problems += _check_attention(fields)
-    try:
-        canonical(fields["implementation"])
-    except ValueError as error:
-        problems.append(f"implementation: {error}")
     return problems
 
 
@@ -151,15 +116,9 @@ def _check_attention(fields: Mapping[str, Any]) -> list[str]:
 
 def describe(config: PVTv2Config) -> str:
     """Return a config in a few words, as in "pvt_v2_b0, 1000 classes"."""
-    name = named_model(config)
-    words = [name or ("a PVT v2 with linear attention" if config.is_linear else "a PVT v2")]
-    if not name:
-        shown = ("dims", "depths", "heads", "ffn_ratios", "reductions")
-        words += [f"{field}={getattr(config, field)}" for field in shown]
-    words.append(f"{config.num_classes} classes" if config.num_classes else "no head")
-    if config.in_channels != 3:
-        words.append(f"{config.in_channels} input channels")
-    return ", ".join(words)
+    kind = "a PVT v2 with linear attention" if config.is_linear else "a PVT v2"
+    sizes = ("dims", "depths", "heads", "ffn_ratios", "reductions")
+    return describe_fields(config, kind, () if named_model(config) else sizes)
 
 
 def summary(config: PVTv2Config) -> str:
