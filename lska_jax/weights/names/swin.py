@@ -88,7 +88,7 @@ class SwinNames(Names):
         by_path, naming = super().by_path(shapes)
         if any(name.startswith("layers.0.downsample.") for name in shapes):
             naming = "original"
-        return by_path, naming
+        return {path: s for path, s in by_path.items() if "/merging/" not in path}, naming
 
     def infer(self, shapes: Mapping[str, Shape]) -> Inferred:
         """Read every size off a checkpoint; None where shapes do not show it."""
