@@ -1,14 +1,12 @@
 """The Swin Transformer (arXiv 2103.14030): attention within windows that move from block to block.
 
-Reads windows -> attention -> block -> stage -> model; the config is in ``swin_config``. Images and
-maps are NHWC. At any image size it computes what timm's ``dynamic_img_size`` network does; other
-codes differ from that at sizes other than the config's.
+Reads attention -> block -> stage -> model; the config is in ``swin_config``, what a window is in
+``swin_windows``. Images and maps are NHWC. At any image size it computes what timm's
+``dynamic_img_size`` network does; other codes differ from that at sizes other than the config's.
 """
 
-import functools
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -17,95 +15,19 @@ from jaxtyping import Array, Float
 from lska_jax.models.checks import check_images
 from lska_jax.models.maps import stage_maps
 from lska_jax.models.swin_config import FAMILY, SwinConfig, Windows
+from lska_jax.models.swin_windows import (
+    attend_within_windows,
+    join_windows,
+    relative_bias,
+    shift_mask,
+    split_into_windows,
+)
 from lska_jax.nn.dense import KERNEL_STD, MLP, Dense
 from lska_jax.nn.initial_values import RngsLike, as_rngs, normal
 from lska_jax.nn.layers import DropPath, LayerNorm, StridedConv
 
 LAYER_NORM_EPSILON = 1e-5
 MLP_RATIO = 4
-# Added to the logits of pixels that must not see each other.
-MASKED = -100.0
-
-
-def split_into_windows(
-    maps: Float[Array, "batch height width channels"], side: int
-) -> Float[Array, "batch windows pixels channels"]:
-    """Cut maps (B, H, W, C), padded with zeros at bottom and right, into windows (B, N, side^2, C).
-
-    Windows and the pixels of a window are in rows.
-    """
-    batch, height, width, channels = maps.shape
-    rows, columns = -(-height // side), -(-width // side)
-    padding = ((0, 0), (0, rows * side - height), (0, columns * side - width), (0, 0))
-    cut = jnp.pad(maps, padding).reshape(batch, rows, side, columns, side, channels)
-    return cut.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, side**2, channels)
-
-
-def join_windows(
-    windows: Float[Array, "batch windows pixels channels"], side: int, height: int, width: int
-) -> Float[Array, "batch height width channels"]:
-    """Undo ``split_into_windows`` for maps of a height and width."""
-    batch, *_, channels = windows.shape
-    rows, columns = -(-height // side), -(-width // side)
-    cut = windows.reshape(batch, rows, columns, side, side, channels).transpose(0, 1, 3, 2, 4, 5)
-    return cut.reshape(batch, rows * side, columns * side, channels)[:, :height, :width]
-
-
-@functools.lru_cache(maxsize=64)
-def shift_mask(
-    height: int, width: int, windows: Windows
-) -> Float[np.ndarray, "windows pixels pixels"]:
-    """Return what is added to the logits of shifted windows: pixels from both ends are strangers.
-
-    A map that was rolled has its first rows behind its last ones, and alike its columns.
-
-    Args:
-      height: of the maps.
-      width: of the maps.
-      windows: of the stage.
-
-    Returns:
-      (N, side^2, side^2) float32: 0 where two pixels of a window are neighbours, else ``MASKED``.
-    """
-
-    def regions(length: int) -> np.ndarray:
-        padded = -(-length // windows.side) * windows.side
-        # Two cuts: where the last window begins, and where what was rolled does.
-        cuts = np.array([[padded - windows.side], [padded - windows.shift]])
-        return np.sum(np.arange(padded) >= cuts, axis=0)
-
-    region = 3 * regions(height)[:, None] + regions(width)
-    rows, columns = (n // windows.side for n in region.shape)
-    cut = region.reshape(rows, windows.side, columns, windows.side).transpose(0, 2, 1, 3)
-    of_pixels = cut.reshape(rows * columns, windows.side**2)
-    is_same = of_pixels[:, :, None] == of_pixels[:, None, :]
-    return np.where(is_same, 0.0, MASKED).astype(np.float32)
-
-
-def relative_bias(
-    table: Float[Array, "distances heads"], side: int
-) -> Float[Array, "heads pixels pixels"]:
-    """Return the bias of each pair of pixels of a window, from that of each distance.
-
-        bias[h, (i, j), (k, l)] = table[(i - k + side - 1, j - l + side - 1), h]
-
-    Slices in place of a gather, whose gradient would be a scatter: slow on CPU and TPU, and summed
-    in any order on GPU.
-
-    Args:
-      table: ((2 side - 1)^2, heads), rows of distances.
-      side: of the windows.
-
-    Returns:
-      (heads, side^2 of the query, side^2 of the key).
-    """
-    span, heads = 2 * side - 1, table.shape[1]
-    # Turned round, distances grow with the key's place.
-    turned = table[::-1].T.reshape(heads, span, span)
-    starts = range(side - 1, -1, -1)
-    rows = jnp.stack([turned[:, start : start + side] for start in starts], axis=1)
-    both = jnp.stack([rows[..., start : start + side] for start in starts], axis=2)
-    return both.reshape(heads, side**2, side**2)
 
 
 class WindowAttention(nnx.Module):
@@ -119,7 +41,6 @@ class WindowAttention(nnx.Module):
             normal(KERNEL_STD)(rngs.params(), ((2 * windows.side - 1) ** 2, heads), jnp.float32)
         )
         self.project = Dense(channels, channels, dtype=config.dtype, rngs=rngs)
-        self.heads = heads
         self.side = windows.side
 
     def __call__(
@@ -129,21 +50,8 @@ class WindowAttention(nnx.Module):
         mask: Float[np.ndarray, "windows pixels pixels"] | None = None,
     ) -> Float[Array, "batch windows pixels channels"]:
         """Map windows (B, N, P, C) to the same shape; the mask (N, P, P) is added to the logits."""
-        batch, count, pixels, channels = x.shape
-        size = channels // self.heads
-        query, key, value = jnp.moveaxis(
-            self.qkv(x).reshape(batch, count, pixels, 3, self.heads, size), 3, 0
-        )
-        # The query is scaled, not the logits: there XLA's CPU backend would read the factor from an
-        # array as large as they are.
-        query = (query.astype(jnp.float32) * size**-0.5).astype(query.dtype)
-        logits = jnp.einsum("bnphc,bnqhc->bnhpq", query, key, preferred_element_type=jnp.float32)
-        logits = logits + relative_bias(self.bias_table[...], self.side)[None, None]
-        if mask is not None:
-            logits = logits + mask[None, :, None]
-        weights = jax.nn.softmax(logits).astype(value.dtype)
-        mixed = jnp.einsum("bnhpq,bnqhc->bnphc", weights, value)
-        return self.project(mixed.reshape(x.shape))
+        bias = relative_bias(self.bias_table[...], self.side)
+        return self.project(attend_within_windows(self.qkv(x), bias, mask))
 
 
 class Block(nnx.Module):

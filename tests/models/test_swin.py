@@ -12,8 +12,8 @@ from flax import nnx
 from lska_jax import create_model, list_models
 from lska_jax.analysis.complexity import network_cost
 from lska_jax.models.build import array_shapes, build, config_of
-from lska_jax.models.swin import relative_bias, shift_mask
 from lska_jax.models.swin_config import FAMILY, SwinConfig, Windows
+from lska_jax.models.swin_windows import attend_within_windows, relative_bias, shift_mask
 from lska_jax.models.table import section_of
 from lska_jax.nn.functional import ModelFunctions, parameters
 from lska_jax.training.optimizer import decay_mask
@@ -137,6 +137,36 @@ def test_pixels_that_rolling_brought_together_do_not_see_each_other():
     for window, query, key in np.ndindex(mask.shape):
         is_masked = is_rolled(window, query) != is_rolled(window, key)
         assert mask[window, query, key] == (-100.0 if is_masked else 0.0)
+
+
+def written_out(qkv: jax.Array, bias: jax.Array, mask: np.ndarray) -> jax.Array:
+    batch, windows, pixels, channels = qkv.shape
+    heads = len(bias)
+    size = channels // 3 // heads
+    query, key, value = jnp.moveaxis(qkv.reshape(batch, windows, pixels, 3, heads, size), 3, 0)
+    logits = jnp.einsum("bnphc,bnqhc->bnhpq", query, key) / np.float32(size**0.5)
+    weights = jax.nn.softmax(logits + bias[None, None] + mask[None, :, None])
+    mixed = jnp.einsum("bnhpq,bnqhc->bnphc", weights, value)
+    return mixed.reshape(batch, windows, pixels, heads * size)
+
+
+def test_attention_and_its_gradients_are_those_of_autodiff_of_its_definition():
+    mask = shift_mask(4, 6, Windows(3, 1))
+    arguments = draw(2, 4, 9, 3 * 8), draw(2, 9, 9)
+    along = draw(2, 4, 9, 8)
+
+    @jax.jit
+    def both(*arguments):
+        results = []
+        for attend in (attend_within_windows, written_out):
+            out, pullback = jax.vjp(lambda *a, attend=attend: attend(*a, mask), *arguments)
+            results.append((out, pullback(along)))
+        return results
+
+    ours, expected = both(*arguments)
+    for a, b in zip(*map(jax.tree.leaves, (ours, expected)), strict=True):
+        # Float32 sums of up to 9 products, and of 8 windows.
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_the_last_stage_of_the_networks_of_224_never_shifts():

@@ -103,6 +103,15 @@ def test_constants_that_the_authors_keep_in_their_files_are_left_aside():
     assert_same_arrays(arrays_of(model), values_of(NARROW))
 
 
+def test_transformers_files_without_a_classifier_have_no_swin_in_front(tmp_path):
+    config = SwinConfig(**{**vars(NARROW), "num_classes": 0, "image_size": 224})
+    named = {n.removeprefix("swin."): a for n, a in state_dict(config, "hugging_face").items()}
+    path = write_safetensors(tmp_path / "a.safetensors", named)
+    facts = import_checkpoint(path, tmp_path / "out", report=lambda line: None)
+    assert facts.config == config
+    assert_same_arrays(read_model_folder(tmp_path / "out")[1], values_of(config))
+
+
 def test_a_missing_patch_merging_is_called_by_the_naming_of_the_file():
     model = build(NARROW, rngs=nnx.Rngs(0))
     incomplete = state_dict(NARROW, "original")

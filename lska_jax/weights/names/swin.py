@@ -15,6 +15,7 @@ from lska_jax.models.swin_config import FAMILY, SwinConfig
 from lska_jax.models.table import ModelEntry
 from lska_jax.weights.names.naming import Inferred, Names, is_unclear
 from lska_jax.weights.names.rows import CONV, MATRIX, NORM, Layout, Row, Shape
+from lska_jax.weights.names.shapes import axis, block_counts, usual_axis
 
 NAMINGS = ("timm", "original", "hugging_face")
 
@@ -87,31 +88,25 @@ class SwinNames(Names):
         by_path, naming = super().by_path(shapes)
         if any(name.startswith("layers.0.downsample.") for name in shapes):
             naming = "original"
-        return by_path, naming
+        return {path: s for path, s in by_path.items() if "/merging/" not in path}, naming
 
     def infer(self, shapes: Mapping[str, Shape]) -> Inferred:
         """Read every size off a checkpoint; None where shapes do not show it."""
         by_path, naming = self.by_path(shapes)
 
-        def axis(path: str, number: int) -> int | None:
-            shape = by_path.get(path, ())
-            return shape[number] if len(shape) > number else None
-
-        blocks = {tuple(map(int, p.split("/")[1:4:2])) for p in by_path if "/blocks/" in p}
-        depths = tuple(
-            1 + max((block for of_stage, block in blocks if of_stage == stage), default=-1)
-            for stage in range(1 + max((stage for stage, _ in blocks), default=-1))
-        )
-        firsts = [f"stages/{stage}/blocks/0" for stage in range(len(depths))]
-        distances = axis("stages/0/blocks/0/attention/bias_table", 0)
+        depths = block_counts(by_path)
+        stages = [f"stages/{stage}/blocks/" for stage in range(len(depths))]
+        distances = usual_axis(by_path, "stages/0/", "/bias_table", 0)
         fields: dict[str, Any] = {
-            "dims": tuple(axis(f"{block}/norm_1/scale", 0) for block in firsts),
+            "dims": tuple(usual_axis(by_path, stage, "/norm_1/scale", 0) for stage in stages),
             "depths": depths,
-            "heads": tuple(axis(f"{block}/attention/bias_table", 1) for block in firsts),
+            "heads": tuple(usual_axis(by_path, stage, "/bias_table", 1) for stage in stages),
             "window": distances and (math.isqrt(distances) + 1) // 2,
-            "patch_size": axis("patch_embedding/projection/kernel", 2),
-            "in_channels": axis("patch_embedding/projection/kernel", 1),
-            "num_classes": axis("classifier/kernel", 0) or axis("classifier/bias", 0) or 0,
+            "patch_size": axis(by_path, "patch_embedding/projection/kernel", 2),
+            "in_channels": axis(by_path, "patch_embedding/projection/kernel", 1),
+            "num_classes": axis(by_path, "classifier/kernel", 0)
+            or axis(by_path, "classifier/bias", 0)
+            or 0,
         }
         return Inferred(fields, naming)
 
@@ -137,6 +132,12 @@ NAMES = SwinNames(
     FAMILY,
     namings=NAMINGS,
     rows={"": _ROWS},
+    # transformers' model without a classifier has no "swin." in front.
+    aliases={
+        "embeddings.": "swin.embeddings.",
+        "encoder.layers.": "swin.encoder.layers.",
+        "layernorm.": "swin.layernorm.",
+    },
     # Constants of the windows, which the original and transformers keep in their files.
     ignored=("relative_position_index", "attn_mask"),
 )
