@@ -2,8 +2,8 @@
 
     y = W_out concat_h(softmax(q_h k_h^T / sqrt(d)) v_h) + b_out,    (q, k, v) = x W + b
 
-Written out rather than ``jax.nn.dot_product_attention``: that moves queries, keys and values each
-on its own, and on CPU takes half as long again for the same numbers. The softmax is float32.
+Written out rather than ``jax.nn.dot_product_attention``, which on CPU takes half as long again for
+the same numbers, and keeps the N x N weights for the backward pass. The softmax is float32.
 """
 
 import functools
@@ -70,8 +70,8 @@ def self_attention(
 ) -> Float[Array, "batch tokens channels"]:
     """Return softmax(q k^T / sqrt(d)) v of every head, side by side.
 
-    For the backward pass only ``qkv``, the result and a number for each token and head are kept;
-    the N x N weights are computed again (FlashAttention, arXiv 2205.14135, section 3.1).
+    For the backward pass only ``qkv`` and a number for each token and head are kept; the N x N
+    weights are computed again (FlashAttention, arXiv 2205.14135, section 3.1).
 
     Args:
       qkv: (B, N, 3C), queries, keys and values one after the other, each head after head.
@@ -89,7 +89,7 @@ def _attend(qkv: Array, heads: int) -> Array:
     return _forward(qkv, heads)[0]
 
 
-def _forward(qkv: Array, heads: int) -> tuple[Array, tuple[Array, Array, Array]]:
+def _forward(qkv: Array, heads: int) -> tuple[Array, tuple[Array, Array]]:
     query, key, value = _split(qkv, heads)
     logits = _product(query, key, (3, 3))
     highest = jnp.max(logits, axis=-1, keepdims=True)
@@ -97,23 +97,25 @@ def _forward(qkv: Array, heads: int) -> tuple[Array, tuple[Array, Array, Array]]
     total = jnp.sum(weights, axis=-1, keepdims=True)
     # Divided behind the product, which has fewer entries than the weights.
     out = _merge(_product(weights.astype(qkv.dtype), value, (3, 2)) / total).astype(qkv.dtype)
-    return out, (qkv, out, highest + jnp.log(total))
+    return out, (qkv, jnp.swapaxes(highest + jnp.log(total), 2, 3))
 
 
-def _backward(heads: int, residuals: tuple[Array, Array, Array], gradient: Array) -> tuple[Array]:
-    # The barrier keeps XLA from finding the weights of the forward pass again, and keeping them.
-    qkv, out, log_total, gradient = lax.optimization_barrier((*residuals, gradient))
-    query, key, value = _split(qkv, heads)
-    weights = jnp.exp(_product(query, key, (3, 3)) - log_total)
+def _backward(heads: int, residuals: tuple[Array, Array], gradient: Array) -> tuple[Array]:
+    qkv, log_total = residuals
+    # Nothing is added, but XLA cannot compute the weights ahead of the gradient, in the forward
+    # pass, and keep them; a barrier would not hold it back, which its CPU backend takes out early.
+    query, key, value = _split(qkv + 0 * jnp.tile(gradient, 3), heads)
     along = _heads_in_front(gradient, heads)
-    both = gradient.astype(jnp.float32) * out.astype(jnp.float32)
-    # The gradient of the softmax: weights times what a weight's slope has over their mean.
-    mean = jnp.sum(_heads_in_front(both, heads), axis=-1, keepdims=True)
-    slope = (weights * (_product(along, value, (3, 3)) - mean)).astype(qkv.dtype)
+    # (B, heads, keys, queries): so two of the three last products sum over the last axis.
+    weights = jnp.exp(_product(key, query, (3, 3)) - log_total)
+    slope = _product(value, along, (3, 3))
+    # Of the softmax: the weights times what the slope has over its weighted mean.
+    slope = weights * (slope - jnp.sum(weights * slope, axis=2, keepdims=True))
+    weights, slope = weights.astype(qkv.dtype), slope.astype(qkv.dtype)
     parts = (
-        _product(slope, key, (3, 2)) * _scale(query),
-        _product(slope, query, (2, 2)),
-        _product(weights.astype(qkv.dtype), along, (2, 2)),
+        _product(slope, key, (2, 2)) * _scale(query),
+        _product(slope, query, (3, 2)),
+        _product(weights, along, (3, 2)),
     )
     return (jnp.concatenate([_merge(part) for part in parts], axis=-1).astype(qkv.dtype),)
 

@@ -226,13 +226,14 @@ def test_gradients_over_two_devices_are_those_of_one():
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     model, images = narrow("deit3"), draw(4, 8, 12, 3)
     expected = jax.jit(training_step(model, images))(parameters(model))[1]
-    functions, split = ModelFunctions(model), PartitionSpec("data")
+    functions = ModelFunctions(model)
+    split, whole = PartitionSpec("data"), PartitionSpec()
 
     def total(params, images):
         logits, _ = functions.train(params, {}, images, key=jax.random.key(5))
         return jax.lax.psum(jnp.sum(jnp.square(logits)), "data")
 
-    mapped = jax.shard_map(total, mesh=mesh, in_specs=(PartitionSpec(), split), out_specs=split[:0])
+    mapped = jax.shard_map(total, mesh=mesh, in_specs=(whole, split), out_specs=whole)
     found = [
         jax.jit(jax.grad(mapped))(parameters(model), images),
         jax.jit(jax.grad(lambda p, x: jnp.sum(jnp.square(functions.evaluate(p, {}, x)))))(

@@ -16,7 +16,7 @@ from lska_jax.weights import import_checkpoint, read_model_folder
 from lska_jax.weights.export_torch import export_checkpoint
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import write_model_folder
-from lska_jax.weights.names.recognition import recognise
+from lska_jax.weights.names.recognition import full_names, recognise
 from lska_jax.weights.names.vit import NAMES, NAMINGS
 from lska_jax.weights.pretrained import arrays_of
 from lska_jax.weights.state_dict import make_state_dict, name_arrays
@@ -106,6 +106,11 @@ def test_a_checkpoint_is_recognised_by_its_names(kind, naming):
     assert shown["kinds"] == kinds
     assert {name: shown[name] for name in wanted} == wanted
     assert (shown["mlp_ratio"], shown["in_channels"]) == (4, 3)
+
+
+def test_transformers_names_without_their_beginning_are_completed():
+    whole = list(state_dict("hugging_face", **{**TINY, "num_classes": 0}))
+    assert full_names([name.removeprefix("vit.") for name in whole]) == whole
 
 
 def chosen(**fields) -> ViTConfig:

@@ -194,7 +194,12 @@ NAMES = ViTNames(
     FAMILY,
     namings=NAMINGS,
     rows={kind: _rows(kind) for kind in KINDS},
-    # transformers' models without a classifier have no prefix in front; ViT's may have a pooler.
-    aliases={"embeddings.": "vit.embeddings.", "encoder.layer.": "vit.encoder.layer."},
+    # transformers' models without a classifier have no prefix in front, and another pooling.
+    aliases={
+        "embeddings.": "vit.embeddings.",
+        "encoder.layer.": "vit.encoder.layer.",
+        "layernorm.": "vit.layernorm.",
+    },
+    ignored=("pooler.dense.weight", "pooler.dense.bias"),
     preprocessings={kind: PREPROCESSINGS[kind] for kind in ("deit", "vit")},
 )
