@@ -3,8 +3,8 @@
     python train.py --config configs/convnext.py                # convnext_tiny
     python train.py --config configs/convnext.py:convnext_base  # another model
 
-Needs ImageNet as ArrayRecord: ``lska-jax prepare imagenet2012 --manual_dir DIR``. Weights trained
-so are the moving average's: publish them with ``--ema``.
+Needs ImageNet as ArrayRecord: ``lska-jax prepare imagenet2012 --manual_dir DIR``. The published
+weights are the moving average's, which ``publish`` takes too.
 Hardware: any number of TPU or GPU devices that the batch divides over;
 ``--config.training.gradient_accumulation=8`` fits it into less memory. Result: not yet run.
 """

@@ -16,6 +16,7 @@ from lska_jax.models.maps import stage_maps
 from lska_jax.nn.dense import KERNEL_STD, MLP, Dense
 from lska_jax.nn.initial_values import RngsLike, as_rngs, normal
 from lska_jax.nn.layers import DepthwiseConv, DropPath, LayerNorm, LayerScale, StridedConv
+from lska_jax.ops.fusion import written_out
 
 KERNEL_SIZE = 7
 MLP_RATIO = 4
@@ -45,7 +46,8 @@ class Block(nnx.Module):
         self, x: Float[Array, "batch height width channels"], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "batch height width channels"]:
         """Map (B, H, W, C) to the same shape."""
-        branch = self.scale(self.mlp(self.norm(self.depthwise(x))))
+        mixed = written_out(self.depthwise(x))
+        branch = self.scale(self.mlp(self.norm(mixed)))
         return x + self.drop_path(branch, rngs=rngs)
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from lska_jax.models.convnext import Block, ConvNeXt, Stage
 from lska_jax.nn.layers import LayerNorm
+from lska_jax.ops.fusion import written_out
 
 
 class FoldedBlock(nnx.Module):
@@ -36,7 +37,7 @@ class FoldedBlock(nnx.Module):
         self, x: Float[Array, "batch height width channels"], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "batch height width channels"]:
         """Map (B, H, W, C) to the same shape; ``rngs`` is taken for the sake of the interface."""
-        return x + self.mlp(self.norm(self.depthwise(x)))
+        return x + self.mlp(self.norm(written_out(self.depthwise(x))))
 
 
 class FoldedStage(nnx.Module):

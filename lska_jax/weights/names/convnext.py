@@ -113,6 +113,15 @@ class ConvNeXtNames(Names):
             )
         return ConvNeXtConfig(**fields)
 
+    def import_notes(self, naming: str, config: ConvNeXtConfig) -> list[str]:
+        """Return where transformers' code differs from that which the weights were trained with."""
+        del config
+        if naming != "hugging_face":
+            return []
+        return [
+            "LayerNorm epsilon 1e-6 everywhere, the authors'; transformers has 1e-12 in the last."
+        ]
+
 
 def _count(numbers: set[int]) -> int:
     """Return how many there are from 0 on, gaps included unless a number is far off."""
