@@ -11,11 +11,18 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lska_jax.models.checks import check_images
-from lska_jax.models.convnext_config import FAMILY, ConvNeXtConfig
+from lska_jax.models.convnext_config import ConvNeXtConfig
 from lska_jax.models.maps import stage_maps
-from lska_jax.nn.dense import KERNEL_STD, MLP, Dense
+from lska_jax.models.network import (
+    Network,
+    drop_path_rates,
+    make_classifier,
+    run_blocks,
+)
+from lska_jax.nn.dense import KERNEL_STD, MLP
 from lska_jax.nn.initial_values import RngsLike, as_rngs, normal
-from lska_jax.nn.layers import DepthwiseConv, DropPath, LayerNorm, LayerScale, StridedConv
+from lska_jax.nn.layers import DepthwiseConv, DropPath, LayerNorm, LayerScale
+from lska_jax.nn.patches import Patches
 from lska_jax.ops.fusion import written_out
 
 KERNEL_SIZE = 7
@@ -56,7 +63,7 @@ class Stem(nnx.Module):
 
     def __init__(self, config: ConvNeXtConfig, *, rngs: nnx.Rngs):
         channels = config.dims[0]
-        self.projection = patches(
+        self.projection = Patches(
             config.in_channels, channels, side=config.patch_size, dtype=config.dtype, rngs=rngs
         )
         self.norm = LayerNorm(channels, dtype=config.dtype, rngs=rngs)
@@ -73,7 +80,7 @@ class Transition(nnx.Module):
 
     def __init__(self, in_channels: int, channels: int, *, dtype: Any, rngs: nnx.Rngs):
         self.norm = LayerNorm(in_channels, dtype=dtype, rngs=rngs)
-        self.projection = patches(in_channels, channels, side=2, dtype=dtype, rngs=rngs)
+        self.projection = Patches(in_channels, channels, side=2, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "batch height width in_channels"]
@@ -100,43 +107,32 @@ class Stage(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch height width channels"]:
         """Map (B, H, W, C) to the same shape."""
-        run_block = nnx.remat(Block.__call__) if self.remat else Block.__call__
-        for block in self.blocks:
-            x = run_block(block, x, rngs)
-        return x
+        return run_blocks(self.blocks, x, remat=self.remat, rngs=rngs)
 
 
-class ConvNeXt(nnx.Module):
+class ConvNeXt(Network):
     """ConvNeXt.
 
     Args:
       config: architecture and computation.
       rngs: source of the initial parameters and, with drop path, of its keys.
-
-    Attributes:
-      preprocessing: how images have to be prepared; the reference's, or that of the pretrained
-        weights.
     """
 
     def __init__(self, config: ConvNeXtConfig, *, rngs: RngsLike):
+        super().__init__(config)
         rngs = as_rngs(rngs)
-        dims, dtype, total = config.dims, config.dtype, sum(config.depths)
-        rates = iter([config.drop_path_rate * i / max(total - 1, 1) for i in range(total)])
-        self.config = config
-        self.preprocessing = FAMILY.preprocessing.for_channels(config.in_channels)
+        dims, dtype = config.dims, config.dtype
         self.stem = Stem(config, rngs=rngs)
         self.stages = nnx.List(
-            Stage(channels, config, drop_path_rates=[next(rates) for _ in range(depth)], rngs=rngs)
-            for channels, depth in zip(dims, config.depths, strict=True)
+            Stage(channels, config, drop_path_rates=rates, rngs=rngs)
+            for channels, rates in zip(dims, drop_path_rates(config), strict=True)
         )
         self.transitions = nnx.List(
             Transition(dims[i], dims[i + 1], dtype=dtype, rngs=rngs) for i in range(len(dims) - 1)
         )
         # The head is float32.
         self.norm = LayerNorm(dims[-1], rngs=rngs)
-        self.classifier = nnx.data(
-            Dense(dims[-1], config.num_classes, rngs=rngs) if config.num_classes else None
-        )
+        self.classifier = make_classifier(dims[-1], config, rngs=rngs)
 
     def features(
         self,
@@ -147,7 +143,7 @@ class ConvNeXt(nnx.Module):
         """Return the map of every stage, named stage1 and so on, without a norm behind it.
 
         Args:
-          images: (B, H, W, in_channels), normalised, H and W from ``config.smallest_image`` on.
+          images: (B, H, W, in_channels), normalised, H and W from ``config.least_side`` on.
           rngs: keys for drop path in training mode; None takes the model's own.
 
         Raises:
@@ -158,62 +154,14 @@ class ConvNeXt(nnx.Module):
           the paper's patch size. What is left over at the bottom and right is not seen.
         """
         check_images(images, self.config)
-        _check_size(images.shape[1:3], self.config)
         x = self.stem(jnp.asarray(images, self.config.dtype))
         maps = [self.stages[0](x, rngs=rngs)]
         for transition, stage in zip(self.transitions, self.stages[1:], strict=True):
             maps.append(stage(transition(maps[-1]), rngs=rngs))
         return stage_maps(maps)
 
-    def head(
+    def pool(
         self, features: Float[Array, "batch height width channels"]
-    ) -> Float[Array, "batch outputs"]:
-        """Return logits (B, num_classes), or pooled features if num_classes is 0, in float32.
-
-        Pooled features are normalised: the LayerNorm follows the mean over pixels.
-
-        Args:
-          features: the last of ``features()``.
-        """
-        pooled = self.norm(jnp.mean(features, axis=(1, 2), dtype=jnp.float32))
-        return pooled if self.classifier is None else self.classifier(pooled)
-
-    def __call__(
-        self,
-        images: Float[Array | np.ndarray, "batch height width in_channels"],
-        *,
-        rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "batch outputs"]:
-        """Return float32 logits (B, num_classes), or pooled features if num_classes is 0.
-
-        Args:
-          images: (B, H, W, in_channels), normalised, H and W from ``config.smallest_image`` on.
-          rngs: keys for drop path in training mode; None takes the model's own.
-        """
-        return self.head(self.features(images, rngs=rngs)[-1])
-
-
-def patches(
-    in_channels: int, channels: int, *, side: int, dtype: Any, rngs: nnx.Rngs
-) -> StridedConv:
-    """Return the convolution of patches that do not overlap, without padding."""
-    return StridedConv(
-        in_channels,
-        channels,
-        kernel_size=side,
-        stride=side,
-        padding=0,
-        kernel_init=normal(KERNEL_STD),
-        dtype=dtype,
-        rngs=rngs,
-    )
-
-
-def _check_size(size: tuple[Any, ...], config: ConvNeXtConfig) -> None:
-    least = config.smallest_image
-    if size[0] < least or size[1] < least:
-        raise ValueError(
-            f"images must be at least {least} x {least} pixels for {len(config.dims)} stages and "
-            f"patch_size {config.patch_size}, got {size[0]} x {size[1]}. Resize them, or take a "
-            "smaller patch_size."
-        )
+    ) -> Float[Array, "batch channels"]:
+        """Return the mean over pixels, normalised behind it, in float32."""
+        return self.norm(super().pool(features))

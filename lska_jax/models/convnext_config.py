@@ -11,11 +11,10 @@ from typing import Any
 from lska_jax.models.checks import (
     check_computation,
     check_counts,
-    check_rates,
     check_stages,
 )
-from lska_jax.models.table import Family, Preprocessing, dtype_name, named_model, plain
-from lska_jax.ops.formulations import canonical
+from lska_jax.models.config import NetworkConfig, describe_fields
+from lska_jax.models.table import Family, Preprocessing, named_model
 
 # Section 3 of the paper: channels of the first stage, doubled in each that follows, and blocks.
 _WIDTHS = {"tiny": 96, "small": 96, "base": 128, "large": 192, "xlarge": 256}
@@ -29,8 +28,8 @@ SIZES = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ConvNeXtConfig:
-    """Everything that decides a ConvNeXt's parameters and computation.
+class ConvNeXtConfig(NetworkConfig):
+    """Everything that decides a ConvNeXt's parameters and computation, beside ``NetworkConfig``.
 
     Attributes:
       dims: channels of each stage.
@@ -38,39 +37,16 @@ class ConvNeXtConfig:
       patch_size: kernel and stride of the first convolution: 4 in the paper; 1 or 2 suit small
         images.
       num_classes: size of the logits; 0 makes the model return pooled, normalised features.
-      in_channels: channels of the images.
-      drop_path_rate: stochastic depth of the last block; grows linearly from 0 over all blocks.
-      dtype: name of the compute dtype. Parameters, statistics and the head are float32.
-      remat: recompute each block in the backward pass instead of keeping its activations.
       implementation: formulation of the depth-wise convolutions, see ``ops.depthwise_conv``.
-
-    Gradients are reverse mode. Products in float32 follow ``jax_default_matmul_precision``, which
-    on TPU and GPU is below float32 unless it is set to "highest".
-
-    Raises:
-      ValueError: values that make no network; every one is named.
     """
 
     dims: tuple[int, ...] = SIZES["tiny"]["dims"]
     depths: tuple[int, ...] = SIZES["tiny"]["depths"]
     patch_size: int = 4
-    num_classes: int = 1000
-    in_channels: int = 3
-    drop_path_rate: float = 0.0
-    dtype: Any = "float32"
-    remat: bool = False
     implementation: str | Sequence[str] = "auto"
 
-    def __post_init__(self) -> None:
-        """Bring the fields into plain form and check them."""
-        for name, value in plain(vars(self)).items():
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "dtype", dtype_name(self.dtype))
-        if problems := check(vars(self)):
-            raise ValueError(" ".join(problems))
-
     @property
-    def smallest_image(self) -> int:
+    def least_side(self) -> int:
         """Least height and width of images, in pixels: less leaves the last stage no pixel."""
         return self.patch_size * 2 ** (len(self.dims) - 1)
 
@@ -81,27 +57,15 @@ def check(fields: Mapping[str, Any]) -> list[str]:
         *check_stages(fields, ("dims", "depths")),
         *check_computation(fields),
         *check_counts(fields, ("patch_size",), low=1),
-        *check_rates(fields, ("drop_path_rate",)),
     ]
-    if not isinstance(fields["remat"], bool):
-        problems.append(f"remat={fields['remat']!r} must be True or False.")
-    try:
-        canonical(fields["implementation"])
-    except ValueError as error:
-        problems.append(f"implementation: {error}")
     return problems
 
 
 def describe(config: ConvNeXtConfig) -> str:
     """Return a config in a few words, as in "convnext_tiny, 1000 classes"."""
-    name = named_model(config)
-    words = [name or f"a ConvNeXt, dims={config.dims}, depths={config.depths}"]
-    if config.patch_size != 4:
-        words.append(f"patch_size={config.patch_size}")
-    words.append(f"{config.num_classes} classes" if config.num_classes else "no head")
-    if config.in_channels != 3:
-        words.append(f"{config.in_channels} input channels")
-    return ", ".join(words)
+    sizes = () if named_model(config) else ("dims", "depths")
+    patch = () if config.patch_size == 4 else ("patch_size",)
+    return describe_fields(config, "a ConvNeXt", (*sizes, *patch))
 
 
 def summary(config: ConvNeXtConfig) -> str:

@@ -12,12 +12,11 @@ The stem's LayerNorm stays: shortcuts and padded convolutions see what it return
 
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from lska_jax.models.convnext import Block, ConvNeXt, Stage
+from lska_jax.models.convnext import Block, ConvNeXt
+from lska_jax.models.folding import fold_into_input, fold_into_output, wide
 from lska_jax.nn.layers import LayerNorm
 from lska_jax.ops.fusion import written_out
 
@@ -30,32 +29,13 @@ class FoldedBlock(nnx.Module):
         self.norm = block.norm
         self.mlp = block.mlp
         _fold_norm(self.norm, self.mlp.expand)
-        factor, project = _array(block.scale.scale), self.mlp.project
-        _assign(project, _array(project.kernel) * factor, _array(project.bias) * factor)
+        fold_into_output(self.mlp.project, wide(block.scale.scale))
 
     def __call__(
         self, x: Float[Array, "batch height width channels"], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "batch height width channels"]:
         """Map (B, H, W, C) to the same shape; ``rngs`` is taken for the sake of the interface."""
         return x + self.mlp(self.norm(written_out(self.depthwise(x))))
-
-
-class FoldedStage(nnx.Module):
-    """Folded blocks."""
-
-    def __init__(self, stage: Stage):
-        self.blocks = nnx.List(FoldedBlock(block) for block in stage.blocks)
-
-    def __call__(
-        self,
-        x: Float[Array, "batch height width channels"],
-        *,
-        rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "batch height width channels"]:
-        """Map (B, H, W, C) to the same shape."""
-        for block in self.blocks:
-            x = block(x)
-        return x
 
 
 class FoldedConvNeXt(ConvNeXt):
@@ -66,8 +46,10 @@ class FoldedConvNeXt(ConvNeXt):
         self.config = model.config
         self.preprocessing = model.preprocessing
         self.stem = model.stem
-        stages: list[Any] = [FoldedStage(stage) for stage in model.stages]
-        self.stages = nnx.List(stages)
+        stages: Any = model.stages
+        self.stages = stages
+        for stage in stages:
+            stage.blocks = nnx.List(FoldedBlock(block) for block in stage.blocks)
         self.transitions = model.transitions
         for transition in self.transitions:
             _fold_norm(transition.norm, transition.projection)
@@ -82,20 +64,7 @@ def fold(model: ConvNeXt) -> FoldedConvNeXt:
     return FoldedConvNeXt(nnx.clone(model))
 
 
-def _array(variable: Any) -> np.ndarray:
-    # Float64: what is folded is rounded once, not with every factor.
-    return np.asarray(variable[...], np.float64)
-
-
 def _fold_norm(norm: LayerNorm, layer: Any) -> None:
     """Move scale and shift of a LayerNorm into the product, or patches, behind it."""
-    kernel = _array(layer.kernel)  # (..., in, out)
-    scale, shift = (_array(parameter)[:, None] for parameter in (norm.scale, norm.bias))
-    added = np.sum(shift * kernel, axis=tuple(range(kernel.ndim - 1)))
-    _assign(layer, scale * kernel, _array(layer.bias) + added)
+    fold_into_input(layer, wide(norm.scale), wide(norm.bias))
     norm.scale, norm.bias = nnx.data(None), nnx.data(None)
-
-
-def _assign(layer: Any, kernel: np.ndarray, bias: np.ndarray) -> None:
-    layer.kernel.set_value(jnp.asarray(kernel, jnp.float32))
-    layer.bias.set_value(jnp.asarray(bias, jnp.float32))

@@ -14,7 +14,14 @@ from jaxtyping import Array, Float
 
 from lska_jax.models.checks import check_images
 from lska_jax.models.maps import stage_maps
-from lska_jax.models.swin_config import FAMILY, SwinConfig, Windows
+from lska_jax.models.network import (
+    Network,
+    drop_path_rates,
+    make_classifier,
+    make_dropout,
+    run_blocks,
+)
+from lska_jax.models.swin_config import SwinConfig, Windows
 from lska_jax.models.swin_windows import (
     attend_within_windows,
     join_windows,
@@ -24,7 +31,8 @@ from lska_jax.models.swin_windows import (
 )
 from lska_jax.nn.dense import KERNEL_STD, MLP, Dense
 from lska_jax.nn.initial_values import RngsLike, as_rngs, normal
-from lska_jax.nn.layers import DropPath, LayerNorm, StridedConv
+from lska_jax.nn.layers import DropPath, LayerNorm
+from lska_jax.nn.patches import Patches
 
 LAYER_NORM_EPSILON = 1e-5
 MLP_RATIO = 4
@@ -80,7 +88,7 @@ class Block(nnx.Module):
             dtype=config.dtype,
             rngs=rngs,
         )
-        self.dropout = nnx.data(dropout(config, rngs))
+        self.dropout = nnx.data(make_dropout(config, rngs=rngs))
         self.drop_path = DropPath(drop_path_rate, rngs=rngs)
         self.windows = windows
 
@@ -137,12 +145,10 @@ class PatchEmbedding(nnx.Module):
         patch = config.patch_size
         # A spread of 1 / sqrt(3 fan_in), that of PyTorch's default, which the authors keep here.
         initial = normal((3 * config.in_channels * patch**2) ** -0.5)
-        self.projection = StridedConv(
+        self.projection = Patches(
             config.in_channels,
             config.dims[0],
-            kernel_size=patch,
-            stride=patch,
-            padding=0,
+            side=patch,
             kernel_init=initial,
             dtype=config.dtype,
             rngs=rngs,
@@ -150,7 +156,7 @@ class PatchEmbedding(nnx.Module):
         self.norm = LayerNorm(
             config.dims[0], epsilon=LAYER_NORM_EPSILON, dtype=config.dtype, rngs=rngs
         )
-        self.dropout = nnx.data(dropout(config, rngs))
+        self.dropout = nnx.data(make_dropout(config, rngs=rngs))
 
     def __call__(
         self,
@@ -199,44 +205,31 @@ class Stage(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> Float[Array, "batch out_height out_width channels"]:
         """Return the stage's map."""
-        run_block = nnx.remat(Block.__call__) if self.remat else Block.__call__
         if self.merging is not None:
             x = self.merging(x)
-        for block in self.blocks:
-            x = run_block(block, x, rngs)
-        return x
+        return run_blocks(self.blocks, x, remat=self.remat, rngs=rngs)
 
 
-class Swin(nnx.Module):
+class Swin(Network):
     """Swin Transformer.
 
     Args:
       config: architecture and computation.
       rngs: source of the initial parameters and, with dropout or drop path, of their keys.
-
-    Attributes:
-      preprocessing: how images have to be prepared; the reference's, or that of the pretrained
-        weights.
     """
 
     def __init__(self, config: SwinConfig, *, rngs: RngsLike):
+        super().__init__(config)
         rngs = as_rngs(rngs)
-        total = sum(config.depths)
-        rates = iter([config.drop_path_rate * i / max(total - 1, 1) for i in range(total)])
-        self.config = config
-        self.preprocessing = FAMILY.preprocessing.for_channels(config.in_channels)
         self.patch_embedding = PatchEmbedding(config, rngs=rngs)
         self.stages = nnx.List(
-            Stage(stage, config, drop_path_rates=[next(rates) for _ in range(depth)], rngs=rngs)
-            for stage, depth in enumerate(config.depths)
+            Stage(stage, config, drop_path_rates=rates, rngs=rngs)
+            for stage, rates in enumerate(drop_path_rates(config))
         )
         self.norm = LayerNorm(
             config.dims[-1], epsilon=LAYER_NORM_EPSILON, dtype=jnp.float32, rngs=rngs
         )
-        classifier = None
-        if config.num_classes:
-            classifier = Dense(config.dims[-1], config.num_classes, rngs=rngs)
-        self.classifier = nnx.data(classifier)
+        self.classifier = make_classifier(config.dims[-1], config, rngs=rngs)
 
     def features(
         self,
@@ -266,32 +259,8 @@ class Swin(nnx.Module):
             maps.append(x)
         return stage_maps(maps)
 
-    def head(
+    def pool(
         self, features: Float[Array, "batch height width channels"]
-    ) -> Float[Array, "batch outputs"]:
-        """Return logits (B, num_classes), or pooled features if num_classes is 0, in float32.
-
-        Args:
-          features: the last of ``features()``.
-        """
-        pooled = jnp.mean(self.norm(features), axis=(1, 2), dtype=jnp.float32)
-        return pooled if self.classifier is None else self.classifier(pooled)
-
-    def __call__(
-        self,
-        images: Float[Array | np.ndarray, "batch height width in_channels"],
-        *,
-        rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "batch outputs"]:
-        """Return float32 logits (B, num_classes), or pooled features if num_classes is 0.
-
-        Args:
-          images: as ``features`` takes them.
-          rngs: keys for dropout and drop path in training mode; None takes the model's own.
-        """
-        return self.head(self.features(images, rngs=rngs)[-1])
-
-
-def dropout(config: SwinConfig, rngs: nnx.Rngs) -> nnx.Dropout | None:
-    """Return a dropout of the config's rate; None for a rate of 0."""
-    return nnx.Dropout(config.drop_rate, rngs=rngs) if config.drop_rate else None
+    ) -> Float[Array, "batch channels"]:
+        """Return the mean over pixels, each normalised, in float32."""
+        return super().pool(self.norm(features))

@@ -8,8 +8,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from lska_jax.models.checks import check_computation, check_counts, check_rates, check_stages
-from lska_jax.models.table import Family, Preprocessing, dtype_name, named_model, plain
+from lska_jax.models.checks import check_computation, check_counts, check_stages
+from lska_jax.models.config import NetworkConfig, describe_fields
+from lska_jax.models.table import Family, Preprocessing, named_model
 
 
 class Windows(NamedTuple):
@@ -25,10 +26,10 @@ class Windows(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SwinConfig:
-    """Everything that decides a Swin Transformer's parameters and computation.
+class SwinConfig(NetworkConfig):
+    """What decides a Swin Transformer's parameters and computation, beside ``NetworkConfig``.
 
-    Args:
+    Attributes:
       dims: channels of each stage.
       depths: blocks of each stage.
       heads: of the attention of each stage; they share its channels.
@@ -38,19 +39,7 @@ class SwinConfig:
       image_size: side in pixels of the images that the windows are laid out for; others can be
         given all the same. A stage whose map of such an image is one window or less has that for
         its window, and never shifts it.
-      num_classes: size of the logits; 0 makes the model return pooled features.
-      in_channels: channels of the images.
       drop_rate: dropout of the embedded patches, of the attention's outputs and in the MLPs.
-      drop_path_rate: stochastic depth of the last block; grows linearly from 0 over all blocks.
-      dtype: name of the compute dtype. Parameters, the softmax and the head are float32.
-      remat: recompute each block in the backward pass instead of keeping its activations.
-
-    The operations have gradients of their own: reverse mode (``jax.grad``, ``jax.vjp``), and no
-    forward mode. Products in float32 follow ``jax_default_matmul_precision``, which on TPU and GPU
-    is below float32 unless it is set to "highest".
-
-    Raises:
-      ValueError: values that make no network; every one is named.
     """
 
     dims: tuple[int, ...] = (96, 192, 384, 768)
@@ -59,20 +48,7 @@ class SwinConfig:
     window: int = 7
     patch_size: int = 4
     image_size: int = 224
-    num_classes: int = 1000
-    in_channels: int = 3
     drop_rate: float = 0.0
-    drop_path_rate: float = 0.0
-    dtype: Any = "float32"
-    remat: bool = False
-
-    def __post_init__(self) -> None:
-        """Bring the fields into plain form and check them."""
-        for name, value in plain(vars(self)).items():
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "dtype", dtype_name(self.dtype))
-        if problems := check(vars(self)):
-            raise ValueError(" ".join(problems))
 
     def windows_of(self, stage: int) -> Windows:
         """Return the windows of a stage, counted from 0."""
@@ -89,10 +65,7 @@ def check(fields: Mapping[str, Any]) -> list[str]:
         *check_stages(fields, ("dims", "depths", "heads")),
         *check_counts(fields, ("window", "patch_size", "image_size"), low=1),
         *check_computation(fields),
-        *check_rates(fields, ("drop_rate", "drop_path_rate")),
     ]
-    if not isinstance(fields["remat"], bool):
-        problems.append(f"remat={fields['remat']!r} must be True or False.")
     if problems:
         return problems
     for stage, (channels, heads) in enumerate(zip(fields["dims"], fields["heads"], strict=True)):
@@ -111,16 +84,8 @@ def check(fields: Mapping[str, Any]) -> list[str]:
 
 def describe(config: SwinConfig) -> str:
     """Return a config in a few words, as in "swin_tiny_patch4_window7_224, 1000 classes"."""
-    name = named_model(config)
-    if name:
-        words = [name]
-    else:
-        shown = ("dims", "depths", "heads", "window", "patch_size", "image_size")
-        words = ["a Swin with " + ", ".join(f"{n}={getattr(config, n)}" for n in shown)]
-    words.append(f"{config.num_classes} classes" if config.num_classes else "no head")
-    if config.in_channels != 3:
-        words.append(f"{config.in_channels} input channels")
-    return ", ".join(words)
+    sizes = ("dims", "depths", "heads", "window", "patch_size", "image_size")
+    return describe_fields(config, "a Swin", () if named_model(config) else sizes)
 
 
 def summary(config: SwinConfig) -> str:

@@ -13,42 +13,16 @@ from jaxtyping import Array, Float
 
 from lska_jax.models.checks import check_images
 from lska_jax.models.maps import named_maps
+from lska_jax.models.network import Network, make_classifier, make_dropout, run_blocks
 from lska_jax.models.vit_config import LAYER_NORM_EPSILON, PREPROCESSINGS, ViTConfig
 from lska_jax.nn.dense import KERNEL_STD, MLP, Dense
 from lska_jax.nn.initial_values import RngsLike, as_rngs, normal
 from lska_jax.nn.layers import DropPath, LayerNorm, LayerScale
+from lska_jax.nn.patches import Patches
 from lska_jax.nn.token_attention import TokenAttention
-from lska_jax.ops import pointwise_conv
-from lska_jax.ops.broadcast import add_bias
 
 # DeiT-III's; its code.
 LAYER_SCALE_INIT = 1e-6
-
-
-class PatchEmbedding(nnx.Module):
-    """A linear map of each patch of pixels: a convolution whose stride is its size.
-
-    Written as the matrix product that it is: XLA's CPU backend takes several times as long for the
-    weight gradient of such a convolution.
-    """
-
-    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
-        size = config.patch_size
-        shape = (size, size, config.in_channels, config.dim)
-        self.kernel = nnx.Param(normal(KERNEL_STD)(rngs.params(), shape, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((config.dim,), jnp.float32))
-        self.dtype = config.dtype
-
-    def __call__(
-        self, images: Float[Array, "batch height width in_channels"]
-    ) -> Float[Array, "batch tokens channels"]:
-        """Return a token for each patch, row by row: (B, H W / size^2, C)."""
-        size, _, in_channels, channels = self.kernel.shape
-        batch, rows, columns = images.shape[0], images.shape[1] // size, images.shape[2] // size
-        cut = images.astype(self.dtype).reshape(batch, rows, size, columns, size, in_channels)
-        patches = jnp.swapaxes(cut, 2, 3).reshape(batch, rows * columns, size**2 * in_channels)
-        kernel = self.kernel[...].reshape(-1, channels)
-        return add_bias(pointwise_conv(patches, kernel), self.bias[...])
 
 
 class Block(nnx.Module):
@@ -75,20 +49,17 @@ class Block(nnx.Module):
         return x + self.drop_path(_scaled(branch, self.scale_2), rngs=rngs)
 
 
-class ViT(nnx.Module):
+class ViT(Network):
     """Vision Transformer of any of the kinds.
 
     Args:
       config: architecture and computation.
       rngs: source of the initial parameters and, with dropout or drop path, of their keys.
-
-    Attributes:
-      preprocessing: how images have to be prepared; the kind's, or that of the pretrained weights.
     """
 
     def __init__(self, config: ViTConfig, *, rngs: RngsLike):
+        super().__init__(config)
         rngs = as_rngs(rngs)
-        self.config = config
         self.preprocessing = PREPROCESSINGS[config.kind].for_channels(config.in_channels)
         self.class_token = _parameter(rngs, config.dim)
         self.distillation_token = nnx.data(
@@ -96,7 +67,9 @@ class ViT(nnx.Module):
         )
         placed = config.placed_prefix_tokens + config.position_grid**2
         self.positions = _parameter(rngs, placed, config.dim)
-        self.patch_embedding = PatchEmbedding(config, rngs=rngs)
+        self.patch_embedding = Patches(
+            config.in_channels, config.dim, side=config.patch_size, dtype=config.dtype, rngs=rngs
+        )
         drop_rate = config.drop_rate
         self.dropout = nnx.data(nnx.Dropout(drop_rate, rngs=rngs) if drop_rate > 0 else None)
         last = max(config.depth - 1, 1)
@@ -198,25 +171,12 @@ class ViT(nnx.Module):
             for head, token in zip(heads, tokens, strict=True)
         )
 
-    def __call__(
-        self,
-        images: Float[Array | np.ndarray, "batch height width in_channels"],
-        *,
-        rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "batch outputs"]:
-        """Return float32 logits (B, num_classes), or the class token if num_classes is 0.
-
-        Args:
-          images: as ``tokens`` takes them.
-          rngs: keys for dropout and drop path in training mode; None takes the model's own.
-        """
-        return self.head(self.features(images, rngs=rngs)[-1])
-
     def _embed(self, images: Array, rngs: nnx.Rngs | None) -> Array:
         """Return prefix tokens and patches, with their positions added."""
         size = self.config.patch_size
         grid = (images.shape[1] // size, images.shape[2] // size)
-        placed, patches = self.config.placed_prefix_tokens, self.patch_embedding(images)
+        placed = self.config.placed_prefix_tokens
+        patches = self.patch_embedding(images).reshape(len(images), -1, self.config.dim)
         positions = resample_positions(self.positions[...], grid, prefix_tokens=placed)
         x = patches.astype(jnp.float32)
         if not placed:

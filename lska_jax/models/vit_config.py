@@ -8,8 +8,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from lska_jax.models.checks import check_choice, check_computation, check_counts, check_rates
-from lska_jax.models.table import Family, Preprocessing, dtype_name, named_model, plain
+from lska_jax.models.checks import check_choice, check_computation, check_counts
+from lska_jax.models.config import NetworkConfig, describe_fields
+from lska_jax.models.table import Family, Preprocessing, named_model
 
 # ViT and DeiT are one network whose weights want different images. The distilled DeiT has a second
 # token with a head of its own; DeiT-III has layer scale, and positions of patches alone.
@@ -42,8 +43,8 @@ _NAMES = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ViTConfig:
-    """Everything that decides a Vision Transformer's parameters and computation.
+class ViTConfig(NetworkConfig):
+    """What decides a Vision Transformer's parameters and computation, beside ``NetworkConfig``.
 
     Attributes:
       kind: one of ``KINDS``.
@@ -55,14 +56,7 @@ class ViTConfig:
       position_grid: side of the grid of patches that the stored positions are of. For images with
         another number of patches they are resampled.
       num_classes: size of the logits; 0 makes the model return the class token, normalised.
-      in_channels: channels of the images.
       drop_rate: dropout behind the positions, the attentions and in the MLPs.
-      drop_path_rate: stochastic depth of the last block; grows linearly from 0 over all blocks.
-      dtype: name of the compute dtype. Parameters, softmax and the head are float32.
-      remat: recompute each block in the backward pass instead of keeping its activations.
-
-    Raises:
-      ValueError: values that make no network; every one is named.
     """
 
     kind: str = "deit"
@@ -72,20 +66,7 @@ class ViTConfig:
     mlp_ratio: int = 4
     patch_size: int = 16
     position_grid: int = 14
-    num_classes: int = 1000
-    in_channels: int = 3
     drop_rate: float = 0.0
-    drop_path_rate: float = 0.0
-    dtype: Any = "float32"
-    remat: bool = False
-
-    def __post_init__(self) -> None:
-        """Bring the fields into plain form and check them."""
-        for name, value in plain(vars(self)).items():
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "dtype", dtype_name(self.dtype))
-        if problems := check(vars(self)):
-            raise ValueError(" ".join(problems))
 
     @property
     def is_distilled(self) -> bool:
@@ -115,36 +96,25 @@ def check(fields: Mapping[str, Any]) -> list[str]:
         *check_choice(fields, "kind", KINDS),
         *check_counts(fields, counts, low=1),
         *check_computation(fields),
-        *check_rates(fields, ("drop_rate", "drop_path_rate")),
     ]
     if not problems and fields["dim"] % fields["heads"]:
         problems.append(
             f"heads={fields['heads']} do not divide dim={fields['dim']}; each head has as many "
             "channels, in the published networks 64."
         )
-    if not isinstance(fields["remat"], bool):
-        problems.append(f"remat={fields['remat']!r} must be True or False.")
     return problems
 
 
 def describe(config: ViTConfig) -> str:
     """Return a config in a few words, as in "deit_tiny_patch16_224, 1000 classes"."""
-    name = named_model(config)
-    words = [name or f"a Vision Transformer of the kind {config.kind}"]
-    shown = ["patch_size", "position_grid"]
-    if not name:
-        shown = ["dim", "depth", "heads", *shown]
-    usual = FAMILY.defaults
-    # What the name stands for is not repeated.
-    words += [
-        f"{field}={getattr(config, field)}"
-        for field in shown
-        if not name or getattr(config, field) != usual[field]
-    ]
-    words.append(f"{config.num_classes} classes" if config.num_classes else "no head")
-    if config.in_channels != 3:
-        words.append(f"{config.in_channels} input channels")
-    return ", ".join(words)
+    grid = ("patch_size", "position_grid")
+    if named_model(config):
+        # What the name stands for is not repeated.
+        usual = FAMILY.defaults
+        shown = tuple(field for field in grid if getattr(config, field) != usual[field])
+    else:
+        shown = ("dim", "depth", "heads", *grid)
+    return describe_fields(config, f"a Vision Transformer of the kind {config.kind}", shown)
 
 
 _SUMMARIES = {
