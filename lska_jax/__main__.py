@@ -18,7 +18,7 @@ COMMANDS = {
     "Models and weights": {
         "import": "turn a PyTorch checkpoint into a model folder",
         "publish": "turn a run into a model folder",
-        "transfer": "carry weights over to another kernel size or attention",
+        "transfer": "carry a VAN's weights over to another kernel size or attention",
         "export": "write a model for PyTorch, as jax.export or as ONNX",
     },
     "Data and hardware": {

@@ -1,4 +1,4 @@
-"""Carry weights over to another kernel size, or from LKA to LSKA.
+"""Carry a VAN's weights over to another kernel size, or from LKA to LSKA.
 
 A warm start for fine-tuning (``--config.training.finetune_from=DIR``), with a table of how much of
 each kernel survives. Everything but the large kernels stays as it is.
