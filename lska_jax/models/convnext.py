@@ -125,7 +125,9 @@ class ConvNeXt(Network):
         self.stem = Stem(config, rngs=rngs)
         self.stages = nnx.List(
             Stage(channels, config, drop_path_rates=rates, rngs=rngs)
-            for channels, rates in zip(dims, drop_path_rates(config), strict=True)
+            for channels, rates in zip(
+                dims, drop_path_rates(config.drop_path_rate, config.depths), strict=True
+            )
         )
         self.transitions = nnx.List(
             Transition(dims[i], dims[i + 1], dtype=dtype, rngs=rngs) for i in range(len(dims) - 1)

@@ -181,7 +181,7 @@ class InceptionNeXt(Network):
                 drop_path_rates=rates,
                 rngs=rngs,
             )
-            for i, rates in enumerate(drop_path_rates(config))
+            for i, rates in enumerate(drop_path_rates(config.drop_path_rate, config.depths))
         )
         self.transitions = nnx.List(
             Transition(dims[i], dims[i + 1], dtype=dtype, rngs=rngs) for i in range(len(dims) - 1)

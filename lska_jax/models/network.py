@@ -1,6 +1,7 @@
 """What the networks of all families share: from maps to logits, blocks, rates of drop path."""
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -83,15 +84,16 @@ def make_dropout(config: Any, *, rngs: nnx.Rngs) -> Any:
     return nnx.data(nnx.Dropout(config.drop_rate, rngs=rngs) if config.drop_rate else None)
 
 
-def drop_path_rates(config: Any) -> list[list[float]]:
-    """Return the rate of every block by stage: linear from 0 to ``drop_path_rate`` over all blocks.
+def drop_path_rates(last: float, depths: Sequence[int]) -> list[list[float]]:
+    """Return the rate of every block by stage, linear from 0 over all blocks.
 
     Args:
-      config: with ``depths``.
+      last: of the last block.
+      depths: blocks of each stage.
     """
-    last = max(sum(config.depths) - 1, 1)
-    rates = iter([config.drop_path_rate * block / last for block in range(sum(config.depths))])
-    return [[next(rates) for _ in range(depth)] for depth in config.depths]
+    step = last / max(sum(depths) - 1, 1)
+    blocks = itertools.count()
+    return [[step * next(blocks) for _ in range(depth)] for depth in depths]
 
 
 def run_blocks(

@@ -232,7 +232,7 @@ class PVTv2(Network):
                 drop_path_rates=rates,
                 rngs=rngs,
             )
-            for stage, rates in enumerate(drop_path_rates(config))
+            for stage, rates in enumerate(drop_path_rates(config.drop_path_rate, config.depths))
         )
         self.classifier = make_classifier(config.dims[-1], config, rngs=rngs)
 

@@ -224,7 +224,7 @@ class Swin(Network):
         self.patch_embedding = PatchEmbedding(config, rngs=rngs)
         self.stages = nnx.List(
             Stage(stage, config, drop_path_rates=rates, rngs=rngs)
-            for stage, rates in enumerate(drop_path_rates(config))
+            for stage, rates in enumerate(drop_path_rates(config.drop_path_rate, config.depths))
         )
         self.norm = LayerNorm(
             config.dims[-1], epsilon=LAYER_NORM_EPSILON, dtype=jnp.float32, rngs=rngs

@@ -21,9 +21,9 @@ from jaxtyping import Array, Float
 
 from lska_jax.models.checks import check_images
 from lska_jax.models.maps import stage_maps
+from lska_jax.models.network import Network, drop_path_rates, make_classifier, run_blocks
 from lska_jax.models.unireplknet_config import (
     BRANCHES,
-    FAMILY,
     LARGE_KERNEL,
     SMALL_KERNEL,
     Branch,
@@ -235,32 +235,23 @@ class Stage(nnx.Module):
 
     def __call__(self, x: _Map, *, rngs: nnx.Rngs | None = None) -> _Map:
         """Map (B, H, W, C) to the same shape."""
-        for block in self.blocks:
-            call = type(block).__call__
-            x = (nnx.remat(call) if self.remat else call)(block, x, rngs)
-        return x
+        return run_blocks(self.blocks, x, remat=self.remat, rngs=rngs)
 
 
-class UniRepLKNet(nnx.Module):
+class UniRepLKNet(Network):
     """UniRepLKNet in the form that is trained and published, its branches side by side.
 
     Args:
       config: architecture and computation.
       rngs: source of the initial parameters and, with drop path, of its keys.
-
-    Attributes:
-      preprocessing: how images have to be prepared; the reference's, or that of the pretrained
-        weights.
     """
 
     block_type: Any = Block
 
     def __init__(self, config: UniRepLKNetConfig, *, rngs: RngsLike):
+        super().__init__(config)
         rngs = as_rngs(rngs)
-        total, dims = sum(config.depths), config.dims
-        rates = iter([config.drop_path_rate * i / max(total - 1, 1) for i in range(total)])
-        self.config = config
-        self.preprocessing = FAMILY.preprocessing.for_channels(config.in_channels)
+        dims = config.dims
         self.stem = Stem(config, rngs=rngs)
         self.transitions = nnx.List(
             Transition(before, channels, config, rngs=rngs)
@@ -271,15 +262,14 @@ class UniRepLKNet(nnx.Module):
                 index,
                 config,
                 block_type=self.block_type,
-                drop_path_rates=[next(rates) for _ in range(depth)],
+                drop_path_rates=rates,
                 rngs=rngs,
             )
-            for index, depth in enumerate(config.depths)
+            for index, rates in enumerate(drop_path_rates(config.drop_path_rate, config.depths))
         ]
         self.stages = nnx.List(stages)
         self.norm = LayerNorm(dims[-1], rngs=rngs)
-        classifier = Dense(dims[-1], config.num_classes, rngs=rngs) if config.num_classes else None
-        self.classifier = nnx.data(classifier)
+        self.classifier = make_classifier(dims[-1], config, rngs=rngs)
 
     def features(
         self,
@@ -308,28 +298,9 @@ class UniRepLKNet(nnx.Module):
             maps.append(x)
         return stage_maps(maps)
 
-    def head(self, features: _Map) -> Float[Array, "batch outputs"]:
-        """Return logits (B, num_classes), or normalised pooled features if num_classes is 0.
-
-        Args:
-          features: the last of ``features()``.
-        """
-        pooled = self.norm(jnp.mean(features, axis=(1, 2), dtype=jnp.float32))
-        return pooled if self.classifier is None else self.classifier(pooled)
-
-    def __call__(
-        self,
-        images: Float[Array | np.ndarray, "batch height width in_channels"],
-        *,
-        rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "batch outputs"]:
-        """Return float32 logits (B, num_classes), or what the head makes of no classes.
-
-        Args:
-          images: (B, H, W, in_channels), normalised, any height and width.
-          rngs: keys for drop path in training mode; None takes the model's own.
-        """
-        return self.head(self.features(images, rngs=rngs)[-1])
+    def pool(self, features: _Map) -> Float[Array, "batch channels"]:
+        """Return the mean over pixels, normalised behind it, in float32."""
+        return self.norm(super().pool(features))
 
 
 def depthwise(

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 
 from lska_jax.models.checks import (
     check_computation,
-    check_rates,
     check_stages,
     is_count,
 )
-from lska_jax.models.table import Family, Preprocessing, dtype_name, named_model, plain
-from lska_jax.ops.formulations import canonical
+from lska_jax.models.config import NetworkConfig, describe_fields
+from lska_jax.models.table import Family, Preprocessing, named_model
 
 
 class Branch(NamedTuple):
@@ -61,43 +60,21 @@ SIZES = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class UniRepLKNetConfig:
-    """Everything that decides a UniRepLKNet's parameters and computation.
+class UniRepLKNetConfig(NetworkConfig):
+    """What decides a UniRepLKNet's parameters and computation, beside ``NetworkConfig``.
 
     Attributes:
       dims: channels of each stage; the first is even, since the stem begins with half of it.
       depths: blocks of each stage.
       large_every: every how many-th block of each stage has the 13 x 13 kernel, the first among
         them; 0 is none. The others have a 3 x 3.
-      num_classes: size of the logits; 0 makes the model return pooled features.
-      in_channels: channels of the images.
-      drop_path_rate: stochastic depth of the last block; grows linearly from 0 over all blocks.
-      dtype: name of the compute dtype. Parameters, statistics, both gates of a block and the head
-        are float32.
-      remat: recompute each block in the backward pass instead of keeping its activations.
       implementation: formulation of the depth-wise convolutions, see ``ops.depthwise_conv``.
-
-    Raises:
-      ValueError: values that make no network; every one is named.
     """
 
     dims: tuple[int, ...] = SIZES["a"].dims
     depths: tuple[int, ...] = SIZES["a"].depths
     large_every: tuple[int, ...] = SIZES["a"].large_every
-    num_classes: int = 1000
-    in_channels: int = 3
-    drop_path_rate: float = 0.0
-    dtype: Any = "float32"
-    remat: bool = False
     implementation: str | Sequence[str] = "auto"
-
-    def __post_init__(self) -> None:
-        """Bring the fields into plain form and check them."""
-        for name, value in plain(vars(self)).items():
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "dtype", dtype_name(self.dtype))
-        if problems := check(vars(self)):
-            raise ValueError(" ".join(problems))
 
     def is_large(self, stage: int, block: int) -> bool:
         """Tell whether a block has the 13 x 13 kernel; both numbers count from 0."""
@@ -115,14 +92,7 @@ def check(fields: Mapping[str, Any]) -> list[str]:
                 f"dims[0]={fields['dims'][0]} must be even: the stem begins with half as many "
                 "channels."
             )
-    problems += [*check_computation(fields), *check_rates(fields, ("drop_path_rate",))]
-    if not isinstance(fields["remat"], bool):
-        problems.append(f"remat={fields['remat']!r} must be True or False.")
-    try:
-        canonical(fields["implementation"])
-    except ValueError as error:
-        problems.append(f"implementation: {error}")
-    return problems
+    return [*problems, *check_computation(fields)]
 
 
 def _check_large_every(values: Any, depths: tuple[int, ...]) -> list[str]:
@@ -137,15 +107,8 @@ def _check_large_every(values: Any, depths: tuple[int, ...]) -> list[str]:
 
 def describe(config: UniRepLKNetConfig) -> str:
     """Return a config in a few words, as in "unireplknet_a, 1000 classes"."""
-    name = named_model(config)
-    words = [name or "a UniRepLKNet"]
-    if not name:
-        words += [f"dims={config.dims}", f"depths={config.depths}"]
-        words += [f"large_every={config.large_every}"]
-    words.append(f"{config.num_classes} classes" if config.num_classes else "no head")
-    if config.in_channels != 3:
-        words.append(f"{config.in_channels} input channels")
-    return ", ".join(words)
+    sizes = ("dims", "depths", "large_every")
+    return describe_fields(config, "a UniRepLKNet", () if named_model(config) else sizes)
 
 
 def summary(config: UniRepLKNetConfig) -> str:

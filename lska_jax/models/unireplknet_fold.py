@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from lska_jax.models.folding import set_layer
 from lska_jax.models.unireplknet import (
     FFN_RATIO,
     SqueezeExcitation,
@@ -109,11 +110,11 @@ def _fold_block(block: FoldedBlock, arrays: Mapping[str, Any], place: str) -> No
     else:
         kernel, bias = _merged(read)
     scale, shift = _affine(read, "norm/")
-    _assign(block.mixer, kernel * scale, bias * scale + shift)
+    set_layer(block.mixer, kernel * scale, bias * scale + shift)
     scale, shift = _affine(read, "project_norm/")
     gamma, kernel = read("scale/scale"), read("project/kernel")
     bias = read("response_norm/beta") @ kernel
-    _assign(block.project, kernel * (scale * gamma), (bias * scale + shift) * gamma)
+    set_layer(block.project, kernel * (scale * gamma), (bias * scale + shift) * gamma)
     block.gamma.set_value(jnp.asarray(arrays[place + "response_norm/gamma"]))
 
 
@@ -136,8 +137,3 @@ def _affine(read: _Read, norm: str) -> tuple[np.ndarray, np.ndarray]:
     """Return a and c of a norm's a x + c."""
     scale = read(norm + "scale") / np.sqrt(read(norm + "var") + BATCH_NORM_EPSILON)
     return scale, read(norm + "bias") - read(norm + "mean") * scale
-
-
-def _assign(layer: Any, kernel: np.ndarray, bias: np.ndarray) -> None:
-    layer.kernel.set_value(jnp.asarray(kernel, jnp.float32))
-    layer.bias.set_value(jnp.asarray(bias, jnp.float32))

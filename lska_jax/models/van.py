@@ -226,7 +226,7 @@ class VAN(Network):
                 drop_path_rates=rates,
                 rngs=rngs,
             )
-            for i, rates in enumerate(drop_path_rates(config))
+            for i, rates in enumerate(drop_path_rates(config.drop_path_rate, config.depths))
         )
         self.classifier = make_classifier(config.dims[-1], config, rngs=rngs)
 

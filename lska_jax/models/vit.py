@@ -13,9 +13,15 @@ from jaxtyping import Array, Float
 
 from lska_jax.models.checks import check_images
 from lska_jax.models.maps import named_maps
-from lska_jax.models.network import Network, make_classifier, make_dropout, run_blocks
+from lska_jax.models.network import (
+    Network,
+    drop_path_rates,
+    make_classifier,
+    make_dropout,
+    run_blocks,
+)
 from lska_jax.models.vit_config import LAYER_NORM_EPSILON, PREPROCESSINGS, ViTConfig
-from lska_jax.nn.dense import KERNEL_STD, MLP, Dense
+from lska_jax.nn.dense import KERNEL_STD, MLP
 from lska_jax.nn.initial_values import RngsLike, as_rngs, normal
 from lska_jax.nn.layers import DropPath, LayerNorm, LayerScale
 from lska_jax.nn.patches import Patches
@@ -70,18 +76,13 @@ class ViT(Network):
         self.patch_embedding = Patches(
             config.in_channels, config.dim, side=config.patch_size, dtype=config.dtype, rngs=rngs
         )
-        drop_rate = config.drop_rate
-        self.dropout = nnx.data(nnx.Dropout(drop_rate, rngs=rngs) if drop_rate > 0 else None)
-        last = max(config.depth - 1, 1)
-        self.blocks = nnx.List(
-            Block(config, drop_path_rate=config.drop_path_rate * i / last, rngs=rngs)
-            for i in range(config.depth)
-        )
+        self.dropout = make_dropout(config, rngs=rngs)
+        (rates,) = drop_path_rates(config.drop_path_rate, (config.depth,))
+        self.blocks = nnx.List(Block(config, drop_path_rate=rate, rngs=rngs) for rate in rates)
         self.norm = LayerNorm(config.dim, epsilon=LAYER_NORM_EPSILON, dtype=config.dtype, rngs=rngs)
-        has_head = config.num_classes > 0
-        self.classifier = nnx.data(_classifier(config, rngs) if has_head else None)
+        self.classifier = make_classifier(config.dim, config, rngs=rngs)
         self.distillation_classifier = nnx.data(
-            _classifier(config, rngs) if has_head and config.is_distilled else None
+            make_classifier(config.dim, config, rngs=rngs) if config.is_distilled else None
         )
 
     def tokens(
@@ -104,11 +105,10 @@ class ViT(Network):
           the distillation token, and the patches row by row.
         """
         check_images(images, self.config)
-        run_block = nnx.remat(Block.__call__) if self.config.remat else Block.__call__
         x = self._embed(jnp.asarray(images, self.config.dtype), rngs)
         found = [x]
         for block in self.blocks:
-            x = run_block(block, x, rngs)
+            x = run_blocks([block], x, remat=self.config.remat, rngs=rngs)
             found.append(x)
         return found
 
@@ -231,7 +231,3 @@ def _layer_scale(config: ViTConfig) -> LayerScale | None:
 
 def _scaled(x: Array, scale: LayerScale | None) -> Array:
     return x if scale is None else scale(x)
-
-
-def _classifier(config: ViTConfig, rngs: nnx.Rngs) -> Dense:
-    return Dense(config.dim, config.num_classes, dtype=jnp.float32, rngs=rngs)
