@@ -7,14 +7,13 @@ The namings are
 - ``hugging_face``: transformers.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lska_jax.models.convnext_config import FAMILY, ConvNeXtConfig
-from lska_jax.models.table import ModelEntry
-from lska_jax.weights.names.naming import Inferred, Names, is_unclear
+from lska_jax.weights.names.naming import Inferred, Names
 from lska_jax.weights.names.rows import CONV, MATRIX, NORM, VECTOR, Row, Shape
+from lska_jax.weights.names.shapes import count, most_common
 
 NAMINGS = ("timm", "original", "hugging_face")
 _SCALE = {"scale": ("", VECTOR)}
@@ -85,33 +84,17 @@ class ConvNeXtNames(Names):
             if path.startswith("stages/") and path.endswith(_AS_MANY_AS_CHANNELS)
             for parts in [path.split("/")]
         ]
-        stages = range(_count({stage for stage, _, _ in found}))
+        stages = range(count({stage for stage, _, _ in found}))
         stem = by_path.get(FAMILY.stem, ())
         head = next((by_path[path] for path in FAMILY.head if by_path.get(path)), (0,))
         fields = {
-            "dims": tuple(_most_common(c for s, _, c in found if s == stage) for stage in stages),
-            "depths": tuple(_count({b for s, b, _ in found if s == stage}) for stage in stages),
+            "dims": tuple(most_common(c for s, _, c in found if s == stage) for stage in stages),
+            "depths": tuple(count({b for s, b, _ in found if s == stage}) for stage in stages),
             "patch_size": stem[2] if len(stem) == 4 and stem[2] == stem[3] else None,
             "in_channels": stem[1] if len(stem) == 4 else None,
             "num_classes": head[0],
         }
         return Inferred(fields, naming)
-
-    def choose_config(
-        self, inferred: Inferred, *, entry: ModelEntry | None, given: Mapping[str, Any]
-    ) -> ConvNeXtConfig:
-        """Return the config that a file has to fit: what was asked for, completed by its shapes."""
-        shown, named = inferred.fields, entry.fields if entry else {}
-        if entry:
-            shown = {name: value for name, value in shown.items() if not is_unclear(value)}
-        fields = {**shown, **named, **given}
-        unclear = [name for name, value in fields.items() if is_unclear(value)]
-        if unclear:
-            raise ValueError(
-                f"The file does not show the network's {', '.join(unclear)}: arrays are missing or "
-                "have impossible shapes. Pass --model to see every one listed."
-            )
-        return ConvNeXtConfig(**fields)
 
     def import_notes(self, naming: str, config: ConvNeXtConfig) -> list[str]:
         """Return where transformers' code differs from that which the weights were trained with."""
@@ -121,17 +104,6 @@ class ConvNeXtNames(Names):
         return [
             "LayerNorm epsilon 1e-6 everywhere, the authors'; transformers has 1e-12 in the last."
         ]
-
-
-def _count(numbers: set[int]) -> int:
-    """Return how many there are from 0 on, gaps included unless a number is far off."""
-    expected = max(numbers, default=-1) + 1
-    return expected if expected <= 2 * len(numbers) else len(numbers)
-
-
-def _most_common(values: Iterable[int]) -> int | None:
-    counted = Counter(values).most_common(1)
-    return counted[0][0] if counted else None
 
 
 NAMES = ConvNeXtNames(

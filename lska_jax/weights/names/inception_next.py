@@ -6,9 +6,8 @@ timm's names are the authors' own.
 from collections.abc import Mapping
 from typing import Any
 
-from lska_jax.models.inception_next_config import FAMILY, InceptionNeXtConfig
-from lska_jax.models.table import ModelEntry
-from lska_jax.weights.names.naming import Inferred, Names, is_unclear
+from lska_jax.models.inception_next_config import FAMILY
+from lska_jax.weights.names.naming import Inferred, Names
 from lska_jax.weights.names.rows import (
     BATCH_NORM,
     CONV,
@@ -74,22 +73,6 @@ class InceptionNeXtNames(Names):
             or 0,
         }
         return Inferred(fields, naming)
-
-    def choose_config(
-        self, inferred: Inferred, *, entry: ModelEntry | None, given: Mapping[str, Any]
-    ) -> InceptionNeXtConfig:
-        """Return the config that a file has to fit: what was asked for, completed by its shapes."""
-        shown = inferred.fields
-        if entry:
-            shown = {name: value for name, value in shown.items() if not is_unclear(value)}
-        fields = {**shown, **(entry.fields if entry else {}), **given}
-        unclear = [name for name, value in fields.items() if is_unclear(value)]
-        if unclear:
-            raise ValueError(
-                f"The file does not show the network's {', '.join(unclear)}: arrays are missing or "
-                "have impossible shapes. Pass --model to see every one listed."
-            )
-        return InceptionNeXtConfig(**fields)
 
 
 NAMES = InceptionNeXtNames(FAMILY, namings=("timm",), rows={"": _ROWS})

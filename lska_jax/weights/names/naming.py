@@ -216,13 +216,30 @@ class Names:
         Raises:
           ValueError: shapes and wishes do not say which network it is.
         """
-        if entry is None:
+        if entry is None and set(inferred.fields) <= {"num_classes", "in_channels"}:
             raise ValueError(
                 f"The arrays do not show which {self.family.name} it is; pass --model with one of "
                 f"{', '.join(self.family.models)}."
             )
-        fields = {name: value for name, value in inferred.fields.items() if value is not None}
-        return self.family.config(**{**fields, **entry.fields, **given})
+        return self.family.config(**self.complete(inferred.fields, entry=entry, given=given))
+
+    def complete(
+        self, shown: Mapping[str, Any], *, entry: ModelEntry | None, given: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return a config's fields: what was given, what a name stands for, what shapes show.
+
+        Raises:
+          ValueError: there is no name, and the shapes leave fields open.
+        """
+        clear = {name: value for name, value in shown.items() if not is_unclear(value)}
+        stands_for = entry.fields if entry else {}
+        unclear = [name for name in shown if name not in {**clear, **given}]
+        if unclear and entry is None:
+            raise ValueError(
+                f"The file does not show the network's {', '.join(unclear)}: arrays are missing or "
+                "have impossible shapes. Pass --model to see every one listed."
+            )
+        return {**clear, **stands_for, **given}
 
     def usual_preprocessing(self, naming: str, config: Any) -> tuple[str, str]:
         """Return which of ``preprocessings`` such weights want, and the sentence that says so."""

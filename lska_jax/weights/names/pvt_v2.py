@@ -12,7 +12,7 @@ from typing import Any
 
 from lska_jax.models.pvt_v2_config import FAMILY, SIZES, PVTv2Config
 from lska_jax.models.table import ModelEntry
-from lska_jax.weights.names.naming import Inferred, Names, is_unclear
+from lska_jax.weights.names.naming import Inferred, Names
 from lska_jax.weights.names.rows import CONV, MATRIX, NORM, Layout, Row, Shape
 from lska_jax.weights.names.shapes import axis, block_counts, ratio_of_stage, usual_axis
 
@@ -121,21 +121,10 @@ class PVTv2Names(Names):
         self, inferred: Inferred, *, entry: ModelEntry | None, given: Mapping[str, Any]
     ) -> PVTv2Config:
         """Return the config that a file has to fit: what was asked for, completed by its shapes."""
-        shown = inferred.fields
-        names: tuple[str, ...] = ("num_classes", "in_channels")
-        if entry is None:
-            names += ("dims", "depths", "ffn_ratios", "reductions", "is_linear")
-        fields = {name: shown[name] for name in names} | dict(entry.fields if entry else {})
-        fields["in_channels"] = fields["in_channels"] or 3
-        unclear = [name for name, value in fields.items() if is_unclear(value)]
-        if unclear:
-            raise ValueError(
-                f"The file does not show the network's {', '.join(unclear)}: arrays are missing or "
-                "have impossible shapes. Pass --model to see every one listed."
-            )
+        fields = self.complete(inferred.fields, entry=entry, given=given)
         if entry is None and "heads" not in given:
             fields["heads"] = _usual_heads(fields)
-        return PVTv2Config(**{**fields, **given})
+        return PVTv2Config(**fields)
 
     def export_notes(self, naming: str, config: PVTv2Config) -> list[str]:
         """Return what no array shows: the stride of the first convolution."""

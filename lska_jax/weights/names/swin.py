@@ -11,9 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lska_jax.models.swin_config import FAMILY, SwinConfig
-from lska_jax.models.table import ModelEntry
-from lska_jax.weights.names.naming import Inferred, Names, is_unclear
+from lska_jax.models.swin_config import FAMILY
+from lska_jax.weights.names.naming import Inferred, Names
 from lska_jax.weights.names.rows import CONV, MATRIX, NORM, Layout, Row, Shape
 from lska_jax.weights.names.shapes import axis, block_counts, usual_axis
 
@@ -109,23 +108,6 @@ class SwinNames(Names):
             or 0,
         }
         return Inferred(fields, naming)
-
-    def choose_config(
-        self, inferred: Inferred, *, entry: ModelEntry | None, given: Mapping[str, Any]
-    ) -> SwinConfig:
-        """Return the config that a file has to fit: what was asked for, completed by its shapes."""
-        names: tuple[str, ...] = ("num_classes", "in_channels")
-        if entry is None:
-            names += ("dims", "depths", "heads", "window", "patch_size")
-        fields = {name: inferred.fields[name] for name in names}
-        fields["in_channels"] = fields["in_channels"] or 3
-        unclear = [name for name, value in fields.items() if is_unclear(value)]
-        if unclear:
-            raise ValueError(
-                f"The file does not show the network's {', '.join(unclear)}: arrays are missing or "
-                "have impossible shapes. Pass --model to see every one listed."
-            )
-        return SwinConfig(**{**fields, **(entry.fields if entry else {}), **given})
 
 
 NAMES = SwinNames(

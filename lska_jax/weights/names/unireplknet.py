@@ -5,7 +5,7 @@ from typing import Any
 
 from lska_jax.models.table import ModelEntry
 from lska_jax.models.unireplknet_config import BRANCHES, FAMILY, LARGE_KERNEL, UniRepLKNetConfig
-from lska_jax.weights.names.naming import Inferred, Names, is_unclear
+from lska_jax.weights.names.naming import Inferred, Names
 from lska_jax.weights.names.rows import (
     BATCH_NORM,
     CONV,
@@ -101,20 +101,18 @@ class UniRepLKNetNames(Names):
                 "Its branches are merged, as for inference. Import the file that they were merged "
                 "from, in the form that is trained and published; fold_batch_norm merges it here."
             )
-        fields = {name: inferred.fields[name] for name in ("num_classes", "in_channels")}
-        fields["in_channels"] = fields["in_channels"] or 3
-        if entry is None:
-            sizes = {name: inferred.fields[name] for name in ("dims", "depths", "large_every")}
-            unclear = [name for name in ("dims", "depths") if is_unclear(sizes[name])]
-            unclear += ["large_every"] if None in sizes["large_every"] else []
-            if unclear or len(sizes["dims"]) != len(sizes["depths"]):
+        shown = {name: value for name, value in inferred.fields.items() if name != "is_merged"}
+        # Of large_every 0 is a value too.
+        every = shown.pop("large_every")
+        fields = self.complete(shown, entry=entry, given=given)
+        if entry is None and "large_every" not in given:
+            if None in every:
                 raise ValueError(
-                    f"The file does not show the network's {', '.join(unclear) or 'stages'}: "
-                    "arrays are missing or have impossible shapes. Pass --model, one of "
-                    f"{', '.join(self.family.models)}, to see every one listed."
+                    f"Its blocks of 13 x 13 follow no rule of the family. Pass --model, one of "
+                    f"{', '.join(self.family.models)}, to see every array that differs."
                 )
-            fields |= sizes
-        return UniRepLKNetConfig(**{**fields, **(entry.fields if entry else {}), **given})
+            fields["large_every"] = every
+        return UniRepLKNetConfig(**fields)
 
 
 def _large_every(is_large: Mapping[int, bool]) -> int | None:
