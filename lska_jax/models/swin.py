@@ -88,7 +88,7 @@ class Block(nnx.Module):
             dtype=config.dtype,
             rngs=rngs,
         )
-        self.dropout = nnx.data(make_dropout(config, rngs=rngs))
+        self.dropout = make_dropout(config, rngs=rngs)
         self.drop_path = DropPath(drop_path_rate, rngs=rngs)
         self.windows = windows
 
@@ -156,7 +156,7 @@ class PatchEmbedding(nnx.Module):
         self.norm = LayerNorm(
             config.dims[0], epsilon=LAYER_NORM_EPSILON, dtype=config.dtype, rngs=rngs
         )
-        self.dropout = nnx.data(make_dropout(config, rngs=rngs))
+        self.dropout = make_dropout(config, rngs=rngs)
 
     def __call__(
         self,

@@ -81,8 +81,10 @@ class ViT(Network):
         self.blocks = nnx.List(Block(config, drop_path_rate=rate, rngs=rngs) for rate in rates)
         self.norm = LayerNorm(config.dim, epsilon=LAYER_NORM_EPSILON, dtype=config.dtype, rngs=rngs)
         self.classifier = make_classifier(config.dim, config, rngs=rngs)
-        self.distillation_classifier = nnx.data(
-            make_classifier(config.dim, config, rngs=rngs) if config.is_distilled else None
+        self.distillation_classifier = (
+            make_classifier(config.dim, config, rngs=rngs)
+            if config.is_distilled
+            else nnx.data(None)
         )
 
     def tokens(

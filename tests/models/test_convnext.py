@@ -132,7 +132,7 @@ def test_smaller_patches_keep_small_images_large(patch_size, sides):
 
 
 def test_images_that_leave_no_pixel_are_refused_with_what_is_allowed():
-    with pytest.raises(ValueError, match=r"at least 8 x 8 pixels .* got 8 x 7\. Resize them"):
+    with pytest.raises(ValueError, match="at least 8 x 8 pixels, got 8 x 7: a map would be"):
         narrow().features(jnp.zeros((1, 8, 7, 3)))
 
 

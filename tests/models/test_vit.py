@@ -131,14 +131,6 @@ def test_maps_are_the_tokens_behind_those_in_front_row_by_row():
     np.testing.assert_array_equal(maps.tokens, model.norm(tokens[2]))
 
 
-def test_a_patch_is_embedded_as_by_a_convolution_of_its_size_and_stride():
-    embedding, images = narrow().patch_embedding, draw(2, 8, 12, 3)
-    convolved = jax.lax.conv_general_dilated(
-        images, embedding.kernel[...], (4, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    np.testing.assert_allclose(embedding(images), convolved.reshape(2, 6, 8), **FUSED)
-
-
 def test_positions_of_another_grid_are_resampled_and_those_in_front_kept():
     positions = draw(1 + 9, 8)
     np.testing.assert_array_equal(resample_positions(positions, (3, 3), prefix_tokens=1), positions)

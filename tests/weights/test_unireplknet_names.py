@@ -120,9 +120,9 @@ def test_a_file_of_another_size_is_refused_by_the_fields_that_differ(tmp_path):
         import_into(tmp_path, state_dict(TINY), model="unireplknet_a")
 
 
-def test_a_file_without_a_stage_is_refused_with_the_models_that_there_are(tmp_path):
+def test_a_file_without_a_stage_is_refused(tmp_path):
     given = {n: a for n, a in state_dict(TINY).items() if not n.startswith("stages.1")}
-    with pytest.raises(ValueError, match="does not show the network's stages.*unireplknet_a"):
+    with pytest.raises(ValueError, match="does not show the network's stages"):
         import_into(tmp_path, given)
 
 
@@ -131,5 +131,5 @@ def test_large_kernels_that_follow_no_rule_are_refused(tmp_path):
     given = state_dict(config)
     lost = {n: a for n, a in given.items() if not n.startswith("stages.1.2.dwconv")}
     lost["stages.1.2.dwconv.weight"] = np.zeros((8, 1, 3, 3), np.float32)
-    with pytest.raises(ValueError, match="does not show the network's large_every"):
+    with pytest.raises(ValueError, match="follow no rule of the family. Pass --model, one of"):
         import_into(tmp_path, lost)

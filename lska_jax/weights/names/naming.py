@@ -234,6 +234,8 @@ class Names:
         clear = {name: value for name, value in shown.items() if not is_unclear(value)}
         stands_for = entry.fields if entry else {}
         unclear = [name for name in shown if name not in {**clear, **given}]
+        if len({len(value) for value in clear.values() if isinstance(value, tuple)}) > 1:
+            unclear.append("stages")
         if unclear and entry is None:
             raise ValueError(
                 f"The file does not show the network's {', '.join(unclear)}: arrays are missing or "
