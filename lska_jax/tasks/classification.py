@@ -80,6 +80,7 @@ class Classification(Task):
                 rand_augment=data.rand_augment,
                 interpolation=data.train_interpolation,
                 mean=self._mean,
+                max_pixels=data.max_image_pixels,
             )
         )
 
@@ -93,6 +94,7 @@ class Classification(Task):
                 crop_pct=data.crop_pct,
                 interpolation=data.interpolation,
                 crop_mode=data.crop_mode,
+                max_pixels=data.max_image_pixels,
             )
         )
 
