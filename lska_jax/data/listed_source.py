@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from lska_jax.data.class_folders import readable
 from lska_jax.data.sources import Record, check_index
 
 
@@ -40,8 +41,8 @@ class ListedSource:
           labels: (N,) integers, one for each file.
           class_names: name of each class, in label order.
         """
-        self.name = name
-        self.class_names = tuple(class_names)
+        self.name = readable(name)
+        self.class_names = tuple(map(readable, class_names))
         self._files = files
         self._labels = np.asarray(labels, np.int32)
 
@@ -55,6 +56,6 @@ class ListedSource:
         return Record(self._files.read(index), int(self._labels[index]))
 
     def path(self, index: int) -> str:
-        """Return the path of the image."""
+        """Return the path of the image; names that are no text are escaped."""
         check_index(index, len(self), self.name)
-        return self._files.path(index)
+        return readable(self._files.path(index))

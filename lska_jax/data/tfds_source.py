@@ -13,17 +13,14 @@ import json
 import os
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lska_jax.data.sources import Record, SourceFacts, check_index
+from lska_jax.data.split_slices import parse_slices, slice_bounds
 
 _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>[\w.*]+))?")
-_SPLIT_PART = re.compile(
-    r"(?P<split>[\w-]+)(\[(?P<start>[^:\]]*)(?P<colon>:?)(?P<stop>[^:\]]*)\])?"
-)
-_BOUND = re.compile(r"(?P<value>-?[\d_.]+)(?P<unit>%|shard)?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -236,56 +233,18 @@ def count_examples(prepared: PreparedSet, split: str) -> int:
     """
     if split == "all":
         return sum(sum(lengths) for lengths in prepared.shard_lengths.values())
-    count = sum(_count_part(prepared, part) for part in re.split(r"\s*\+\s*", split))
+    count = 0
+    for part in parse_slices(split):
+        if part.split not in prepared.shard_lengths:
+            raise ValueError(
+                f"{prepared.full_name} has no split {part.split!r}; "
+                f"its splits are: {', '.join(prepared.shard_lengths)}."
+            )
+        begin, end = slice_bounds(part, prepared.shard_lengths[part.split])
+        count += end - begin
     if not count:
         raise ValueError(f"{prepared.full_name}: the split {split!r} has no examples.")
     return count
-
-
-def _count_part(prepared: PreparedSet, part: str) -> int:
-    match = _SPLIT_PART.fullmatch(part)
-    if match is None:
-        raise ValueError(
-            f"Cannot read the split {part!r}; write 'train', 'train[:80%]' or 'train[100:200]'."
-        )
-    lengths = prepared.shard_lengths.get(match["split"])
-    if lengths is None:
-        raise ValueError(
-            f"{prepared.full_name} has no split {match['split']!r}; "
-            f"its splits are: {', '.join(prepared.shard_lengths)}."
-        )
-    if match["start"] is None:
-        return sum(lengths)
-    bounds = [_BOUND.fullmatch(match[side]) for side in ("start", "stop")]
-    if any(
-        match[side] and not bound for side, bound in zip(("start", "stop"), bounds, strict=True)
-    ):
-        raise ValueError(f"Cannot read the slice in {part!r}; bounds are 100, 80% or 3shard.")
-    unit = next((bound["unit"] for bound in bounds if bound and bound["unit"]), None)
-    start, stop = (bound and bound["value"] for bound in bounds)
-    if not match["colon"]:
-        if unit != "shard" or start is None:
-            raise ValueError(
-                f"{part!r}: only a shard can be chosen by one number, as 'train[0shard]'."
-            )
-        stop = str(int(start) + 1) if start != "-1" else None
-    begin = _to_position(start, unit, lengths, 0)
-    end = _to_position(stop, unit, lengths, sum(lengths))
-    return max(0, end - begin)
-
-
-def _to_position(bound: str | None, unit: str | None, lengths: Sequence[int], default: int) -> int:
-    total = sum(lengths)
-    if not bound:
-        return default
-    if unit == "shard":
-        return sum(lengths[: int(bound)])
-    position = round(float(bound) * total / 100) if unit == "%" else int(bound)
-    if abs(position) > total:
-        raise ValueError(
-            f"The slice bound {bound}{unit or ''} lies outside the {total:,} examples."
-        )
-    return position + total if position < 0 else position
 
 
 def _choose_config(base: Path) -> Path:

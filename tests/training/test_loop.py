@@ -288,8 +288,8 @@ def test_an_empty_folder_is_refused(tmp_path):
 def test_a_missing_split_is_refused_with_the_splits_there_are(tmp_path):
     write_images(tmp_path)
     config = folder_config(tmp_path)
-    config.data.eval_split = "validation"
-    with pytest.raises(ValueError, match="validation.*test"):
+    config.data.eval_split = "extra"
+    with pytest.raises(ValueError, match="no split 'extra'.*test, train"):
         open_sources(config)
 
 
