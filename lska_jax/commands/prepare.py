@@ -29,7 +29,7 @@ from lska_jax.commands import frame
 if TYPE_CHECKING:
     import numpy as np
 
-    from lska_jax.data.tfds_source import PreparedSet
+    from lska_jax.data.tfds_description import PreparedSet
 
 _DESCRIPTION = """\
 Prepare data sets of TensorFlow Datasets (TFDS) as ArrayRecord, which training reads without

@@ -62,6 +62,10 @@ def change_json(file: Path, **changes) -> None:
     file.write_text(json.dumps(content))
 
 
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:3_000])
+
+
 def test_every_image_comes_back_with_its_bytes_and_label(data_dir):
     source = open_source("tfds:imagenet2012", split="train", data_dir=data_dir)
     read = {source.path(i).partition("(")[2].rstrip(")"): source[i] for i in range(len(source))}
@@ -203,6 +207,34 @@ def test_a_set_without_labels_is_refused(own_copy, tmp_path):
 def test_a_split_with_labels_out_of_range_is_refused_on_opening(data_dir):
     with pytest.raises(ValueError, match="ILSVRC2012_test_.*label -1, outside 0..999"):
         open_source("tfds:imagenet2012", split="test", data_dir=data_dir)
+
+
+@pytest.mark.parametrize("place", [0.001, 0.01, 0.02])
+def test_a_damaged_shard_is_an_error_that_names_it(place, own_copy, tmp_path):
+    shard = own_copy / "imagenet2012-train.array_record-00000-of-00001"
+    content = bytearray(shard.read_bytes())
+    start = int(place * len(content))
+    content[start : start + 20] = bytes(byte ^ 0x55 for byte in content[start : start + 20])
+    shard.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{shard} cannot be read|{own_copy} cannot be opened"):
+        source = open_source("tfds:imagenet2012", split="train", data_dir=str(tmp_path))
+        [source[index] for index in range(len(source))]
+
+
+@pytest.mark.parametrize("change", [lambda shard: shard.unlink(), lambda shard: truncate(shard)])
+def test_a_missing_or_truncated_shard_is_named_at_the_start(change, own_copy, tmp_path):
+    shard = own_copy / "imagenet2012-train.array_record-00000-of-00001"
+    change(shard)
+    with pytest.raises(ValueError, match=f"{shard} (is missing|cannot be read)"):
+        open_source("tfds:imagenet2012", split="train", data_dir=str(tmp_path))
+
+
+def test_a_description_of_more_examples_than_there_are_is_found_at_the_start(own_copy, tmp_path):
+    splits = [{"name": "train", "shardLengths": ["13"]}]
+    splits[0]["filepathTemplate"] = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    change_json(own_copy / "dataset_info.json", splits=splits)
+    with pytest.raises(ValueError, match="train.array_record.* cannot be read at .*#12"):
+        open_source("tfds:imagenet2012", split="train", data_dir=str(tmp_path))
 
 
 @pytest.mark.parametrize("read", [open_source, inspect_source])
