@@ -64,7 +64,7 @@ def _stated_limits(image: Image.Image, tags: Mapping[int, Any]) -> tuple[float, 
             if not low < high < math.inf:
                 raise BrokenImage(f"it states greys from {low:g} to {high:g}, which is no range")
             return low, high
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") and image.format in ("PNG", "TIFF", "JPEG2000"):
         return 0.0, 2.0 ** (_first_number(tags, _BITS_PER_SAMPLE) or 16.0) - 1
     if image.format in ("PPM", "PNG") and image.mode == "I":
         return 0.0, 65535.0

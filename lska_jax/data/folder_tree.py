@@ -113,24 +113,39 @@ def _list_classes(
 
 def _list_images(class_folder: str, suffixes: tuple[str, ...]) -> tuple[list[str], list[str]]:
     """Return the images below a folder, relative to it, and paths of those that are no files."""
-    images, no_files = [], []
-    pending = [""]
-    # Links to folders are followed, so without this a link to a parent would never end.
+    images: list[str] = []
+    no_files: list[str] = []
+    pending, linked = [""], list[str]()
+    # Links to folders are followed, so without this two that lead to each other would never end.
     entered = {_identity(os.stat(class_folder))}
-    while pending:
-        inner = pending.pop()
-        for entry in visible_entries(os.path.join(class_folder, inner)):
+    while pending or linked:
+        # What lies in the folder itself comes first, whatever order the system lists it in.
+        inner = pending.pop() if pending else linked.pop(0)
+        for entry in sorted(visible_entries(os.path.join(class_folder, inner)), key=_by_name):
             name = os.path.join(inner, entry.name)
             if entry.is_dir():
-                if (identity := _identity(entry.stat())) not in entered:
-                    entered.add(identity)
-                    pending.append(name)
+                if _leads_up(entry) or (identity := _identity(entry.stat())) in entered:
+                    continue
+                entered.add(identity)
+                (linked if entry.is_symlink() else pending).append(name)
             elif is_image_name(entry.name, suffixes):
                 if entry.is_file():
                     images.append(name)
                 else:
                     no_files.append(entry.path)
     return sorted(images), sorted(no_files)
+
+
+def _by_name(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+def _leads_up(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry links to a folder that it lies in: it would hold other classes."""
+    if not entry.is_symlink():
+        return False
+    place, target = (os.path.realpath(p) for p in (os.path.dirname(entry.path), entry.path))
+    return os.path.join(place, "").startswith(os.path.join(target, ""))
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

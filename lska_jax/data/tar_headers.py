@@ -10,6 +10,9 @@ import os
 import tarfile
 from collections.abc import Iterator
 
+from lska_jax.data.class_folders import readable
+from lska_jax.data.notes import say_once
+
 # Long names and attributes take a few KiB.
 _MAX_HEADER_BYTES = 1 << 16
 _BLOCK = 512
@@ -50,6 +53,12 @@ def read_headers(path: str) -> Iterator[tarfile.TarInfo]:
             file.seek(archive.offset)
             if file.read(_BLOCK).strip(b"\0"):
                 raise ValueError(f"the header at byte {archive.offset:,} is damaged")
+            # Whole records of zeros follow the end; tars that were joined go on behind them.
+            if file.read(_MAX_HEADER_BYTES).strip(b"\0"):
+                say_once(
+                    f"{readable(path)} goes on behind its end at byte {archive.offset:,}, which is "
+                    "not read. Tars that were joined have to be made one with tar --concatenate."
+                )
     # tarfile meets damage with TarError, ValueError, OverflowError, MemoryError, RecursionError,
     # KeyError and more, so no shorter list would be complete.
     except Exception as error:

@@ -96,6 +96,20 @@ def test_16_bit_colours_of_a_png_keep_their_high_bytes(mode):
     assert decode_rgb(data)[0, 0].tolist() == expected
 
 
+@pytest.mark.parametrize("maximum", [4_095, 65_535])
+def test_deep_colours_of_a_ppm_are_white_at_their_maximum(maximum):
+    values = b"".join(value.to_bytes(2, "big") for value in (0, maximum // 2, maximum))
+    red, green, blue = decode_rgb(b"P6\n1 1\n%d\n" % maximum + values)[0, 0].tolist()
+    assert (red, blue) == (0, 255) and abs(green - 127) <= 1
+
+
+def test_16_bits_of_jpeg_2000_are_white_at_their_maximum():
+    levels = np.array([[0, 32_768, 65_535]] * 3, np.uint16)
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "JPEG2000", irreversible=False)
+    assert greys(file.getvalue()) == [0, 128, 255]
+
+
 def test_a_ramp_of_16_bits_is_the_same_as_png_and_tiff():
     levels = np.linspace(0, 65_535, 64).astype(np.uint16)[None]
     files = [io.BytesIO(), io.BytesIO()]

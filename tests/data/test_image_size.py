@@ -13,7 +13,10 @@ from PIL import Image
 from lska_jax.data import resize
 from lska_jax.data.augment import EvalTransform, TrainTransform
 from lska_jax.data.decode import decode_rgb
+from lska_jax.data.digits import DigitsSource
+from lska_jax.data.examples import LabelledImages
 from lska_jax.data.image_file import MAX_PIXELS
+from lska_jax.data.loader import BrokenImages, eval_batches
 from lska_jax.data.resize import Window, resize_window
 from lska_jax.data.sources import BrokenImage
 from lska_jax.training.config import base_config
@@ -146,6 +149,23 @@ def test_a_decoder_that_runs_out_of_memory_has_met_a_broken_image(error, monkeyp
     for data in (jpeg, png):
         with pytest.raises(BrokenImage, match="more memory than there is"):
             decode_rgb(data)
+
+
+class _OutOfMemory:
+    """A transform that needs more memory than there is."""
+
+    image_size, channels = 4, 1
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        raise MemoryError
+
+
+def test_an_image_that_takes_too_much_memory_to_transform_ends_no_run():
+    source, read, said = DigitsSource("test"), LabelledImages(_OutOfMemory()), []
+    batch = next(eval_batches(source, read, global_batch_size=2))
+    assert not batch["mask"].any()
+    BrokenImages(source, read, report=said.append).note(batch)
+    assert len(said) == 2 and said[0].endswith("(MemoryError)")
 
 
 def test_a_file_that_is_a_program_is_not_read():

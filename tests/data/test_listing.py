@@ -61,8 +61,6 @@ def listing(source: Source) -> list[tuple[str, bytes, int]]:
 
 def test_hidden_files_and_links_are_alike_in_a_folder_and_in_a_tar(tmp_path):
     folder = fill(tmp_path / "data")
-    # A loop is walked into by neither, but what the folder lists below it is another matter.
-    (folder / "train/bee/loop").unlink()
     sources = [open_source(f"folder:{p}", split="train") for p in (folder, tar_of(folder))]
     assert sources[0].class_names == sources[1].class_names == ("ant", "bee", "cow")
     assert listing(sources[0]) == listing(sources[1])
@@ -74,7 +72,6 @@ def test_hidden_files_and_links_are_alike_in_a_folder_and_in_a_tar(tmp_path):
 
 def test_predictions_see_what_training_sees(tmp_path):
     folder = fill(tmp_path / "data")
-    (folder / "train/bee/loop").unlink()
     source = open_source(f"folder:{folder}", split="train")
     below = [str(path) for path in find_images([folder / "train" / "bee"])]
     assert below == [source.path(n) for n in range(len(source)) if source[n].label == 1]

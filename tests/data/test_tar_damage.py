@@ -76,6 +76,13 @@ def test_a_damaged_header_in_the_middle_is_no_end(member, tmp_path):
         open_bytes(tmp_path, content)
 
 
+def test_tars_that_were_joined_are_said_to_be_read_in_part(tmp_path, capsys):
+    assert open_bytes(tmp_path, make_tar()) == 4
+    assert capsys.readouterr().err == ""
+    assert open_bytes(tmp_path, make_tar() + make_tar()) == 4
+    assert "a.tar goes on behind its end" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "size",
     [b"\xff" * 10 + b"\xfc\x00", b"\xff" * 12, b"\x80" + b"\xff" * 11, b"\xff" + bytes(11)],
