@@ -294,4 +294,4 @@ def _difference(name: str, other: str, listed: _Listed, class_names: Sequence[st
 
 def _shown(names: Sequence[str]) -> str:
     more = ", ..." if len(names) > _SHOWN_CLASSES else ""
-    return ", ".join(repr(readable(name)) for name in names[:_SHOWN_CLASSES]) + more
+    return ", ".join(map(readable, names[:_SHOWN_CLASSES])) + more

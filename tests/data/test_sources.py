@@ -289,7 +289,7 @@ def test_an_empty_tar_is_refused(tmp_path):
 
 def test_an_empty_class_folder_is_named(tmp_path):
     write_folder(tmp_path, {"cat/a.jpg": b"a", "dog/notes.txt": b"-"})
-    with pytest.raises(ValueError, match="1 of 2 class folders hold no image: 'dog'"):
+    with pytest.raises(ValueError, match="1 of 2 class folders hold no image: dog"):
         open_source(f"folder:{tmp_path}", split="train")
 
 
@@ -299,7 +299,7 @@ def test_an_empty_class_folder_in_a_tar_is_named(tmp_path):
         empty = tarfile.TarInfo("dog/")
         empty.type = tarfile.DIRTYPE
         archive.addfile(empty)
-    with pytest.raises(ValueError, match="1 of 2 class folders hold no image: 'dog'"):
+    with pytest.raises(ValueError, match="1 of 2 class folders hold no image: dog"):
         open_source(f"folder:{path}", split="train")
 
 

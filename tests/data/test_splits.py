@@ -143,7 +143,7 @@ def test_a_class_missing_in_val_keeps_the_labels_of_train(kind, tmp_path, capsys
     source = open_source(place, split="val")
     assert source.class_names == CLASSES
     assert [source[n].label for n in range(len(source))] == [0, 0, 2, 2]
-    assert "1 of 3 class folders hold no image: 'bee'. They count" in capsys.readouterr().err
+    assert "1 of 3 class folders hold no image: bee. They count" in capsys.readouterr().err
     assert inspect_source(place, split="val").num_classes == 3
 
 
@@ -151,20 +151,20 @@ def test_an_empty_class_folder_in_val_is_as_good_as_none(tmp_path, capsys):
     place = write("folder", tmp_path, layout("train") + layout("val", classes=("ant", "cat")))
     (tmp_path / "data" / "val" / "bee").mkdir()
     assert len(open_source(place, split="val")) == 4
-    assert "'bee'" in capsys.readouterr().err
+    assert ": bee. " in capsys.readouterr().err
 
 
 def test_an_empty_class_folder_in_train_is_refused_with_what_to_do(tmp_path):
     place = write("folder", tmp_path, layout("train", "val"))
     (tmp_path / "data" / "train" / "dog").mkdir()
-    with pytest.raises(ValueError, match="1 of 4 .*'dog'; add images .*, or remove .* every split"):
+    with pytest.raises(ValueError, match="1 of 4 .*dog; add images .*, or remove .* every split"):
         open_source(place, split="train")
 
 
 @both_kinds
 def test_a_class_that_train_lacks_is_refused(kind, tmp_path):
     names = layout("train") + layout("val", classes=("ant", "bee", "cow"))
-    with pytest.raises(ValueError, match="val and the training split .* classes: 'cat', 'cow'"):
+    with pytest.raises(ValueError, match="val and the training split .* classes: cat, cow"):
         open_source(write(kind, tmp_path, names), split="val")
 
 
@@ -279,7 +279,7 @@ def test_a_zip_is_named_with_the_command_that_unpacks_it(tmp_path):
 
 def test_a_folder_of_archives_says_to_unpack_them(tmp_path):
     (tmp_path / "train.zip").write_bytes(b"PK")
-    with pytest.raises(ValueError, match=r"has no class.*Unpack 'train.zip' first"):
+    with pytest.raises(ValueError, match=r"has no class.*Unpack train.zip first"):
         open_source(f"folder:{tmp_path}", split="train")
 
 
