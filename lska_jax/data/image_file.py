@@ -74,13 +74,12 @@ def _open(file: io.BytesIO) -> ImageFile.ImageFile:
             if name in _NOT_READ:
                 continue
             factory, accept = Image.OPEN[name]
-            is_accepted = accept is None or accept(start)
-            # A text says why a file of this format cannot be read.
-            if not is_accepted or isinstance(is_accepted, str):
-                continue
-            file.seek(0)
             try:
-                return factory(file, "")
+                is_accepted = accept is None or accept(start)
+                # A text says why a file of this format cannot be read.
+                if is_accepted and not isinstance(is_accepted, str):
+                    file.seek(0)
+                    return factory(file, "")
             except (SyntaxError, IndexError, TypeError, struct.error):
                 continue
     raise BrokenImage("not an image file")
