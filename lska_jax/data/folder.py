@@ -28,6 +28,7 @@ from lska_jax.data.class_folders import IMAGE_SUFFIXES, readable
 from lska_jax.data.image_tree import ImageTree
 from lska_jax.data.listed_source import ListedSource
 from lska_jax.data.notes import say_once
+from lska_jax.data.sources import Extent
 from lska_jax.data.split_names import choose_split, may_be_split, split_kind
 from lska_jax.data.split_slices import Slice, parse_slices, slice_bounds
 from lska_jax.data.tar_tree import TarTree
@@ -63,6 +64,7 @@ class FolderSource(ListedSource):
             tree.choose("", [name for part in listed for name in part.files]),
             np.concatenate([part.labels for part in listed]),
             class_names,
+            extents=[part.extent for part in listed],
         )
 
 
@@ -74,12 +76,14 @@ class _Listed(NamedTuple):
       files: paths in the tree.
       labels: (N,) int32, one for each file.
       class_names: in label order.
+      extent: which part of the split they are.
     """
 
     name: str
     files: Sequence[str]
     labels: np.ndarray
     class_names: Sequence[str]
+    extent: Extent
 
 
 class _Found(NamedTuple):
@@ -119,13 +123,14 @@ def _list_slice(tree: ImageTree, part: Slice) -> _Listed:
     _check_empty_classes(name, empty, len(classes), may_be_empty=bool(training))
     labels = np.repeat(np.arange(len(files), dtype=np.int32), [len(names) for names in files])
     every = [file for of_class in files for file in of_class]
+    extent = Extent(name, 0, len(every))
     if not part.is_whole:
-        kept = _slice(part, name, files)
+        extent, kept = _slice(part, extent, files)
         every, labels = [every[n] for n in kept], labels[kept]
         name += _describe_slice(part)
         if not every:
             raise ValueError(f"{name} has no images.")
-    return _Listed(name, every, labels, list(classes))
+    return _Listed(name, every, labels, list(classes), extent)
 
 
 def _find_split(tree: ImageTree, split: str) -> _Found:
@@ -222,14 +227,15 @@ def _check_empty_classes(
     say_once(f"{name}: {which}. They count as classes, as in the training split.")
 
 
-def _slice(part: Slice, name: str, files: Sequence[Sequence[str]]) -> np.ndarray:
+def _slice(part: Slice, whole: Extent, files: Sequence[Sequence[str]]) -> tuple[Extent, np.ndarray]:
     """Return which images a slice keeps, in order; each class loses the same share."""
     if part.unit == "shard":
-        raise ValueError(f"{name} has no shards; give bounds in percent or images.")
+        raise ValueError(f"{whole.place} has no shards; give bounds in percent or images.")
     # Where an image stands in its class, from 0 to 1.
     places = np.concatenate([(_drawn_ranks(names) + 0.5) / max(len(names), 1) for names in files])
     begin, end = slice_bounds(part, (len(places),))
-    return np.sort(np.argsort(places, kind="stable")[begin:end])
+    kept = np.sort(np.argsort(places, kind="stable")[begin:end])
+    return Extent(whole.place, begin, end), kept
 
 
 def _drawn_ranks(names: Sequence[str]) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from lska_jax.data.class_folders import readable
-from lska_jax.data.sources import Record, check_index
+from lska_jax.data.sources import Extent, Record, check_index
 
 
 @runtime_checkable
@@ -31,7 +31,13 @@ class ListedSource:
     """A source of chosen files, each with a label of its own."""
 
     def __init__(
-        self, name: str, files: FileList, labels: np.ndarray, class_names: Sequence[str]
+        self,
+        name: str,
+        files: FileList,
+        labels: np.ndarray,
+        class_names: Sequence[str],
+        *,
+        extents: Sequence[Extent] = (),
     ) -> None:
         """Keep the list.
 
@@ -40,9 +46,11 @@ class ListedSource:
           files: the images.
           labels: (N,) integers, one for each file.
           class_names: name of each class, in label order.
+          extents: which slices of what the images are, where that is known.
         """
         self.name = readable(name)
         self.class_names = tuple(map(readable, class_names))
+        self.extents = tuple(extents)
         self._files = files
         self._labels = np.asarray(labels, np.int32)
 

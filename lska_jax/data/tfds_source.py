@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lska_jax.data.class_folders import readable
-from lska_jax.data.sources import Record, SourceFacts, check_index
-from lska_jax.data.split_slices import parse_slices, slice_bounds
+from lska_jax.data.sources import Extent, Record, SourceFacts, check_index
+from lska_jax.data.split_slices import Slice, parse_slices, slice_bounds
 from lska_jax.data.tfds_description import PreparedSet, read_description
 
 _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>[\w.*]+))?")
@@ -61,7 +61,8 @@ class TfdsSource:
         """
         self._prepared = find_prepared(location, data_dir=data_dir)
         refuse_unreadable_format(self._prepared, data_dir=data_dir)
-        self._length = count_examples(self._prepared, split)
+        self.extents = find_extents(self._prepared, split)
+        self._length = sum(extent.end - extent.begin for extent in self.extents)
         self._split = split
         self.name = f"tfds:{self._prepared.full_name}/{split}"
         self.class_names = self._prepared.class_names
@@ -214,26 +215,32 @@ def refuse_unreadable_format(prepared: PreparedSet, *, data_dir: str | None = No
     )
 
 
-def count_examples(prepared: PreparedSet, split: str) -> int:
-    """Count the examples of a split or slice as TFDS does (percentages to the nearest example).
+def find_extents(prepared: PreparedSet, split: str) -> tuple[Extent, ...]:
+    """Return which examples a split or its slices are, counted as TFDS counts them.
 
     Raises:
       ValueError: if the split is unknown, cannot be read, or has no example.
     """
-    if split == "all":
-        return sum(sum(lengths) for lengths in prepared.shard_lengths.values())
-    count = 0
-    for part in parse_slices(split):
+    parts = [Slice(name) for name in prepared.shard_lengths]
+    if split != "all":
+        parts = parse_slices(split)
+    extents = []
+    for part in parts:
         if part.split not in prepared.shard_lengths:
             raise ValueError(
                 f"{prepared.full_name} has no split {part.split!r}; "
                 f"its splits are: {', '.join(prepared.shard_lengths)} ({prepared.folder})."
             )
         begin, end = slice_bounds(part, prepared.shard_lengths[part.split])
-        count += end - begin
-    if not count:
+        extents.append(Extent(f"tfds:{prepared.full_name}/{part.split}", begin, end))
+    if all(extent.begin == extent.end for extent in extents):
         raise ValueError(f"{prepared.full_name}: the split {split!r} has no examples.")
-    return count
+    return tuple(extents)
+
+
+def count_examples(prepared: PreparedSet, split: str) -> int:
+    """Count the examples of a split or slice; errors are those of ``find_extents``."""
+    return sum(extent.end - extent.begin for extent in find_extents(prepared, split))
 
 
 def _choose_config(base: Path) -> Path:

@@ -11,7 +11,7 @@ import pytest
 
 from lska_jax.data.notes import say_once
 from lska_jax.data.opening import inspect_source, open_source
-from lska_jax.data.sources import Source
+from lska_jax.data.sources import Source, share_examples
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("ant", "bee", "cat")
@@ -246,6 +246,31 @@ def test_a_slice_that_makes_no_sense_is_refused(split, tmp_path):
     place = write("folder", tmp_path, layout("train", "val"))
     with pytest.raises(ValueError, match="split|slice|shard"):
         open_source(place, split=split)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_shared"),
+    [
+        ("train[:80%]", "train[80%:]", False),
+        ("train[:80%]", "train[70%:]", True),
+        ("train", "train[80%:]", True),
+        ("train", "val", False),
+        ("train+val", "val[:1]", True),
+        ("train[:5]", "train[5:]", False),
+        ("train[:50%]", "train[14:]", True),
+    ],
+)
+def test_slices_know_whether_they_share_images(first, second, is_shared, tmp_path):
+    place = write("folder", tmp_path, layout("train", images=10) + layout("val"))
+    sources = [open_source(place, split=split) for split in (first, second)]
+    assert share_examples(*sources) == is_shared
+    assert bool(set(contents(sources[0])) & set(contents(sources[1]))) == is_shared
+
+
+def test_a_split_and_a_slice_of_it_share_images_without_split_folders_too(tmp_path):
+    place = write("folder", tmp_path, ["ant/a.jpg", "ant/b.jpg", "bee/c.jpg", "bee/d.jpg"])
+    train, val = (open_source(place, split=split) for split in ("train", "val[50%:]"))
+    assert share_examples(train, val)
 
 
 def test_an_empty_slice_is_refused(tmp_path):

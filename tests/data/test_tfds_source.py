@@ -17,7 +17,7 @@ from tar_files import make_tar
 
 from lska_jax.commands.prepare import main
 from lska_jax.data.opening import inspect_source, open_source
-from lska_jax.data.sources import Record, SourceFacts
+from lska_jax.data.sources import Record, SourceFacts, share_examples
 
 WNIDS = ("n01440764", "n01443537", "n15075141")
 LABELS = {"n01440764": 0, "n01443537": 1, "n15075141": 999}
@@ -134,6 +134,22 @@ def test_a_slice_reads_those_examples(data_dir):
     everything = open_source("tfds:imagenet2012", split="train", data_dir=data_dir)
     part = open_source("tfds:imagenet2012", split="train[25%:75%]", data_dir=data_dir)
     assert [part[i] for i in range(len(part))] == [everything[i] for i in range(3, 9)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_shared"),
+    [
+        ("train[:50%]", "train[50%:]", False),
+        ("train[:50%]", "train[40%:]", True),
+        ("train[:50%]", "validation", False),
+        ("validation", "train+validation", True),
+    ],
+)
+def test_slices_of_a_set_know_whether_they_share_examples(first, second, is_shared, data_dir):
+    sources = [
+        open_source("tfds:imagenet2012", split=name, data_dir=data_dir) for name in (first, second)
+    ]
+    assert share_examples(*sources) == is_shared
 
 
 def test_a_tfds_source_travels_to_a_spawned_process(data_dir):

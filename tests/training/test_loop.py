@@ -312,6 +312,16 @@ def test_the_same_images_for_training_and_evaluation_are_refused(tmp_path):
         open_sources(folder_config(tmp_path / "train"))
 
 
+def test_slices_that_overlap_are_refused(tmp_path):
+    write_images(tmp_path)
+    config = folder_config(tmp_path)
+    config.data.eval_split = "train[50%:]"
+    with pytest.raises(ValueError, match=r"have images in common.*train\[80%:\]"):
+        open_sources(config)
+    config.data.train_split = "train[:50%]"
+    open_sources(config)
+
+
 def test_a_workdir_that_cannot_be_made_is_refused_before_training(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="cannot write to .*file"):
