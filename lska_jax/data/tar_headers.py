@@ -64,7 +64,8 @@ def read_headers(path: str) -> Iterator[tarfile.TarInfo]:
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise ValueError(
-            f"{path} cannot be read as an uncompressed tar: {reason}. Copy or download it again."
+            f"{path} cannot be read as an uncompressed tar: {reason}. It is none, or damaged: copy "
+            "or download it again."
         ) from error
 
 

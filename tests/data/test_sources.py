@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lska_jax.data.opening import inspect_source, open_source
-from lska_jax.data.sources import Record, Source, SourceFacts
+from lska_jax.data.sources import Record, Source, SourceFacts, share_examples
 
 # Stand-ins for encoded images: a source hands out bytes and never looks inside.
 FILES = {
@@ -84,6 +84,11 @@ def test_digits_train_and_test_share_no_example_and_miss_none():
     test_paths = {test.path(index) for index in range(len(test))}
     assert not train_paths & test_paths
     assert train_paths | test_paths == {f"digits#{index}" for index in range(1797)}
+
+
+def test_digits_know_that_all_of_them_hold_the_test_split():
+    train, test, every = (open_source("digits", split=name) for name in ("train", "test", "all"))
+    assert share_examples(every, test) and not share_examples(train, test)
 
 
 def test_digits_hold_out_a_fifth_of_each_class():
