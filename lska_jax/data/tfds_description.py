@@ -76,7 +76,7 @@ def read_description(folder: Path, full_name: str) -> PreparedSet:
         shard_lengths=_shard_lengths(info),
         image_key=image_key,
         label_key=label_key,
-        class_names=_class_names(folder, label_key, num_classes, full_name),
+        class_names=_class_names(folder, label_key, num_classes),
         has_file_name=kinds.get("file_name", "").endswith(".Text"),
         feature_keys=frozenset(kinds),
     )
@@ -150,7 +150,7 @@ def _shard_lengths(info: _Json) -> dict[str, tuple[int, ...]]:
     return lengths
 
 
-def _class_names(folder: Path, label_key: str, num_classes: int, full_name: str) -> tuple[str, ...]:
+def _class_names(folder: Path, label_key: str, num_classes: int) -> tuple[str, ...]:
     file = folder / f"{label_key}.labels.txt"
     if file.is_file():
         # As TFDS reads it: other characters than line feeds end no line.
@@ -164,9 +164,7 @@ def _class_names(folder: Path, label_key: str, num_classes: int, full_name: str)
     else:
         names = tuple(str(number) for number in range(num_classes))
     if not names:
-        raise ValueError(
-            f"{full_name}: the label {label_key!r} does not say how many classes it has."
-        )
+        raise ValueError(f"{folder}: the label {label_key!r} does not say how many classes it has.")
     return names
 
 

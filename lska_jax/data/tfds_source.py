@@ -234,7 +234,7 @@ def find_extents(prepared: PreparedSet, split: str) -> tuple[Extent, ...]:
         begin, end = slice_bounds(part, prepared.shard_lengths[part.split])
         extents.append(Extent(f"tfds:{prepared.full_name}/{part.split}", begin, end))
     if all(extent.begin == extent.end for extent in extents):
-        raise ValueError(f"{prepared.full_name}: the split {split!r} has no examples.")
+        raise ValueError(f"{prepared.folder}: the split {split!r} has no examples.")
     return tuple(extents)
 
 
