@@ -29,7 +29,7 @@ from lska_jax.commands import frame
 if TYPE_CHECKING:
     import numpy as np
 
-    from lska_jax.data.tfds_source import PreparedSet
+    from lska_jax.data.tfds_description import PreparedSet
 
 _DESCRIPTION = """\
 Prepare data sets of TensorFlow Datasets (TFDS) as ArrayRecord, which training reads without
@@ -189,9 +189,15 @@ def _convert_shards(prepared: PreparedSet, folder: Path) -> list[Path]:
 
     from lska_jax.data.tfrecord import read_tfrecords
 
-    info = dataset_info.read_proto_from_builder_dir(prepared.folder)
-    read_from = dataset_info.get_split_dict_from_proto(info, prepared.folder, "tfrecord")
-    write_to = dataset_info.get_split_dict_from_proto(info, folder, "array_record")
+    try:
+        info = dataset_info.read_proto_from_builder_dir(prepared.folder)
+        read_from = dataset_info.get_split_dict_from_proto(info, prepared.folder, "tfrecord")
+        write_to = dataset_info.get_split_dict_from_proto(info, folder, "array_record")
+    # TFDS meets what is damaged with any error.
+    except Exception as error:
+        raise ValueError(
+            f"{prepared.folder / 'dataset_info.json'} is damaged: {error}. Copy the set again."
+        ) from error
     done = sum(file.stat().st_size for file in folder.iterdir())
     needed = float(max(0, sum(split.num_bytes for split in read_from.values()) - done))
     _check_disk_space(folder, needed)

@@ -21,13 +21,14 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from lska_jax.data.decode import decode_rgb
+from lska_jax.data.decode import MAX_PIXELS, decode_rgb
 from lska_jax.data.rand_augment import (
     INTERPOLATIONS,
     RandAugment,
     check_interpolation,
     parse_rand_augment,
 )
+from lska_jax.data.resize import Window, resize_window
 
 CROPS = ("random_resized", "padded", "none")
 CROP_MODES = ("center", "squash")
@@ -68,6 +69,7 @@ class TrainTransform:
       interpolation: "bilinear", "bicubic" or "random" (drawn anew each time), for the resize and
         for the geometric operations of RandAugment.
       mean: mean colour in [0, 1], one value or one per channel; RandAugment fills with it.
+      max_pixels: encoded images of more pixels count as broken.
     """
 
     image_size: int
@@ -81,6 +83,7 @@ class TrainTransform:
     rand_augment: str = ""
     interpolation: str = "random"
     mean: tuple[float, ...] = (0.5,)
+    max_pixels: int = MAX_PIXELS
     _rand_augment: RandAugment | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -89,7 +92,7 @@ class TrainTransform:
         Raises:
           ValueError: a field has a value that is not allowed.
         """
-        _check_size(self.image_size, self.channels)
+        _check_size(self.image_size, self.channels, self.max_pixels)
         check_interpolation(self.interpolation)
         _check_choice("crop", self.crop, CROPS)
         _check_choice("pad_mode", self.pad_mode, PAD_MODES)
@@ -128,7 +131,7 @@ class TrainTransform:
           BrokenImage: the bytes are not a complete image.
           ValueError: the array has another shape or type.
         """
-        pixels = _as_pixels(image, channels=self.channels)
+        pixels = _as_pixels(image, channels=self.channels, max_pixels=self.max_pixels)
         result = self._crop(pixels, rng)
         if rng.random() < self.hflip_prob:
             result = result.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -167,6 +170,7 @@ class EvalTransform:
         smaller than the output and is surrounded with black.
       interpolation: "bicubic" or "bilinear".
       crop_mode: "center" keeps the image's proportions, "squash" resizes both sides alike.
+      max_pixels: encoded images of more pixels count as broken.
     """
 
     image_size: int
@@ -174,6 +178,7 @@ class EvalTransform:
     crop_pct: float = 0.9
     interpolation: str = "bicubic"
     crop_mode: str = "center"
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -181,7 +186,7 @@ class EvalTransform:
         Raises:
           ValueError: a field has a value that is not allowed.
         """
-        _check_size(self.image_size, self.channels)
+        _check_size(self.image_size, self.channels, self.max_pixels)
         _check_choice("interpolation", self.interpolation, ("bicubic", "bilinear"))
         _check_choice("crop_mode", self.crop_mode, CROP_MODES)
         if not 0 < self.crop_pct <= self.image_size:
@@ -204,8 +209,9 @@ class EvalTransform:
           ValueError: the array has another shape or type.
         """
         (resample,) = INTERPOLATIONS[self.interpolation]
+        pixels = _as_pixels(image, channels=self.channels, max_pixels=self.max_pixels)
         fitted = _fit(
-            Image.fromarray(_as_pixels(image, channels=self.channels)),
+            Image.fromarray(pixels),
             short_side=math.floor(self.image_size / self.crop_pct),
             size=self.image_size,
             resample=resample,
@@ -258,9 +264,9 @@ def _largest_centred_box(height: int, width: int, ratio: tuple[float, float]) ->
     return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
 
 
-def _as_pixels(image: bytes | np.ndarray, *, channels: int) -> np.ndarray:
+def _as_pixels(image: bytes | np.ndarray, *, channels: int, max_pixels: int) -> np.ndarray:
     """Bring an example to uint8 (H, W) for one channel or (H, W, 3) for three."""
-    pixels = decode_rgb(image) if isinstance(image, bytes) else image
+    pixels = decode_rgb(image, max_pixels=max_pixels) if isinstance(image, bytes) else image
     is_grey = pixels.ndim == 2 or pixels.shape[2:] == (1,)
     if pixels.dtype != np.uint8 or not (is_grey or pixels.shape[2:] == (3,)):
         raise ValueError(
@@ -303,18 +309,20 @@ def _fit(
         target = (short_side, int(short_side * height / width))
     else:
         target = (int(short_side * width / height), short_side)
-    if target != image.size:
-        image = image.resize(target, resample)
-    pixels = np.array(image)
-    pixels = _surround(pixels, size=size)
+    window = Window(rows=_centre(target[1], size), columns=_centre(target[0], size))
+    return _surround(resize_window(image, target, window=window, resample=resample), size=size)
+
+
+def _centre(side: int, size: int) -> tuple[int, int]:
+    """Return where the centre starts and stops; the whole side where it is too short."""
     # round() takes halves to the even number, like the reference's.
-    top, left = (round((side - size) / 2) for side in pixels.shape[:2])
-    return np.ascontiguousarray(pixels[top : top + size, left : left + size])
+    start = round((side - size) / 2) if side > size else 0
+    return start, min(start + size, side)
 
 
 def _surround(pixels: np.ndarray, *, size: int) -> np.ndarray:
     """Add black until both sides reach the size; an odd pixel goes right and below."""
-    missing = [max(0, size - side) for side in pixels.shape[:2]]
+    missing = [size - side for side in pixels.shape[:2]]
     if not any(missing):
         return pixels
     widths = [(count // 2, (count + 1) // 2) for count in missing]
@@ -326,11 +334,13 @@ def _pad(pixels: np.ndarray, width: int, mode: str) -> np.ndarray:
     return np.pad(pixels, widths, mode="constant" if mode == "zero" else "reflect")
 
 
-def _check_size(image_size: int, channels: int) -> None:
+def _check_size(image_size: int, channels: int, max_pixels: int) -> None:
     if image_size < 1:
         raise ValueError(f"image_size is {image_size}; give a positive number of pixels.")
     if channels not in (1, 3):
         raise ValueError(f"channels is {channels}; allowed are 1 (greyscale) and 3 (RGB).")
+    if max_pixels < 1:
+        raise ValueError(f"max_pixels is {max_pixels}; give a positive number of pixels.")
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

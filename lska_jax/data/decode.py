@@ -9,20 +9,22 @@ Deviations from a plain ``Image.open(...).convert("RGB")``, each with its reason
 * A JPEG with missing or corrupt pixel data is refused. Pillow fills the missing part with grey when
   the end marker is present, and the network would then learn from a half-grey picture. (Damage
   that happens to form valid codes is invisible to every decoder.)
-* 16-bit greyscale files are scaled to 8 bits; Pillow clips them, which makes them almost white.
+* Greys of more than 8 bits are scaled by their stated maximum (``data.deep_greys``); Pillow clips
+  them, which makes them almost white. What states none is refused.
+* One limit on the number of pixels holds for every format; Pillow has one for some of them.
 
 EXIF orientation is ignored and transparency is dropped, both as in the reference.
 """
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image
 
+from lska_jax.data.deep_greys import is_deep_grey, scale_deep_grey
+from lska_jax.data.image_file import MAX_PIXELS, OUT_OF_MEMORY, check_num_pixels, read_image
 from lska_jax.data.sources import BrokenImage
 
 _JPEG_START = b"\xff\xd8"
@@ -30,33 +32,41 @@ _JPEG_START = b"\xff\xd8"
 _FAST_COLORSPACES = frozenset({"YCbCr", "RGB", "Gray"})
 
 
-def decode_rgb(data: bytes) -> UInt8[np.ndarray, "height width 3"]:
+def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "height width 3"]:
     """Decode an image file to RGB pixels.
 
     Args:
       data: the whole file. JPEG is the fast path; every format that Pillow reads is accepted.
+      max_pixels: the most pixels the file may declare; beyond it nothing is decoded.
 
     Returns:
       Pixels (H, W, 3) uint8. Greyscale files get three equal channels.
 
     Raises:
-      BrokenImage: the bytes are empty, truncated, corrupt or not an image.
+      BrokenImage: the bytes are empty, truncated, corrupt or not an image, the image has more
+        pixels than allowed or than fit into memory, or greys without a stated maximum.
     """
     if not data:
         raise BrokenImage("empty file")
     if data.startswith(_JPEG_START):
-        pixels = _decode_ordinary_jpeg(data)
+        pixels = _decode_ordinary_jpeg(data, max_pixels)
         if pixels is not None:
             return pixels
-    return np.asarray(_decode_with_pillow(data))
+    return np.asarray(read_image(data, _to_rgb, max_pixels=max_pixels))
 
 
-def _decode_ordinary_jpeg(data: bytes) -> np.ndarray | None:
+def _decode_ordinary_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
     """Decode with libjpeg-turbo; None leaves the file to Pillow."""
     try:
-        if simplejpeg.decode_jpeg_header(data)[2] not in _FAST_COLORSPACES:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+        check_num_pixels(height, width, max_pixels=max_pixels)
+        if colorspace not in _FAST_COLORSPACES:
             return None
         return simplejpeg.decode_jpeg(data, colorspace="RGB")
+    except BrokenImage:
+        raise
+    except (MemoryError, OverflowError) as error:
+        raise BrokenImage(OUT_OF_MEMORY) from error
     except ValueError as error:
         reason = str(error)
         if _is_data_lost(reason):
@@ -76,32 +86,11 @@ def _is_data_lost(reason: str) -> bool:
     return reason.startswith(("premature end", "corrupt jpeg data"))
 
 
-def _decode_with_pillow(data: bytes) -> Image.Image:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return _convert_to_rgb(image)
-    except MemoryError:
-        raise
-    # Pillow's format readers raise OSError, SyntaxError, ValueError, struct.error, IndexError and
-    # more for broken bytes, so no shorter list would be complete.
-    except Exception as error:
-        raise BrokenImage(_first_line(error)) from error
-
-
-def _convert_to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        high_bytes = np.asarray(image) >> 8
-        return Image.fromarray(high_bytes.astype(np.uint8)).convert("RGB")
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if is_deep_grey(image):
+        return Image.fromarray(scale_deep_grey(image)).convert("RGB")
+    image.load()
     if image.mode == "P" and "transparency" in image.info:
         # Same pixels, without Pillow's warning about a palette with several transparent colours.
-        image = image.convert("RGBA")
+        return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
-
-
-def _first_line(error: Exception) -> str:
-    """Shorten an error to one line without the memory addresses that Pillow puts in it."""
-    text = str(error).strip().split("\n")[0]
-    if text.startswith("cannot identify image file"):
-        return "not an image file"
-    return text or type(error).__name__

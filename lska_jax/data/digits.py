@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lska_jax.data.sources import Record, SourceFacts, check_index
+from lska_jax.data.sources import Extent, Record, SourceFacts, check_index
 
 _HELD_OUT_EVERY = 5
 _NUM_CLASSES = 10
@@ -36,6 +36,8 @@ class DigitsSource:
         held_out = _every_fifth_of_each_class(digits.target)
         chosen = {"train": ~held_out, "test": held_out, "all": np.ones_like(held_out)}[split]
         self.name = f"digits/{split}"
+        halves = ("train", "test") if split == "all" else (split,)
+        self.extents = tuple(Extent(f"digits/{half}", 0, _NUM_EXAMPLES[half]) for half in halves)
         self.class_names = tuple(str(digit) for digit in range(_NUM_CLASSES))
         self._images = np.rint(digits.images[chosen] * (255 / 16)).astype(np.uint8)[..., None]
         self._labels = digits.target[chosen]

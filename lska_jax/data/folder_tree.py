@@ -6,7 +6,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lska_jax.data.class_folders import PackedNames, is_image_name, show_progress
+from lska_jax.data.class_folders import (
+    PackedNames,
+    is_image_name,
+    is_visible,
+    readable,
+    show_progress,
+)
+from lska_jax.data.notes import say_once
+from lska_jax.data.plain_file import read_plain_file
 
 # Listing is bound by the latency of a network file system, not by the processor.
 _LISTING_THREADS = 16
@@ -59,9 +67,12 @@ class FolderFiles:
         return len(self._names)
 
     def read(self, index: int) -> bytes:
-        """Return the content of file ``index``."""
-        with open(self.path(index), "rb") as file:
-            return file.read()
+        """Return the content of file ``index``.
+
+        Raises:
+          BrokenImage: it is no plain file, or larger than any image.
+        """
+        return read_plain_file(self.path(index))
 
     def path(self, index: int) -> str:
         """Return the path of file ``index``."""
@@ -69,9 +80,9 @@ class FolderFiles:
 
 
 def visible_entries(folder: str | Path) -> list[os.DirEntry[str]]:
-    """Return what lies in a folder, without names that begin with a dot."""
+    """Return what lies in a folder, without what people do not see."""
     with os.scandir(folder) as entries:
-        return [entry for entry in entries if not entry.name.startswith(".")]
+        return [entry for entry in entries if is_visible(entry.name)]
 
 
 def _list_classes(
@@ -86,27 +97,55 @@ def _list_classes(
     """
     folders = [os.path.join(root, name) for name in class_names]
     list_one = functools.partial(_list_images, suffixes=suffixes)
+    left_out: list[str] = []
     with ThreadPoolExecutor(_LISTING_THREADS) as pool:
         listed = pool.map(list_one, folders)
-        yield from show_progress(listed, f"folder:{root}", "classes", len(folders))
+        for images, no_files in show_progress(listed, f"folder:{root}", "classes", len(folders)):
+            left_out += no_files
+            yield images
+    if left_out:
+        say_once(
+            f"{len(left_out):,} of the images in {readable(str(root))} are left out: they are "
+            "pipes, devices or links that lead nowhere, such as "
+            f"{readable(left_out[0])}."
+        )
 
 
-def _list_images(class_folder: str, suffixes: tuple[str, ...]) -> list[str]:
-    images = []
-    pending = [""]
-    # Links to folders are followed, so without this a link to a parent would never end.
+def _list_images(class_folder: str, suffixes: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Return the images below a folder, relative to it, and paths of those that are no files."""
+    images: list[str] = []
+    no_files: list[str] = []
+    pending, linked = [""], list[str]()
+    # Links to folders are followed, so without this two that lead to each other would never end.
     entered = {_identity(os.stat(class_folder))}
-    while pending:
-        inner = pending.pop()
-        for entry in visible_entries(os.path.join(class_folder, inner)):
+    while pending or linked:
+        # What lies in the folder itself comes first, whatever order the system lists it in.
+        inner = pending.pop() if pending else linked.pop(0)
+        for entry in sorted(visible_entries(os.path.join(class_folder, inner)), key=_by_name):
             name = os.path.join(inner, entry.name)
             if entry.is_dir():
-                if (identity := _identity(entry.stat())) not in entered:
-                    entered.add(identity)
-                    pending.append(name)
+                if _leads_up(entry) or (identity := _identity(entry.stat())) in entered:
+                    continue
+                entered.add(identity)
+                (linked if entry.is_symlink() else pending).append(name)
             elif is_image_name(entry.name, suffixes):
-                images.append(name)
-    return sorted(images)
+                if entry.is_file():
+                    images.append(name)
+                else:
+                    no_files.append(entry.path)
+    return sorted(images), sorted(no_files)
+
+
+def _by_name(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+def _leads_up(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry links to a folder that it lies in: it would hold other classes."""
+    if not entry.is_symlink():
+        return False
+    place, target = (os.path.realpath(p) for p in (os.path.dirname(entry.path), entry.path))
+    return os.path.join(place, "").startswith(os.path.join(target, ""))
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -44,8 +44,11 @@ def open_tree(location: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Ima
       suffixes: how names of wanted files end, in lower case; others are not seen.
 
     Raises:
-      ValueError: the file is compressed, no tar or cut short.
+      ValueError: there is neither, or the file is packed or compressed, no tar or damaged.
     """
     if location.is_dir():
         return FolderTree(location, suffixes)
-    return TarTree(location, suffixes)
+    if location.is_file():
+        return TarTree(location, suffixes)
+    wrong = "is neither a folder nor a plain file" if location.exists() else "does not exist"
+    raise ValueError(f"{location} {wrong}; give an existing folder or .tar file.")

@@ -9,7 +9,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from lska_jax.data.sources import Record, check_index
+from lska_jax.data.class_folders import readable
+from lska_jax.data.sources import Extent, Record, check_index
 
 
 @runtime_checkable
@@ -30,7 +31,13 @@ class ListedSource:
     """A source of chosen files, each with a label of its own."""
 
     def __init__(
-        self, name: str, files: FileList, labels: np.ndarray, class_names: Sequence[str]
+        self,
+        name: str,
+        files: FileList,
+        labels: np.ndarray,
+        class_names: Sequence[str],
+        *,
+        extents: Sequence[Extent] = (),
     ) -> None:
         """Keep the list.
 
@@ -39,9 +46,11 @@ class ListedSource:
           files: the images.
           labels: (N,) integers, one for each file.
           class_names: name of each class, in label order.
+          extents: which slices of what the images are, where that is known.
         """
-        self.name = name
-        self.class_names = tuple(class_names)
+        self.name = readable(name)
+        self.class_names = tuple(map(readable, class_names))
+        self.extents = tuple(extents)
         self._files = files
         self._labels = np.asarray(labels, np.int32)
 
@@ -55,6 +64,6 @@ class ListedSource:
         return Record(self._files.read(index), int(self._labels[index]))
 
     def path(self, index: int) -> str:
-        """Return the path of the image."""
+        """Return the path of the image; names that are no text are escaped."""
         check_index(index, len(self), self.name)
-        return self._files.path(index)
+        return readable(self._files.path(index))

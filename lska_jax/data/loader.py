@@ -294,7 +294,8 @@ def _read_one(
         reading.begin(index)
     try:
         return _Example(dict(read(source[index], *rng)), True, index)
-    except BrokenImage:
+    # One file that needs more memory than there is must not end a run.
+    except (BrokenImage, MemoryError):
         return _masked_example(read, index)
     except Exception as error:
         failure = ExampleError(f"{_path(source, index)}: {type(error).__name__}: {error}")
@@ -368,5 +369,5 @@ class BrokenImages:
         try:
             self._read(self._source[index], *generator)
         except Exception as error:
-            return str(error)
+            return str(error) or type(error).__name__
         return "decoded at a second attempt"

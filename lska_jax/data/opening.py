@@ -4,7 +4,7 @@
 |---|---|---|
 | ``digits`` | the 1,797 handwritten digits that come with scikit-learn | ``digits`` |
 | ``folder:PATH`` | class folders, ``PATH/SPLIT/CLASS/*.jpg`` or ``PATH/CLASS/*.jpg`` | ``folder`` |
-| ``folder:PATH.tar`` | the same layout inside an uncompressed tar | ``tar_archive`` |
+| ``folder:PATH.tar`` | the same layout inside an uncompressed tar | ``folder`` |
 | ``tfds:NAME[/CONFIG][:VERSION]`` | a TFDS set prepared as ArrayRecord | ``tfds_source`` |
 """
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from lska_jax.data.digits import DigitsSource, inspect_digits
 from lska_jax.data.folder import FolderSource
+from lska_jax.data.image_tree import open_tree
 from lska_jax.data.sources import Source, SourceFacts
-from lska_jax.data.tar_archive import TarSource
 
 _KINDS = ("digits", "folder:PATH", "folder:PATH.tar", "tfds:NAME[/CONFIG][:VERSION]")
 
@@ -24,7 +24,7 @@ def open_source(spec: str, *, split: str, data_dir: str | None = None) -> Source
 
     Args:
       spec: one of the names in the module's table.
-      split: ``train``, ``test`` and so on; ``tfds:`` also takes slices such as ``train[:80%]``.
+      split: ``train``, ``test`` and so on; folders and TFDS sets take slices, ``train[:80%]``.
       data_dir: where TFDS sets are prepared; ``None`` is TFDS's own default. Others ignore it.
 
     Returns:
@@ -73,17 +73,12 @@ def open_folder(location: str, *, split: str) -> Source:
 
     Args:
       location: a folder, or a file that is read as a tar; ``~`` is expanded.
-      split: the split's folder name; see the module for a location without split folders.
+      split: the split, or slices of it; ``folder`` says how it is found.
 
     Raises:
       ValueError: if the location or the split does not exist, or holds no usable images.
     """
-    path = Path(location).expanduser()
-    if not path.exists():
-        raise ValueError(f"{path} does not exist; give an existing folder or .tar file.")
-    if path.is_file():
-        return TarSource(path, split=split)
-    return FolderSource(path, split=split)
+    return FolderSource(open_tree(Path(location).expanduser()), split=split)
 
 
 def _parse(spec: str) -> tuple[str, str]:

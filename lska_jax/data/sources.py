@@ -38,6 +38,20 @@ class SourceFacts(NamedTuple):
     num_examples: int
 
 
+class Extent(NamedTuple):
+    """A run of examples, in an order that all slices of their place share.
+
+    Attributes:
+      place: what the slices are cut from.
+      begin: the first of them.
+      end: the one after the last.
+    """
+
+    place: str
+    begin: int
+    end: int
+
+
 @runtime_checkable
 class Examples(Protocol):
     """Random access to the examples of one split, whatever an example is.
@@ -83,3 +97,19 @@ def check_index(index: int, length: int, name: str) -> None:
     """
     if not 0 <= index < length:
         raise IndexError(f"Example {index} of {name}: indices run from 0 to {length - 1}")
+
+
+def share_examples(first: Examples, second: Examples) -> bool:
+    """Tell whether two sources are known to have examples in common.
+
+    Sources that are slices of something say so in ``extents``; others are not known to.
+
+    Args:
+      first: examples.
+      second: other examples.
+    """
+    return any(
+        one.place == other.place and one.begin < other.end and other.begin < one.end
+        for one in getattr(first, "extents", ())
+        for other in getattr(second, "extents", ())
+    )

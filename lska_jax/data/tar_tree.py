@@ -4,14 +4,15 @@ The headers are scanned once per process for each member's offset and size; a fi
 ``pread``, in any order and from any thread. What was found travels with pickled lists of files, so
 worker processes do not scan again.
 
-Only regular members count: links, devices and sparse files are skipped. Nothing is ever extracted,
-so a member named ``../../etc/passwd`` can do no harm.
+Files and links to what the archive holds count, as in a folder; devices and sparse files are left
+out. Nothing is ever extracted, so a member named ``../../etc/passwd`` can do no harm.
 """
 
 import functools
 import os
 import tarfile
 import threading
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,19 +21,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lska_jax.data.class_folders import (
-    IMAGE_SUFFIXES,
     PackedNames,
     is_image_name,
+    is_visible,
+    readable,
     show_progress,
 )
+from lska_jax.data.notes import say_once
+from lska_jax.data.plain_file import check_num_bytes
+from lska_jax.data.tar_headers import read_headers
 
-# First bytes of a compressed file, its name, and the command that undoes it.
-_COMPRESSIONS = (
-    (b"\x1f\x8b", "gzip", "gunzip --keep"),
-    (b"BZh", "bzip2", "bunzip2 --keep"),
-    (b"\xfd7zXZ\x00", "xz", "unxz --keep"),
-    (b"\x28\xb5\x2f\xfd", "zstd", "unzstd --keep"),
-)
+# Links that a path may follow, and names that links may add to an archive.
+_MAX_LINKS = 40
+_MAX_LINKED_NAMES = 10_000_000
 
 
 class TarMember(NamedTuple):
@@ -68,7 +69,7 @@ class TarReader:
         self._lock = threading.Lock()
 
     def index(
-        self, suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+        self, suffixes: tuple[str, ...]
     ) -> tuple[Sequence[TarMember], Mapping[str, frozenset[str]]]:
         """Scan the headers, or reuse this process's earlier scan of the same file.
 
@@ -88,8 +89,10 @@ class TarReader:
         """Return a member's content.
 
         Raises:
+          BrokenImage: it is larger than any image.
           ValueError: if the archive was replaced or cut short after it was scanned.
         """
+        check_num_bytes(member.size)
         content = os.pread(self._open(), member.size, member.offset)
         if len(content) != member.size:
             raise ValueError(
@@ -138,8 +141,7 @@ class TarTree:
 
     def folders(self, inner: str) -> list[str]:
         """Return the names of the visible folders in a folder, sorted."""
-        found = self._folders.get(_as_prefix(inner), frozenset())
-        return sorted(name for name in found if not name.startswith("."))
+        return sorted(self._folders.get(_as_prefix(inner), ()))
 
     def all_folders(self) -> list[str]:
         """Return the paths of all folders, the shortest first; "" leads."""
@@ -204,72 +206,142 @@ class TarFiles:
         return f"{self._reader.path}!{self._names[int(index)]}"
 
 
+class _Index:
+    """What an archive holds, while its headers are read.
+
+    Attributes:
+      files: wanted files by name.
+      folders: the folders in each folder; "" is the top, others end in "/".
+      links: where symbolic links lead, relative to their folder, and hard links, from the top.
+      left_out: names of wanted files that are neither files nor links.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, TarMember] = {}
+        self.folders: defaultdict[str, set[str]] = defaultdict(set)
+        self.links: dict[str, str] = {}
+        self.left_out: list[str] = []
+
+    def add(self, member: tarfile.TarInfo, suffixes: tuple[str, ...]) -> None:
+        """Note one member; a name that comes twice is an update, as for tar itself."""
+        parts = [part for part in member.name.split("/") if part not in ("", ".")]
+        # Names that lead out begin with "..", which is not visible either.
+        if not parts or not all(map(is_visible, parts)):
+            return
+        name = "/".join(parts)
+        if member.isdir():
+            self._add_folder(name)
+        elif member.issym() or member.islnk():
+            self.files.pop(name, None)
+            up = "../" * (len(parts) - 1) if member.islnk() else ""
+            self.links[name] = up + member.linkname
+        elif is_image_name(parts[-1], suffixes):
+            self.links.pop(name, None)
+            if member.isreg() and not member.issparse():
+                self.add_file(TarMember(name, member.offset_data, member.size))
+            else:
+                self.left_out.append(name)
+
+    def add_file(self, member: TarMember) -> None:
+        """Note a file and the folders that it lies in."""
+        self._add_folder(member.name.rpartition("/")[0])
+        self.files[member.name] = member
+
+    def is_folder(self, name: str) -> bool:
+        """Tell whether a name, or "" for the top, is that of a folder."""
+        parent, slash, last = name.rpartition("/")
+        return not name or last in self.folders.get(parent + slash, ())
+
+    def _add_folder(self, name: str) -> None:
+        """Register a folder ``a/b`` as ``b`` in ``a/``, and ``a`` at the top."""
+        parent = ""
+        for part in name.split("/"):
+            if part:
+                self.folders[parent].add(part)
+                parent += part + "/"
+
+
 # A few entries, so that train and test splits of one archive share a scan.
 @functools.lru_cache(maxsize=4)
 def _scan(
     path: str, stamp: tuple[int, int], suffixes: tuple[str, ...]
 ) -> tuple[Sequence[TarMember], Mapping[str, frozenset[str]]]:
     """Index an archive: its files, and for each folder ("" is the top) the folders in it."""
-    _refuse_compressed(path)
-    images: dict[str, TarMember] = {}
-    folders: defaultdict[str, set[str]] = defaultdict(set)
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in show_progress(archive, f"folder:{path}", "members", None):
-                # The archive keeps every header it has read; a million of them fill gigabytes.
-                archive.members = []  # type: ignore[attr-defined]
-                name = member.name.removeprefix("./").rstrip("/")
-                if member.isdir():
-                    _add_folder(folders, name)
-                elif (
-                    member.isreg()
-                    and not member.issparse()
-                    and is_image_name(_last_part(name), suffixes)
-                ):
-                    _add_folder(folders, name.rpartition("/")[0])
-                    # A name that comes twice is an update: the last one counts, as for tar itself.
-                    images[name] = TarMember(name, member.offset_data, member.size)
-    except tarfile.TarError as error:
-        raise ValueError(f"{path} cannot be read as an uncompressed tar: {error}") from error
+    found = _Index()
+    for member in show_progress(read_headers(path), f"folder:{path}", "members", None):
+        found.add(member, suffixes)
     file_size = stamp[0]
-    end = max((member.offset + member.size for member in images.values()), default=0)
+    end = max((member.offset + member.size for member in found.files.values()), default=0)
     if end > file_size:
         raise ValueError(
             f"{path} is cut short: its members reach byte {end:,}, the file has {file_size:,}; "
             "copy or download it again."
         )
-    return tuple(images.values()), {k: frozenset(v) for k, v in folders.items()} | {
-        "": frozenset(folders.get("", ()))
-    }
+    left_out = found.left_out + _follow_links(found, path, suffixes)
+    if left_out:
+        say_once(
+            f"{len(left_out):,} of the members of {readable(path)} are left out: they are pipes, "
+            "devices, sparse files or links that lead nowhere in the archive, such as "
+            f"{readable(left_out[0])}."
+        )
+    folders = {place: frozenset(names) for place, names in found.folders.items()}
+    return tuple(found.files.values()), {"": frozenset()} | folders
 
 
-def _add_folder(folders: defaultdict[str, set[str]], name: str) -> None:
-    """Register a folder ``a/b`` as ``b`` in ``a/``, and ``a`` at the top."""
-    parent = ""
-    for part in name.split("/"):
-        if part in ("", "."):
-            continue
-        folders[parent].add(part)
-        parent += part + "/"
+def _follow_links(found: _Index, path: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Add the files that links stand for; return the links that lead to nothing.
 
-
-def _refuse_compressed(path: str) -> None:
-    with open(path, "rb") as file:
-        start = file.read(8)
-    for magic, compression, command in _COMPRESSIONS:
-        if start.startswith(magic):
+    Links are followed as in a folder of files: also those to folders, but never into a circle.
+    """
+    real = sorted(found.files)
+    dead, linked = [], []
+    for link in sorted(found.links):
+        place = _resolve(link, found.links)
+        if place is not None and place in found.files:
+            if is_image_name(link.rpartition("/")[2], suffixes):
+                linked.append(found.files[place]._replace(name=link))
+        elif place is not None and found.is_folder(place):
+            if place and not f"{link}/".startswith(f"{place}/"):
+                inside = range(bisect_left(real, f"{place}/"), bisect_left(real, f"{place}0"))
+                linked += [
+                    found.files[real[n]]._replace(name=link + real[n][len(place) :]) for n in inside
+                ]
+        elif is_image_name(link, suffixes) or not os.path.splitext(link)[1]:
+            dead.append(link)
+        if len(linked) > _MAX_LINKED_NAMES:
             raise ValueError(
-                f"{path} is compressed ({compression}), which allows no random access; "
-                f"decompress it once with: {command} {path}"
+                f"{path} cannot be read: its links stand for more than {_MAX_LINKED_NAMES:,} files."
             )
+    for member in linked:
+        found.add_file(member)
+    return dead
+
+
+def _resolve(name: str, links: Mapping[str, str]) -> str | None:
+    """Return where a path leads; None: out of the archive, or round in a circle."""
+    done: list[str] = []
+    pending = name.split("/")[::-1]
+    followed = 0
+    while pending:
+        part = pending.pop()
+        if part == "..":
+            if not done:
+                return None
+            done.pop()
+        elif part not in ("", "."):
+            target = links.get("/".join([*done, part]))
+            if target is None:
+                done.append(part)
+                continue
+            followed += 1
+            if followed > _MAX_LINKS or target.startswith("/"):
+                return None
+            pending += target.split("/")[::-1]
+    return "/".join(done)
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
-
-
-def _last_part(name: str) -> str:
-    return name.rpartition("/")[2]
 
 
 def _as_prefix(inner: str) -> str:

@@ -9,48 +9,23 @@ Source: https://www.tensorflow.org/datasets/data_source and .../external_tfrecor
 
 import contextlib
 import fnmatch
+import itertools
 import json
 import os
 import re
 import threading
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lska_jax.data.sources import Record, SourceFacts, check_index
+from lska_jax.data.class_folders import readable
+from lska_jax.data.sources import Extent, Record, SourceFacts, check_index
+from lska_jax.data.split_slices import Slice, parse_slices, slice_bounds
+from lska_jax.data.tfds_description import PreparedSet, read_description
 
 _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>[\w.*]+))?")
-_SPLIT_PART = re.compile(
-    r"(?P<split>[\w-]+)(\[(?P<start>[^:\]]*)(?P<colon>:?)(?P<stop>[^:\]]*)\])?"
-)
-_BOUND = re.compile(r"(?P<value>-?[\d_.]+)(?P<unit>%|shard)?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-
-
-class PreparedSet(NamedTuple):
-    """What the files of a prepared TFDS set say about it.
-
-    Attributes:
-      folder: ``DATA_DIR/NAME[/CONFIG]/VERSION``.
-      full_name: ``NAME[/CONFIG]:VERSION``.
-      formats: file formats of the shards, e.g. ``{"tfrecord"}``.
-      shard_lengths: for each split, the number of examples in each shard.
-      image_key: name of the image feature.
-      label_key: name of the label feature.
-      class_names: name of each class; numbers where the set gives no names.
-      has_file_name: whether there is a feature ``file_name``.
-      feature_keys: names of all features.
-    """
-
-    folder: Path
-    full_name: str
-    formats: frozenset[str]
-    shard_lengths: Mapping[str, tuple[int, ...]]
-    image_key: str
-    label_key: str
-    class_names: tuple[str, ...]
-    has_file_name: bool
-    feature_keys: frozenset[str] = frozenset()
 
 
 def inspect_tfds(location: str, *, split: str, data_dir: str | None = None) -> SourceFacts:
@@ -86,11 +61,12 @@ class TfdsSource:
         """
         self._prepared = find_prepared(location, data_dir=data_dir)
         refuse_unreadable_format(self._prepared, data_dir=data_dir)
-        self._length = count_examples(self._prepared, split)
+        self.extents = find_extents(self._prepared, split)
+        self._length = sum(extent.end - extent.begin for extent in self.extents)
         self._split = split
         self.name = f"tfds:{self._prepared.full_name}/{split}"
         self.class_names = self._prepared.class_names
-        self._records: Any = None
+        self._records: _Records | None = None
         self._lock = threading.Lock()
         # A split without labels has -1 everywhere: found here, not hours later.
         for index in (0, self._length - 1):
@@ -108,13 +84,16 @@ class TfdsSource:
         """
         check_index(index, len(self), self.name)
         feature = self._read(index)
-        label = feature[self._prepared.label_key].int64_list.value[0]
-        if not 0 <= label < len(self.class_names):
+        images = feature[self._prepared.image_key].bytes_list.value
+        labels = feature[self._prepared.label_key].int64_list.value
+        if not images or not labels:
+            raise ValueError(f"{self._describe(index, feature)} has no image or no label.")
+        if not 0 <= labels[0] < len(self.class_names):
             raise ValueError(
-                f"{self._describe(index, feature)} has label {label}, outside "
+                f"{self._describe(index, feature)} has label {labels[0]}, outside "
                 f"0..{len(self.class_names) - 1}; choose a split with labels."
             )
-        return Record(feature[self._prepared.image_key].bytes_list.value[0], label)
+        return Record(images[0], labels[0])
 
     def path(self, index: int) -> str:
         """Return ``tfds:name/split#index``, with the file name where the set stores it."""
@@ -140,18 +119,26 @@ class TfdsSource:
 
     def _describe(self, index: int, feature: Mapping[str, Any]) -> str:
         where = f"{self.name}#{index}"
-        if self._prepared.has_file_name:
-            where += f" ({os.fsdecode(feature['file_name'].bytes_list.value[0])})"
+        if self._prepared.has_file_name and (name := feature["file_name"].bytes_list.value):
+            where += f" ({readable(os.fsdecode(name[0]))})"
         return where
 
     def _read(self, index: int) -> Mapping[str, Any]:
         """Parse example ``index``, a tf.Example, into its features by name."""
         from tensorflow_datasets.proto import tf_example_pb2
 
-        record = self._open()[int(index)]
-        return tf_example_pb2.Example.FromString(record).features.feature
+        records = self._open()
+        try:
+            record = records.source[int(index)]
+            return tf_example_pb2.Example.FromString(record).features.feature
+        # The readers of ArrayRecord and protobuf have many errors for what is damaged.
+        except Exception as error:
+            raise ValueError(
+                f"{records.file_of(index)} cannot be read at {self.name}#{index}: "
+                f"{_first_line(error)}. Copy the set again, or prepare it anew."
+            ) from error
 
-    def _open(self) -> Any:
+    def _open(self) -> "_Records":
         if self._records is None:
             with self._lock:
                 if self._records is None:
@@ -201,7 +188,7 @@ def find_prepared(location: str, *, data_dir: str | None = None) -> PreparedSet:
         )
     folder = base / matching[-1]
     full_name = f"{folder.parent.relative_to(root).as_posix()}:{folder.name}"
-    return _read_description(folder, full_name)
+    return read_description(folder, full_name)
 
 
 def prepare_command(location: str, *, data_dir: str | None = None) -> str:
@@ -228,64 +215,32 @@ def refuse_unreadable_format(prepared: PreparedSet, *, data_dir: str | None = No
     )
 
 
-def count_examples(prepared: PreparedSet, split: str) -> int:
-    """Count the examples of a split or slice as TFDS does (percentages to the nearest example).
+def find_extents(prepared: PreparedSet, split: str) -> tuple[Extent, ...]:
+    """Return which examples a split or its slices are, counted as TFDS counts them.
 
     Raises:
       ValueError: if the split is unknown, cannot be read, or has no example.
     """
-    if split == "all":
-        return sum(sum(lengths) for lengths in prepared.shard_lengths.values())
-    count = sum(_count_part(prepared, part) for part in re.split(r"\s*\+\s*", split))
-    if not count:
-        raise ValueError(f"{prepared.full_name}: the split {split!r} has no examples.")
-    return count
-
-
-def _count_part(prepared: PreparedSet, part: str) -> int:
-    match = _SPLIT_PART.fullmatch(part)
-    if match is None:
-        raise ValueError(
-            f"Cannot read the split {part!r}; write 'train', 'train[:80%]' or 'train[100:200]'."
-        )
-    lengths = prepared.shard_lengths.get(match["split"])
-    if lengths is None:
-        raise ValueError(
-            f"{prepared.full_name} has no split {match['split']!r}; "
-            f"its splits are: {', '.join(prepared.shard_lengths)}."
-        )
-    if match["start"] is None:
-        return sum(lengths)
-    bounds = [_BOUND.fullmatch(match[side]) for side in ("start", "stop")]
-    if any(
-        match[side] and not bound for side, bound in zip(("start", "stop"), bounds, strict=True)
-    ):
-        raise ValueError(f"Cannot read the slice in {part!r}; bounds are 100, 80% or 3shard.")
-    unit = next((bound["unit"] for bound in bounds if bound and bound["unit"]), None)
-    start, stop = (bound and bound["value"] for bound in bounds)
-    if not match["colon"]:
-        if unit != "shard" or start is None:
+    parts = [Slice(name) for name in prepared.shard_lengths]
+    if split != "all":
+        parts = parse_slices(split)
+    extents = []
+    for part in parts:
+        if part.split not in prepared.shard_lengths:
             raise ValueError(
-                f"{part!r}: only a shard can be chosen by one number, as 'train[0shard]'."
+                f"{prepared.full_name} has no split {part.split!r}; "
+                f"its splits are: {', '.join(prepared.shard_lengths)} ({prepared.folder})."
             )
-        stop = str(int(start) + 1) if start != "-1" else None
-    begin = _to_position(start, unit, lengths, 0)
-    end = _to_position(stop, unit, lengths, sum(lengths))
-    return max(0, end - begin)
+        begin, end = slice_bounds(part, prepared.shard_lengths[part.split])
+        extents.append(Extent(f"tfds:{prepared.full_name}/{part.split}", begin, end))
+    if all(extent.begin == extent.end for extent in extents):
+        raise ValueError(f"{prepared.folder}: the split {split!r} has no examples.")
+    return tuple(extents)
 
 
-def _to_position(bound: str | None, unit: str | None, lengths: Sequence[int], default: int) -> int:
-    total = sum(lengths)
-    if not bound:
-        return default
-    if unit == "shard":
-        return sum(lengths[: int(bound)])
-    position = round(float(bound) * total / 100) if unit == "%" else int(bound)
-    if abs(position) > total:
-        raise ValueError(
-            f"The slice bound {bound}{unit or ''} lies outside the {total:,} examples."
-        )
-    return position + total if position < 0 else position
+def count_examples(prepared: PreparedSet, split: str) -> int:
+    """Count the examples of a split or slice; errors are those of ``find_extents``."""
+    return sum(extent.end - extent.begin for extent in find_extents(prepared, split))
 
 
 def _choose_config(base: Path) -> Path:
@@ -313,62 +268,48 @@ def _versions_in(base: Path) -> list[str]:
     return sorted(found, key=lambda name: [int(number) for number in name.split(".")])
 
 
-def _read_description(folder: Path, full_name: str) -> PreparedSet:
-    try:
-        info = json.loads((folder / "dataset_info.json").read_text())
-        features = json.loads((folder / "features.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} is not a readable TFDS set: {error}.") from error
-    by_key = features.get("featuresDict", {}).get("features", {})
-    kinds = {key: value.get("pythonClassName", "") for key, value in by_key.items()}
-    image_key, label_key = _find_keys(info, kinds, full_name)
-    label = by_key[label_key].get("classLabel", {})
-    names_file = folder / f"{label_key}.labels.txt"
-    if names_file.is_file():
-        class_names = tuple(names_file.read_text().splitlines())
-    else:
-        class_names = tuple(str(number) for number in range(int(label.get("numClasses", 0))))
-    if not class_names:
-        raise ValueError(
-            f"{full_name}: the label {label_key!r} does not say how many classes it has."
-        )
-    # Sets prepared before TFDS wrote the format down are TFRecord.
-    formats = {info.get("fileFormat", "tfrecord"), *info.get("alternativeFileFormats", ())}
-    return PreparedSet(
-        folder=folder,
-        full_name=full_name,
-        formats=frozenset(formats),
-        shard_lengths={
-            split["name"]: tuple(int(length) for length in split.get("shardLengths", ()))
-            for split in info.get("splits", ())
-        },
-        image_key=image_key,
-        label_key=label_key,
-        class_names=class_names,
-        has_file_name=kinds.get("file_name", "").endswith(".Text"),
-        feature_keys=frozenset(kinds),
-    )
+class _Records(NamedTuple):
+    """The records of a split, and the files that they lie in.
+
+    Attributes:
+      source: gives the bytes of a record.
+      files: paths of the shards that are read.
+      ends: how many records there are up to the end of each.
+    """
+
+    source: Any
+    files: Sequence[str]
+    ends: Sequence[int]
+
+    def file_of(self, index: int) -> str:
+        """Return the shard that record ``index`` lies in."""
+        return self.files[min(bisect_right(self.ends, index), len(self.files) - 1)]
 
 
-def _find_keys(info: Mapping[str, Any], kinds: Mapping[str, str], name: str) -> tuple[str, str]:
-    """Find image and label: the supervised pair, else the only Image and the only ClassLabel."""
-    images = [key for key, kind in kinds.items() if kind.endswith(".Image")]
-    labels = [key for key, kind in kinds.items() if kind.endswith(".ClassLabel")]
-    pair = info.get("supervisedKeys", {}).get("tuple", {}).get("items", ())
-    pair = [item.get("featureKey") for item in pair]
-    if len(pair) == 2 and pair[0] in images and pair[1] in labels:
-        return pair[0], pair[1]
-    if len(images) == 1 and len(labels) == 1:
-        return images[0], labels[0]
-    raise ValueError(
-        f"{name} is no image classification set: it needs one image and one class label, "
-        f"and has the images {images or 'none'} and the labels {labels or 'none'}."
-    )
-
-
-def _open_records(prepared: PreparedSet, split: str) -> Any:
+def _open_records(prepared: PreparedSet, split: str) -> _Records:
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(prepared.folder)
-    # Undecoded: decoding costs time, and some features cannot be decoded without TensorFlow.
-    return builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    try:
+        builder = tfds.builder_from_directory(prepared.folder)
+        # Undecoded: decoding costs time, and some features cannot be decoded without TensorFlow.
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        source = builder.as_data_source(split, deserialize_method=raw)
+        shards = builder.info.splits[split].file_instructions
+    # TFDS checks little of what it reads, and meets damage with any error.
+    except Exception as error:
+        raise ValueError(
+            f"{prepared.folder} cannot be opened: {_first_line(error)}. Copy the set again, or "
+            "prepare it anew."
+        ) from error
+    files = [str(shard.filename) for shard in shards]
+    if missing := [file for file in files if not os.path.isfile(file)]:
+        raise ValueError(
+            f"{missing[0]} is missing, and {len(missing) - 1} more. Copy the set again, or prepare "
+            "it anew."
+        )
+    counts = (shard.examples_in_shard if shard.take < 0 else shard.take for shard in shards)
+    return _Records(source, files, list(itertools.accumulate(counts)))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0]

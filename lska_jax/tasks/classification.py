@@ -13,7 +13,7 @@ from lska_jax.data.augment import EvalTransform, TrainTransform
 from lska_jax.data.examples import LabelledImages
 from lska_jax.data.mixing import MixingSpec, mix, normalise, random_erasing
 from lska_jax.data.opening import open_source
-from lska_jax.data.sources import Examples, Source, SourceFacts
+from lska_jax.data.sources import BrokenImage, Examples, Source, SourceFacts
 from lska_jax.nn.functional import FlatArrays, ModelFunctions
 from lska_jax.tasks.accuracy import EvalSums, eval_sums
 from lska_jax.tasks.classification_check import check_facts
@@ -80,6 +80,7 @@ class Classification(Task):
                 rand_augment=data.rand_augment,
                 interpolation=data.train_interpolation,
                 mean=self._mean,
+                max_pixels=data.max_image_pixels,
             )
         )
 
@@ -93,6 +94,7 @@ class Classification(Task):
                 crop_pct=data.crop_pct,
                 interpolation=data.interpolation,
                 crop_mode=data.crop_mode,
+                max_pixels=data.max_image_pixels,
             )
         )
 
@@ -148,7 +150,11 @@ class Classification(Task):
 def _check_some_labels(source: Source) -> None:
     """Read examples all over a source: unlabelled splits show before anything is compiled."""
     for index in np.linspace(0, len(source) - 1, _PROBED_EXAMPLES).astype(int).tolist():
-        label = source[index].label
+        try:
+            label = source[index].label
+        except BrokenImage:
+            # Counted with the other broken images, once it is due.
+            continue
         if not 0 <= label < len(source.class_names):
             raise ValueError(
                 f"{source.path(index)} has label {label}; {source.name} has classes 0 to "

@@ -28,6 +28,7 @@ def check_config(config: ConfigDict, problems: list[str]) -> None:
     check_entries(problems, "data.mean", data.mean, low=0, high=1)
     check_entries(problems, "data.std", data.std, above=0)
     check_range(problems, "data.image_size", data.image_size, low=1)
+    check_range(problems, "data.max_image_pixels", data.max_image_pixels, low=1)
     check_range(problems, "data.crop_pct", data.crop_pct, low=0.05, high=1)
     check_range(problems, "data.pad", data.pad, low=0, high=data.image_size)
     if data.pad and data.crop != "padded":

@@ -1,6 +1,5 @@
 """Classify image files with a model folder."""
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,8 +11,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from lska_jax.data.augment import EvalTransform
-from lska_jax.data.class_folders import is_image_name
+from lska_jax.data.class_folders import IMAGE_SUFFIXES
+from lska_jax.data.folder_tree import FolderTree
 from lska_jax.data.mixing import normalise
+from lska_jax.data.plain_file import read_plain_file
 from lska_jax.data.sources import BrokenImage
 from lska_jax.models.fold import fold_for_inference
 from lska_jax.models.table import Preprocessing
@@ -128,21 +129,17 @@ def find_images(places: Sequence[str | Path]) -> list[Path]:
                 raise FileNotFoundError(f"There is no image or folder {place}.")
             found.append(place)
             continue
-        inside = sorted(
-            Path(folder, name)
-            for folder, _, names in os.walk(place)
-            for name in names
-            if is_image_name(name)
-        )
+        # As training lists them: hidden ones are not seen, and links are followed.
+        (inside,) = FolderTree(place, IMAGE_SUFFIXES).files_of("", [""])
         if not inside:
             raise ValueError(f"{place} holds no image.")
-        found += inside
+        found += [place / name for name in inside]
     return found
 
 
 def _decode(image: str, transform: EvalTransform) -> UInt8[np.ndarray, "size size channels"] | str:
     try:
-        return transform(Path(image).read_bytes())
+        return transform(read_plain_file(image))
     except BrokenImage as error:
         return str(error)
     except OSError as error:

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from lska_jax.data.examples import Fields, Reader
 from lska_jax.data.loader import HostBatch, eval_batches, train_batches
-from lska_jax.data.sources import Examples
+from lska_jax.data.sources import Examples, share_examples
 from lska_jax.nn.functional import FlatArrays, ModelFunctions
 
 # A global batch on the devices: the reader's fields, each (B, ...), and "mask" (B,) bool.
@@ -83,10 +83,18 @@ class Task(abc.ABC):
         Raises:
           ValueError: they are not of the same kind, or the same where they must not be.
         """
-        if is_held_out and train.name == evaluation.name:
+        if not is_held_out:
+            return
+        if train.name == evaluation.name:
             raise ValueError(
                 f"Training and evaluation would read the same images, {train.name}. Give the "
                 "source split folders, or name another data.eval_split."
+            )
+        if share_examples(train, evaluation):
+            raise ValueError(
+                f"{train.name} and {evaluation.name} have images in common: evaluation would read "
+                "some of the training images. Give slices that do not overlap, such as "
+                "data.train_split='train[:80%]' and data.eval_split='train[80%:]'."
             )
 
     def class_names(self, examples: Examples) -> tuple[str, ...] | None:

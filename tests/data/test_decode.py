@@ -161,10 +161,10 @@ def test_empty_file_is_named_as_empty():
 
 
 @pytest.mark.parametrize(
-    "data", [b"<html>404 Not Found</html>", bytes(500), b"\xff\xd8", b"\x89PNG"]
+    "data", [b"<html>404 Not Found</html>", bytes(500), b"\xff\xd8", b"\x89PNG", b"x", b"\0\0"]
 )
 def test_file_that_is_no_image_is_refused(data):
-    with pytest.raises(BrokenImage):
+    with pytest.raises(BrokenImage, match="^not an image file$"):
         decode_rgb(data)
 
 

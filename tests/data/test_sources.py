@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lska_jax.data.opening import inspect_source, open_source
-from lska_jax.data.sources import Record, Source, SourceFacts
+from lska_jax.data.sources import Record, Source, SourceFacts, share_examples
 
 # Stand-ins for encoded images: a source hands out bytes and never looks inside.
 FILES = {
@@ -86,6 +86,11 @@ def test_digits_train_and_test_share_no_example_and_miss_none():
     assert train_paths | test_paths == {f"digits#{index}" for index in range(1797)}
 
 
+def test_digits_know_that_all_of_them_hold_the_test_split():
+    train, test, every = (open_source("digits", split=name) for name in ("train", "test", "all"))
+    assert share_examples(every, test) and not share_examples(train, test)
+
+
 def test_digits_hold_out_a_fifth_of_each_class():
     held_out = np.bincount([r.label for r in read_all(open_source("digits", split="test"))])
     in_total = np.bincount([r.label for r in read_all(open_source("digits", split="all"))])
@@ -139,14 +144,6 @@ def test_class_folders_without_split_folders_serve_every_split(kind, tmp_path):
     source = open_kind(kind, tmp_path, files, split="validation")
     assert read_all(source) == [Record(b"a", 0), Record(b"b", 1)]
     assert "validation" not in source.name
-
-
-@both_kinds
-def test_a_class_called_like_a_split_is_still_a_class(kind, tmp_path):
-    source = open_kind(
-        kind, tmp_path, {"test/a.jpg": b"a", "train/b.jpg": b"b"}, split="validation"
-    )
-    assert source.class_names == ("test", "train")
 
 
 @both_kinds
@@ -255,15 +252,6 @@ def test_long_member_names_are_read_in_every_tar_format(form, tmp_path):
     assert source[0].image == b"long"
 
 
-def test_links_in_a_tar_are_skipped(tmp_path):
-    path = write_tar(tmp_path / "a.tar", {"cat/a.jpg": b"a"})
-    with tarfile.open(path, "a") as archive:
-        link = tarfile.TarInfo("cat/b.jpg")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(link)
-    assert len(open_source(f"folder:{path}", split="train")) == 1
-
-
 def test_the_later_of_two_members_of_one_name_counts(tmp_path):
     path = write_tar(tmp_path / "a.tar", {"cat/a.jpg": b"old"})
     write_tar(path, {"cat/a.jpg": b"new"}, mode="a")
@@ -294,12 +282,6 @@ def test_a_path_that_does_not_exist_is_named(tmp_path):
         open_source(f"folder:{tmp_path}/nowhere", split="train")
 
 
-@both_kinds
-def test_a_missing_split_lists_those_that_exist_and_suggests_one(kind, tmp_path):
-    with pytest.raises(ValueError, match="no split 'validation'.*test, train.*'test' is what you"):
-        open_kind(kind, tmp_path, FILES, split="validation")
-
-
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is empty"):
         open_source(f"folder:{tmp_path}", split="train")
@@ -312,7 +294,7 @@ def test_an_empty_tar_is_refused(tmp_path):
 
 def test_an_empty_class_folder_is_named(tmp_path):
     write_folder(tmp_path, {"cat/a.jpg": b"a", "dog/notes.txt": b"-"})
-    with pytest.raises(ValueError, match="1 of 2 class folders hold no image: 'dog'"):
+    with pytest.raises(ValueError, match="1 of 2 class folders hold no image: dog"):
         open_source(f"folder:{tmp_path}", split="train")
 
 
@@ -322,7 +304,7 @@ def test_an_empty_class_folder_in_a_tar_is_named(tmp_path):
         empty = tarfile.TarInfo("dog/")
         empty.type = tarfile.DIRTYPE
         archive.addfile(empty)
-    with pytest.raises(ValueError, match="1 of 2 class folders hold no image: 'dog'"):
+    with pytest.raises(ValueError, match="1 of 2 class folders hold no image: dog"):
         open_source(f"folder:{path}", split="train")
 
 

@@ -17,7 +17,7 @@ from tar_files import make_tar
 
 from lska_jax.commands.prepare import main
 from lska_jax.data.opening import inspect_source, open_source
-from lska_jax.data.sources import Record, SourceFacts
+from lska_jax.data.sources import Record, SourceFacts, share_examples
 
 WNIDS = ("n01440764", "n01443537", "n15075141")
 LABELS = {"n01440764": 0, "n01443537": 1, "n15075141": 999}
@@ -60,6 +60,10 @@ def change_json(file: Path, **changes) -> None:
     content.update(changes)
     content = {key: value for key, value in content.items() if value is not None}
     file.write_text(json.dumps(content))
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:3_000])
 
 
 def test_every_image_comes_back_with_its_bytes_and_label(data_dir):
@@ -130,6 +134,22 @@ def test_a_slice_reads_those_examples(data_dir):
     everything = open_source("tfds:imagenet2012", split="train", data_dir=data_dir)
     part = open_source("tfds:imagenet2012", split="train[25%:75%]", data_dir=data_dir)
     assert [part[i] for i in range(len(part))] == [everything[i] for i in range(3, 9)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_shared"),
+    [
+        ("train[:50%]", "train[50%:]", False),
+        ("train[:50%]", "train[40%:]", True),
+        ("train[:50%]", "validation", False),
+        ("validation", "train+validation", True),
+    ],
+)
+def test_slices_of_a_set_know_whether_they_share_examples(first, second, is_shared, data_dir):
+    sources = [
+        open_source("tfds:imagenet2012", split=name, data_dir=data_dir) for name in (first, second)
+    ]
+    assert share_examples(*sources) == is_shared
 
 
 def test_a_tfds_source_travels_to_a_spawned_process(data_dir):
@@ -203,6 +223,34 @@ def test_a_set_without_labels_is_refused(own_copy, tmp_path):
 def test_a_split_with_labels_out_of_range_is_refused_on_opening(data_dir):
     with pytest.raises(ValueError, match="ILSVRC2012_test_.*label -1, outside 0..999"):
         open_source("tfds:imagenet2012", split="test", data_dir=data_dir)
+
+
+@pytest.mark.parametrize("place", [0.001, 0.01, 0.02])
+def test_a_damaged_shard_is_an_error_that_names_it(place, own_copy, tmp_path):
+    shard = own_copy / "imagenet2012-train.array_record-00000-of-00001"
+    content = bytearray(shard.read_bytes())
+    start = int(place * len(content))
+    content[start : start + 20] = bytes(byte ^ 0x55 for byte in content[start : start + 20])
+    shard.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{shard} cannot be read|{own_copy} cannot be opened"):
+        source = open_source("tfds:imagenet2012", split="train", data_dir=str(tmp_path))
+        [source[index] for index in range(len(source))]
+
+
+@pytest.mark.parametrize("change", [lambda shard: shard.unlink(), lambda shard: truncate(shard)])
+def test_a_missing_or_truncated_shard_is_named_at_the_start(change, own_copy, tmp_path):
+    shard = own_copy / "imagenet2012-train.array_record-00000-of-00001"
+    change(shard)
+    with pytest.raises(ValueError, match=f"{shard} (is missing|cannot be read)"):
+        open_source("tfds:imagenet2012", split="train", data_dir=str(tmp_path))
+
+
+def test_a_description_of_more_examples_than_there_are_is_found_at_the_start(own_copy, tmp_path):
+    splits = [{"name": "train", "shardLengths": ["13"]}]
+    splits[0]["filepathTemplate"] = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    change_json(own_copy / "dataset_info.json", splits=splits)
+    with pytest.raises(ValueError, match="train.array_record.* cannot be read at .*#12"):
+        open_source("tfds:imagenet2012", split="train", data_dir=str(tmp_path))
 
 
 @pytest.mark.parametrize("read", [open_source, inspect_source])

@@ -182,6 +182,7 @@ REFUSED = [
     ({"data__mixup_alpha": -1.0}, "data.mixup_alpha=-1.0 must be at least 0"),
     ({"data__cutmix_alpha": INF}, "data.cutmix_alpha=inf must be at least 0"),
     ({"data__num_workers": -2}, "data.num_workers=-2 must be at least -1"),
+    ({"data__max_image_pixels": 0}, "data.max_image_pixels=0 must be at least 1"),
     ({"data__max_broken_fraction": 2.0}, "must be at least 0 and at most 1"),
     ({"optimizer__learning_rate": -1e-3}, "optimizer.learning_rate=-0.001 must be at least 0"),
     ({"optimizer__learning_rate": INF}, "optimizer.learning_rate=inf must be at least 0"),

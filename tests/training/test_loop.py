@@ -288,8 +288,8 @@ def test_an_empty_folder_is_refused(tmp_path):
 def test_a_missing_split_is_refused_with_the_splits_there_are(tmp_path):
     write_images(tmp_path)
     config = folder_config(tmp_path)
-    config.data.eval_split = "validation"
-    with pytest.raises(ValueError, match="validation.*test"):
+    config.data.eval_split = "extra"
+    with pytest.raises(ValueError, match="no split 'extra'.*test, train"):
         open_sources(config)
 
 
@@ -310,6 +310,16 @@ def test_the_same_images_for_training_and_evaluation_are_refused(tmp_path):
     write_images(tmp_path)
     with pytest.raises(ValueError, match="would read the same images"):
         open_sources(folder_config(tmp_path / "train"))
+
+
+def test_slices_that_overlap_are_refused(tmp_path):
+    write_images(tmp_path)
+    config = folder_config(tmp_path)
+    config.data.eval_split = "train[50%:]"
+    with pytest.raises(ValueError, match=r"have images in common.*train\[80%:\]"):
+        open_sources(config)
+    config.data.train_split = "train[:50%]"
+    open_sources(config)
 
 
 def test_a_workdir_that_cannot_be_made_is_refused_before_training(tmp_path):

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from lska_jax.data.class_folders import SPLIT_SYNONYMS
 from lska_jax.data.image_tree import ImageTree, open_tree
+from lska_jax.data.split_names import split_kind
 from lska_jax.data.tar_tree import TarTree
 from lska_jax.robustness.sets.class_folders import ClassFolders
 from lska_jax.robustness.sets.layouts import Layout
@@ -142,7 +142,7 @@ def _possible_roots(place: Place, wraps: bool) -> Iterator[str]:
             f"{inner}/{name}" if inner else name
             for inner in level
             for name in place.tree.folders(inner)
-            if name not in SPLIT_SYNONYMS[0]
+            if split_kind(name) != "train"
         ]
 
 
