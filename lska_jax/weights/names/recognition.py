@@ -1,6 +1,6 @@
 """Which family a checkpoint belongs to, by the names of its arrays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from lska_jax.models.table import families, load
 from lska_jax.weights.names.naming import Names
@@ -17,19 +17,21 @@ def is_known(name: str) -> bool:
     return any(names.read(name) for names in all_names())
 
 
-def full_names(names: Sequence[str]) -> list[str]:
-    """Return the names of a file with the beginning that a part of a model leaves out.
+def full_name(name: str) -> str:
+    """Return the name that a part of a model leaves the beginning out of, or the name itself."""
+    for names in all_names():
+        for beginning, whole in names.aliases.items():
+            full = whole + name.removeprefix(beginning)
+            if name.startswith(beginning) and (names.is_ignored(full) or names.read(full)):
+                return full
+    return name
 
-    Several families leave out another beginning of the same names, as "layernorm.": the one counts
-    that knows most of the file's names then.
-    """
-    best, most = list(names), 0
-    for table in all_names():
-        full = [table.full_name(name) for name in names]
-        known = sum(bool(table.read(name)) for name in full)
-        if known > most:
-            best, most = full, known
-    return best
+
+def best_table(names: Iterable[str]) -> Names:
+    """Return the table of the family that most names of a checkpoint speak for."""
+    tables = all_names()
+    counts = _counts(tables, list(names))
+    return tables[counts.index(max(counts))]
 
 
 def recognise(shapes: Mapping[str, Shape]) -> Names:
@@ -39,16 +41,25 @@ def recognise(shapes: Mapping[str, Shape]) -> Names:
       shapes: {name: shape in PyTorch layout}, wrappers removed.
 
     Raises:
-      ValueError: no name is one of any family's.
+      ValueError: fewer than half of the names are one family's.
     """
     tables = all_names()
-    counts = [sum(bool(names.read(name)) for name in shapes) for names in tables]
-    best = max(counts, default=0)
-    if not best:
+    counts = _counts(tables, list(shapes))
+    best = max(counts)
+    table = tables[counts.index(best)]
+    ignored = sum(table.is_ignored(name) for name in shapes)
+    if not best or 2 * best < len(shapes) - ignored:
         shown = ", ".join(list(shapes)[:5]) or "none at all"
         examples = "; ".join(f"{names.family.name}: {names.example}" for names in tables)
-        raise ValueError(
-            f"no array has a name of a family that can be imported ({examples}, and the like); "
-            f"names here: {shown}"
+        found = (
+            f"at most {best} of {len(shapes)} arrays have names" if best else "no array has a name"
         )
-    return tables[counts.index(best)]
+        raise ValueError(
+            f"{found} of a family that can be imported ({examples}, and the like); names here: "
+            f"{shown}"
+        )
+    return table
+
+
+def _counts(tables: Sequence[Names], names: Sequence[str]) -> list[int]:
+    return [sum(bool(table.read(name)) for name in names) for table in tables]
