@@ -7,19 +7,19 @@
 Reading it executes nothing, verifies the hash, and follows no path out of the folder.
 """
 
-import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lska_jax.models.build import array_shapes
 from lska_jax.weights.conversion import StoredArray
+from lska_jax.weights.folder_files import inside, sha256_of
 from lska_jax.weights.model_card import write_card
 from lska_jax.weights.model_facts import (
     CONFIG_NAME,
@@ -157,32 +157,6 @@ def read_model_folder(
     stored = open_safetensors(path)
     _check_shapes({name: a.shape for name, a in stored.items()}, facts.config, str(path))
     return facts, {name: _float32(name, array, path) for name, array in stored.items()}
-
-
-def inside(folder: Path, name: str, *, root: Path | None = None) -> Path:
-    """Return the path of a file in a folder.
-
-    Raises:
-      ValueError: the name, or a link that it is, leaves the folder (or ``root``).
-    """
-    place = PurePosixPath(name.replace("\\", "/"))
-    path = folder / name
-    allowed = (root or folder).resolve()
-    if (
-        place.is_absolute()
-        or ".." in place.parts
-        or not place.name
-        or ":" in name
-        or not path.resolve().is_relative_to(allowed)
-    ):
-        raise ValueError(f"{name!r} leaves the model folder {folder}; that is refused.")
-    return path
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _umask() -> int:
