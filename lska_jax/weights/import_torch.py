@@ -168,10 +168,11 @@ def _check_preprocessing(names: Names, preprocessing: str | None) -> None:
 def _refuse_nameless(path: Path, num_classes: int) -> None:
     if num_classes in _LARGE_LABEL_SETS:
         raise ValueError(
-            f"{path} has a classifier of {num_classes} classes, {_LARGE_LABEL_SETS[num_classes]}'s, "
-            "whose names this package does not have. Pass num_classes=0 (--num_classes 0) to leave "
-            "it out, for features and fine-tuning; or keep it with --labels FILE, which names the "
-            "classes, or --labels none, which shows them by number."
+            f"{path} has a classifier of the {num_classes} classes of "
+            f"{_LARGE_LABEL_SETS[num_classes]}, whose names this package does not have. Pass "
+            "num_classes=0 (--num_classes 0) to leave it out, for features and fine-tuning; or "
+            "keep it with --labels FILE, which names the classes, or --labels none, which shows "
+            "them by number."
         )
 
 
