@@ -14,9 +14,11 @@ from lska_jax.models.table import Preprocessing, model_entry
 from lska_jax.models.weight_tags import IMAGENET_CLASSES, WeightTag
 from lska_jax.weights.checkpoint_file import open_checkpoint
 from lska_jax.weights.class_names import imagenet_names
-from lska_jax.weights.fitting import Fitted, fit
+from lska_jax.weights.conversion import StoredArray
+from lska_jax.weights.fitting import Fitted, fit, recognise_network
 from lska_jax.weights.folder_files import inside, read_object
 from lska_jax.weights.model_facts import CONFIG_NAME, ModelFacts, check_facts
+from lska_jax.weights.names.naming import is_unclear
 from lska_jax.weights.stated import Stated
 from lska_jax.weights.timm_layout import is_timm, read_timm
 from lska_jax.weights.transformers_layout import (
@@ -79,8 +81,7 @@ def open_foreign_folder(
         raise ValueError(f"{path} cannot be read as a model: {error}") from error
     weights = _find_weights(folder, root)
     opened = open_checkpoint(weights, root=root)
-    entry = None if stated.model is None else model_entry(stated.model)
-    fitted = fit(opened.arrays, weights, entry=entry, given=stated.fields)
+    fitted = _fit_stated(stated, opened.arrays, weights)
     _check_stated(stated, fitted, path)
     prepared = _preprocessing(stated, fitted, tag, path)
     config = fitted.config
@@ -144,6 +145,36 @@ def _find_weights(folder: Path, root: Path | None) -> Path:
     raise FileNotFoundError(
         f"{folder} has a {CONFIG_NAME} and no weights; looked for: {', '.join(WEIGHTS_NAMES)}."
     )
+
+
+def _fit_stated(stated: Stated, stored: Mapping[str, StoredArray], path: Path) -> Fitted:
+    """Return the network in a folder's weights: as it is stated, completed by names and shapes."""
+    names, inferred = recognised = recognise_network(stored, path)
+    shown = {
+        field: value
+        for field, value in inferred.fields.items()
+        if field in names.family.architecture_fields and not is_unclear(value)
+    }
+    sizes = {field: value for field, value in shown.items() if not isinstance(value, str)}
+    words = {field: value for field, value in stated.words.items() if field not in shown}
+    given = {**words, **stated.fields}
+    if stated.model is not None:
+        if stated.is_resized:
+            given = {**sizes, **given}
+        entry = model_entry(stated.model)
+        return fit(stored, path, recognised=recognised, entry=entry, given=given)
+    try:
+        return fit(stored, path, recognised=recognised, given=given)
+    except ValueError:
+        # Sizes of nobody's: a model with the same words, and what shows and is stated.
+        found = {**shown, **given}
+        for name, fields in names.family.models.items():
+            said = {field: value for field, value in fields.items() if isinstance(value, str)}
+            if stated.family == names.family.name and said.items() <= found.items():
+                entry = model_entry(name)
+                wanted = {**sizes, **stated.fields}
+                return fit(stored, path, recognised=recognised, entry=entry, given=wanted)
+        raise
 
 
 def _check_stated(stated: Stated, fitted: Fitted, path: Path) -> None:

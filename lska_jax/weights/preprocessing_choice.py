@@ -1,11 +1,9 @@
 """Which preprocessing an imported file gets: that of its weight tag, where its model has tags."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from lska_jax.models.build import array_shapes
-from lska_jax.models.table import Preprocessing, family_of, model_entry, named_model
+from lska_jax.models.table import Preprocessing, model_entry, named_model
 from lska_jax.models.weight_tags import IMAGENET_CLASSES, WeightTag, list_tags, weights_of
 from lska_jax.weights.fitting import Fitted
 from lska_jax.weights.names.naming import Inferred, Names, is_unclear
@@ -114,32 +112,10 @@ def _check_classes(tag: WeightTag, num_classes: int) -> None:
 
 def _could_be(config: Any) -> list[WeightTag]:
     """Return the published weights that a file of a config can be or descend from."""
-    shapes = array_shapes(config)
-    own = named_model(config)
-    models = [own] if own else []
-    models += [name for name in _alike(config, own) if _shapes_of(config, name) == shapes]
-    published = [weights for model in models for weights in weights_of(model).values()]
+    model = named_model(config)
+    published = list(weights_of(model).values()) if model else []
     same = [weights for weights in published if weights.num_classes == config.num_classes]
     return same if config.num_classes and same else published
-
-
-def _alike(config: Any, own: str | None) -> list[str]:
-    """Return other models that differ from a config's in words alone, as ViT and DeiT do."""
-    if own is None:
-        return []
-    family = family_of(config)
-    fields = family.models[own]
-    return [
-        name
-        for name, others in family.models.items()
-        if name != own
-        and others.keys() == fields.keys()
-        and all(others[f] == v for f, v in fields.items() if not isinstance(v, str))
-    ]
-
-
-def _shapes_of(config: Any, model: str) -> dict[str, tuple[int, ...]]:
-    return array_shapes(dataclasses.replace(config, **model_entry(model).fields))
 
 
 def _same_sizes(names: Names, inferred: Inferred) -> list[str]:

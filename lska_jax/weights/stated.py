@@ -14,8 +14,10 @@ class Stated(NamedTuple):
     Attributes:
       layout: the library that writes such folders.
       family: of the model.
-      model: the named model, or None where fields say what it is.
-      fields: fields of the config that no array shows.
+      model: the named model; None where only the arrays say what it is.
+      is_resized: whether the model has other sizes than its name stands for.
+      fields: fields of the config that are stated.
+      words: those that decide where names and shapes do not.
       num_classes: of the classifier; None where it is not stated.
       preprocessing: of the images; None where it is not stated.
       class_names: in label order, or None.
@@ -26,7 +28,9 @@ class Stated(NamedTuple):
     layout: str
     family: str
     model: str | None
+    is_resized: bool
     fields: Mapping[str, Any]
+    words: Mapping[str, str]
     num_classes: int | None
     preprocessing: Preprocessing | None
     class_names: tuple[str, ...] | None

@@ -54,8 +54,10 @@ def read_timm(record: Mapping[str, Any]) -> Stated:
     return Stated(
         layout="timm",
         family=entry.family,
-        model=None if _SHOWN & arguments.keys() else name,
+        model=name,
+        is_resized=not _SHOWN.isdisjoint(arguments),
         fields=given,
+        words={},
         num_classes=record.get("num_classes", prepared.get("num_classes")),
         preprocessing=_preprocessing(prepared),
         class_names=_class_names(record, prepared),

@@ -59,7 +59,10 @@ def read_transformers(record: Mapping[str, Any], processor: Mapping[str, Any] | 
         layout="transformers",
         family=family,
         model=None,
+        is_resized=False,
         fields=_unseen_fields(record, family),
+        # One network under two names, which want their images prepared differently.
+        words={"kind": kind} if family == "vit" else {},
         num_classes=None,
         preprocessing=None if processor is None else _preprocessing(processor),
         class_names=_class_names(record),

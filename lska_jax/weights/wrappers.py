@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lska_jax.weights.names.naming import Names
-from lska_jax.weights.names.recognition import best_table, full_name, is_known
+from lska_jax.weights.names.recognition import best_table, full_names, is_known
 
 # Of torch.optim.swa_utils.AveragedModel: how many models were averaged.
 AVERAGED_COUNTER = "n_averaged"
@@ -54,7 +54,8 @@ def unwrap(names: Sequence[str], path: Path, *, use_average: bool = False) -> Un
     counters = [name for name in plain if name.split(".")[-1] == AVERAGED_COUNTER]
     others = [name for name in plain if name not in counters]
     of_network = [name for name in others if name.startswith(prefix)]
-    kept = {full_name(name.removeprefix(prefix)): plain[name] for name in of_network}
+    full = full_names([name.removeprefix(prefix) for name in of_network])
+    kept = {name: plain[old] for name, old in zip(full, of_network, strict=True)}
     table, aside = best_table(kept), list(counters)
     for name in others:
         if name.startswith(prefix):
@@ -94,7 +95,7 @@ def _count_prefixes(names: Iterable[str]) -> Counter[str]:
         for cut in range(min(len(words), _MAX_PREFIX_WORDS)):
             rest = ".".join(words[cut:])
             if rest not in known:
-                known[rest] = is_known(full_name(rest))
+                known[rest] = is_known(rest)
             if known[rest]:
                 counts["".join(f"{word}." for word in words[:cut])] += 1
     return counts
@@ -148,7 +149,7 @@ def _of_network(name: str, prefix: str, table: Names) -> str:
     for count in range(len(words)):
         outer = "".join(f"{word}." for word in words[:count])
         short = name.removeprefix(outer)
-        for candidate in (full_name(short), _HEADS.get(short, "")):
+        for candidate in (table.full_name(short), _HEADS.get(short, "")):
             if name.startswith(outer) and table.read(candidate):
                 return candidate
     return ""

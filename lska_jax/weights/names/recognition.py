@@ -13,18 +13,23 @@ def all_names() -> list[Names]:
 
 
 def is_known(name: str) -> bool:
-    """Tell whether a name of a checkpoint stands for an array of any family."""
-    return any(names.read(name) for names in all_names())
+    """Tell whether a name of a checkpoint, or of a part of a model, stands for a family's array."""
+    return any(names.read(names.full_name(name)) for names in all_names())
 
 
-def full_name(name: str) -> str:
-    """Return the name that a part of a model leaves the beginning out of, or the name itself."""
-    for names in all_names():
-        for beginning, whole in names.aliases.items():
-            full = whole + name.removeprefix(beginning)
-            if name.startswith(beginning) and (names.is_ignored(full) or names.read(full)):
-                return full
-    return name
+def full_names(names: Sequence[str]) -> list[str]:
+    """Return the names of a file with the beginning that a part of a model leaves out.
+
+    Several families leave out another beginning of the same names, as "layernorm.": the one counts
+    that knows most of the file's names then.
+    """
+    best, most = list(names), 0
+    for table in all_names():
+        full = [table.full_name(name) for name in names]
+        known = sum(bool(table.read(name)) for name in full)
+        if known > most:
+            best, most = full, known
+    return best
 
 
 def best_table(names: Iterable[str]) -> Names:
