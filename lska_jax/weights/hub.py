@@ -133,7 +133,7 @@ def _by_hand(repo: str, revision: str | None, files: Sequence[str]) -> str:
     addresses = " and ".join(f"{place}/{file}" for file in files)
     if len(files) == 1:
         return (
-            f"Without it, download {addresses} by hand, then: lska-jax import FILE --out DIR, and "
-            "pass DIR."
+            f"Without it, download {addresses} by hand, then: lska-jax import FILE --weights TAG "
+            "--out DIR, and pass DIR."
         )
     return f"Without it, download {addresses} by hand into one folder and pass that folder."

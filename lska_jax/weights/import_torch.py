@@ -6,6 +6,7 @@ and ``lska-jax predict FOLDER``. Family and architecture are read off names and 
 are not given; everything has to fit, or all that does not is listed and nothing is written.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,12 @@ from lska_jax.weights.class_names import imagenet_names
 from lska_jax.weights.fitting import Fitted, fit, recognise_network
 from lska_jax.weights.folder_files import sha256_of
 from lska_jax.weights.model_facts import ModelFacts
-from lska_jax.weights.model_folder import check_can_write, write_model_folder
+from lska_jax.weights.model_folder import (
+    check_can_write,
+    is_model_folder,
+    read_model_folder,
+    write_model_folder,
+)
 from lska_jax.weights.names.naming import Names
 from lska_jax.weights.preprocessing_choice import Choice, choose_preprocessing, find_weights
 from lska_jax.weights.shards import is_index, shards_of
@@ -47,7 +53,8 @@ def import_checkpoint(
     """Turn a PyTorch checkpoint into a model folder, all of it or none.
 
     Args:
-      checkpoint: the file.
+      checkpoint: the file; or a model folder of timm or transformers, which says all that is asked
+        below but class names, licence and source.
       out: the folder to write.
       model: one of ``list_models()``; None reads the architecture off the shapes.
       use_ema: take the averaged weights where the file holds both.
@@ -77,6 +84,13 @@ def import_checkpoint(
     """
     path = Path(checkpoint)
     check_can_write(out, overwrite=overwrite)
+    if path.is_dir() and is_model_folder(path):
+        asked = {
+            **{"model": model, "weights": weights, "preprocessing": preprocessing},
+            **{"sha256": sha256 or None, "use_ema": use_ema or None, **fields},
+        }
+        _refuse_options(path, [name for name, value in asked.items() if value is not None])
+        return _import_folder(path, out, class_names, license, source, overwrite, report)
     if weights is not None and preprocessing is not None:
         raise ValueError(
             f"weights={weights!r} has a preprocessing of its own; leave out "
@@ -120,6 +134,46 @@ def import_checkpoint(
     elif class_names is None and facts.class_names is not None:
         report("Labels: ImageNet's 1000 classes in their usual order; --labels FILE for others.")
     return facts
+
+
+def _import_folder(
+    folder: Path,
+    out: str | Path,
+    class_names: Sequence[str] | None,
+    license: str,
+    source: str,
+    overwrite: bool,
+    report: Callable[[str], None],
+) -> ModelFacts:
+    """Turn a model folder of another library into one of this package."""
+    stated, arrays = read_model_folder(folder)
+    layout = stated.source.get("layout")
+    if layout is None:
+        raise ValueError(f"{folder} is a model folder of this package already; use it as it is.")
+    origin = {"origin": source} if source else {}
+    hashes = _verified_hashes(folder / str(stated.source["file"]), "")
+    if class_names is None and stated.class_names is None:
+        _refuse_nameless(folder, stated.config.num_classes)
+    facts = dataclasses.replace(
+        stated,
+        class_names=stated.class_names if class_names is None else tuple(class_names) or None,
+        license=stated.license if license == "unknown" else license,
+        source={**origin, **{k: v for k, v in stated.source.items() if k != "sha256"}, **hashes},
+    )
+    write_model_folder(out, facts, arrays, overwrite=overwrite)
+    prepared = facts.preprocessing
+    report(f"Imported {folder}, a folder of {layout}: {facts.description}.")
+    report(f"Preprocessing as it states: mean {prepared.mean}, std {prepared.std}.")
+    report("It records no hash, so that its weights could not be verified.")
+    return facts
+
+
+def _refuse_options(folder: Path, given: Sequence[str]) -> None:
+    if given:
+        raise ValueError(
+            f"{folder} says itself what its weights are; {', '.join(given)} go with one of the "
+            "files in it. Leave them out, or give the file."
+        )
 
 
 def _progress(path: Path) -> Any:

@@ -78,7 +78,7 @@ def choose_preprocessing(
             f"{fitted.path} does not say which weights it holds, and those that it can be want "
             "different preprocessing. Pass --weights with one of these:\n  "
             + "\n  ".join(f"{weights.name}: {in_words(weights)}" for weights in published)
-            + f"\nor --preprocessing {' or '.join(names.preprocessings)}, or publish from a run."
+            + f"\nor, for weights of your own, --preprocessing {' or '.join(names.preprocessings)}."
         )
     if different and len(names.preprocessings) == 1:
         listed = ", ".join(weights.name for weights in published)
