@@ -150,6 +150,8 @@ def _import_folder(
     layout = stated.source.get("layout")
     if layout is None:
         raise ValueError(f"{folder} is a model folder of this package already; use it as it is.")
+    # What the folder is from now on is this package's, with hashes.
+    kept = {k: v for k, v in stated.source.items() if k not in ("layout", "sha256")}
     origin = {"origin": source} if source else {}
     hashes = _verified_hashes(folder / str(stated.source["file"]), "")
     if class_names is None and stated.class_names is None:
@@ -158,7 +160,7 @@ def _import_folder(
         stated,
         class_names=stated.class_names if class_names is None else tuple(class_names) or None,
         license=stated.license if license == "unknown" else license,
-        source={**origin, **{k: v for k, v in stated.source.items() if k != "sha256"}, **hashes},
+        source={**origin, "imported_from": f"a folder of {layout}", **kept, **hashes},
     )
     write_model_folder(out, facts, arrays, overwrite=overwrite)
     prepared = facts.preprocessing
