@@ -9,7 +9,7 @@ import numpy as np
 
 from lska_jax.models.build import array_shapes
 from lska_jax.models.table import ModelEntry, check_fields
-from lska_jax.weights.conversion import FLOATING_DTYPES, StoredArray, convert
+from lska_jax.weights.conversion import FLOATING_DTYPES, StoredArray, check_fit, convert
 from lska_jax.weights.names.naming import Inferred, Names, is_unclear
 from lska_jax.weights.names.recognition import recognise
 
@@ -62,15 +62,20 @@ class Fitted:
         self, *, show_progress: Callable[[list[Any]], Iterable[Any]] = iter
     ) -> dict[str, np.ndarray]:
         """Return {path: array} float32; arguments and errors are those of ``convert``."""
-        return convert(
-            self.stored,
-            array_shapes(self.config),
-            names=self.names,
-            variant=self.names.variant_of(self.config),
-            naming=self.naming,
-            refusal=_refusal(self.path, self.config, self.inferred, self.names),
-            show_progress=show_progress,
-        )
+        shapes = array_shapes(self.config)
+        return convert(self.stored, shapes, show_progress=show_progress, **self._how())
+
+    def check(self) -> None:
+        """Refuse arrays that do not fit, before any is read; see ``convert``."""
+        check_fit(self.stored, array_shapes(self.config), **self._how())
+
+    def _how(self) -> dict[str, Any]:
+        return {
+            "names": self.names,
+            "variant": self.names.variant_of(self.config),
+            "naming": self.naming,
+            "refusal": _refusal(self.path, self.config, self.inferred, self.names),
+        }
 
 
 def recognise_network(stored: Mapping[str, StoredArray], path: Path) -> tuple[Names, Inferred]:

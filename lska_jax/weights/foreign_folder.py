@@ -83,6 +83,7 @@ def open_foreign_folder(
     opened = open_checkpoint(weights, root=root)
     fitted = _fit_stated(stated, opened.arrays, weights)
     _check_stated(stated, fitted, path)
+    fitted.check()
     prepared = _preprocessing(stated, fitted, tag, path)
     config = fitted.config
     facts = ModelFacts(
@@ -113,6 +114,7 @@ def open_published_file(folder: Path, tag: WeightTag, *, root: Path | None) -> F
     path = inside(folder, tag.file, root=root)
     opened = open_checkpoint(path)
     fitted = fit(opened.arrays, path, entry=model_entry(tag.model))
+    fitted.check()
     config = fitted.config
     facts = ModelFacts(
         config=config,

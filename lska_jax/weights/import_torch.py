@@ -107,6 +107,7 @@ def import_checkpoint(
         if tag and entry is None:
             entry = model_entry(tag.model)
         fitted = fit(opened.arrays, path, recognised=recognised, entry=entry, given=given)
+        fitted.check()
         config = fitted.config
         if class_names is None and "num_classes" not in given:
             _refuse_nameless(path, config.num_classes)
