@@ -1,6 +1,7 @@
 """Model folders as other libraries publish them, written by hand around the toy family."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +64,19 @@ def timm_folder(folder: Path, *, classes: int = 1000, **prepared: Any) -> Path:
 def write_json(path: Path, record: Any) -> None:
     """Write a JSON file."""
     path.write_text(json.dumps(record))
+
+
+ODD_VALUES = (None, True, -1, 10**400, float("nan"), "", "x", [], {}, [1], [None], {"a": 1})
+
+
+def with_odd_values(record: Any) -> Iterator[Any]:
+    """Yield a JSON record with each of its entries, at any depth, as each odd value."""
+    yield from ODD_VALUES
+    entries: Any = record.items() if isinstance(record, dict) else ()
+    if isinstance(record, list):
+        entries = enumerate(record)
+    for place, entry in entries:
+        for odd in with_odd_values(entry):
+            changed = record.copy()
+            changed[place] = odd
+            yield changed

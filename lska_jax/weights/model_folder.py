@@ -170,7 +170,10 @@ class _OwnModel:
         folder, weights = self._folder, self._weights
         if not isinstance(weights, dict) or not isinstance(weights.get("sha256"), str):
             raise ValueError(f"{folder / CONFIG_NAME} records no SHA-256 of the weights.")
-        path = inside(folder, str(weights.get("file", WEIGHTS_NAME)), root=self._root)
+        name = weights.get("file", WEIGHTS_NAME)
+        if not isinstance(name, str):
+            raise ValueError(f"{folder / CONFIG_NAME} names no file of weights: {name!r}.")
+        path = inside(folder, name, root=self._root)
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing; copy the whole model folder.")
         found = sha256_of(path)

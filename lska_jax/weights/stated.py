@@ -4,8 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lska_jax.models.checks import is_number
+from lska_jax.models.checks import is_count, is_number
 from lska_jax.models.table import Preprocessing
+
+# Of means, standard deviations and pixels; far beyond what there is.
+_LARGEST = 1e6
 
 
 class Stated(NamedTuple):
@@ -50,6 +53,8 @@ def square_side(name: str, value: Any) -> int:
     is_whole = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
     if len(sides) != 2 or not is_whole or sides[0] != sides[1]:
         raise ValueError(f"{name}={value!r} is no square; square images are taken only.")
+    if not 1 <= sides[0] <= _LARGEST:
+        raise ValueError(f"{name}={value!r} is no number of pixels.")
     side: int = sides[0]
     return side
 
@@ -60,9 +65,22 @@ def channel_values(name: str, value: Any) -> tuple[float, ...]:
     Raises:
       ValueError: it is no list of numbers.
     """
-    if not isinstance(value, list) or not value or not all(map(is_number, value)):
+    is_list = isinstance(value, list) and bool(value)
+    if not is_list or not all(is_number(entry) and abs(entry) < _LARGEST for entry in value):
         raise ValueError(f"{name}={value!r} must be a list of numbers, one a channel.")
     return tuple(float(entry) for entry in value)
+
+
+def whole_numbers(name: str, value: Any) -> int | tuple[int, ...]:
+    """Return a number, or one for each stage.
+
+    Raises:
+      ValueError: it is neither.
+    """
+    entries = value if isinstance(value, list) else [value]
+    if not entries or not all(is_count(entry, low=1) for entry in entries):
+        raise ValueError(f"{name}={value!r} must be a whole number, or one for each stage.")
+    return tuple(entries) if isinstance(value, list) else entries[0]
 
 
 def crop_fraction(crop: int, resized: int) -> float:

@@ -10,7 +10,13 @@ from typing import Any
 from lska_jax.models.table import Preprocessing, families, model_entry
 from lska_jax.models.weight_tags import weights_of
 from lska_jax.weights.class_names import readable_names
-from lska_jax.weights.stated import Stated, channel_values, ordered_names, square_side
+from lska_jax.weights.stated import (
+    Stated,
+    channel_values,
+    ordered_names,
+    square_side,
+    whole_numbers,
+)
 
 # Arguments of timm's models that change nothing in evaluation, or that arrays show.
 _HARMLESS = {
@@ -70,12 +76,10 @@ def _check_arguments(
     arguments: Mapping[str, Any], record: Mapping[str, Any], family: str
 ) -> dict[str, Any]:
     """Return the fields that arguments of timm's model stand for, having refused all others."""
-    pooling = {arguments.get("global_pool"), record.get("global_pool")} - {None, ""}
     usual = _USUAL_POOLING.get(family, "avg")
-    if pooling - {usual}:
-        raise ValueError(
-            f"its global_pool is {', '.join(map(str, pooling))}; {family} has {usual!r} here."
-        )
+    for pooling in (arguments.get("global_pool"), record.get("global_pool")):
+        if pooling not in (None, "", usual):
+            raise ValueError(f"its global_pool is {pooling!r}; {family} has {usual!r} here.")
     unknown = sorted(arguments.keys() - _HARMLESS - _SHOWN - {"global_pool"})
     if unknown:
         raise ValueError(
@@ -90,7 +94,7 @@ def _check_arguments(
         )
     config_fields = families()[family].defaults
     return {
-        field: tuple(value) if isinstance(value, list) else value
+        field: whole_numbers(argument, value)
         for argument, field in _UNSEEN.items()
         if field in config_fields and (value := arguments.get(argument)) is not None
     }

@@ -9,6 +9,7 @@ transformers 5.24.0).
 from collections.abc import Mapping
 from typing import Any
 
+from lska_jax.models.checks import is_number
 from lska_jax.models.table import Preprocessing, families
 from lska_jax.weights.stated import (
     Stated,
@@ -16,6 +17,7 @@ from lska_jax.weights.stated import (
     crop_fraction,
     ordered_names,
     square_side,
+    whole_numbers,
 )
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
@@ -67,22 +69,28 @@ def read_transformers(record: Mapping[str, Any], processor: Mapping[str, Any] | 
         preprocessing=None if processor is None else _preprocessing(processor),
         class_names=_class_names(record),
         license="unknown",
-        source={"architecture": ", ".join(record.get("architectures") or [kind])},
+        source={"architecture": _architecture(record)},
     )
+
+
+def _architecture(record: Mapping[str, Any]) -> str:
+    names = record.get("architectures")
+    return ", ".join(map(str, names)) if isinstance(names, list) else str(record["model_type"])
 
 
 def _unseen_fields(record: Mapping[str, Any], family: str) -> dict[str, Any]:
     """Return fields of the family's config that no array shows and that config.json states."""
-    stated = {
-        "heads": record.get("num_attention_heads", record.get("num_heads")),
-        "layer_norm_epsilon": record.get("layer_norm_eps"),
-    }
-    fields = families()[family].defaults
-    return {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in stated.items()
-        if name in fields and value is not None
-    }
+    known = families()[family].defaults
+    fields: dict[str, Any] = {}
+    for name in ("num_attention_heads", "num_heads"):
+        if "heads" in known and record.get(name) is not None:
+            fields["heads"] = whole_numbers(name, record[name])
+    epsilon = record.get("layer_norm_eps")
+    if "layer_norm_epsilon" in known and epsilon is not None:
+        if not is_number(epsilon):
+            raise ValueError(f"layer_norm_eps={epsilon!r} must be a number.")
+        fields["layer_norm_epsilon"] = float(epsilon)
+    return fields
 
 
 def _class_names(record: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -100,7 +108,7 @@ def _preprocessing(processor: Mapping[str, Any]) -> Preprocessing:
     if not isinstance(factor, float) or abs(255 * factor - 1) > 1e-6:
         raise ValueError(f"{PREPROCESSOR_NAME} has rescale_factor={factor!r}; 1 / 255 is taken.")
     resample = processor.get("resample", 3)
-    if resample not in _FILTERS:
+    if not isinstance(resample, int) or resample not in _FILTERS:
         raise ValueError(
             f"{PREPROCESSOR_NAME} has resample={resample!r}; allowed: 2 (bilinear), 3 (bicubic)."
         )
@@ -128,8 +136,10 @@ def _geometry(processor: Mapping[str, Any]) -> tuple[int, float, str]:
         size = square_side("size", stated if short is None else short)
         if size >= _SQUASHED_FROM:
             return size, 1.0, "squash"
-        resized = int(size / (processor.get("crop_pct") or _CONVNEXT_CROP))
-        return size, crop_fraction(size, resized), "center"
+        crop = processor.get("crop_pct") or _CONVNEXT_CROP
+        if not is_number(crop) or not 0.1 <= crop <= 1:
+            raise ValueError(f"{PREPROCESSOR_NAME} has crop_pct={crop!r}, no fraction.")
+        return size, crop_fraction(size, int(size / crop)), "center"
     resized = square_side("size", stated if short is None else short)
     if not processor.get("do_center_crop", False):
         if short is not None:

@@ -1,9 +1,11 @@
 """Folders as timm publishes them: what they state is taken, or refused in words."""
 
+import itertools
+
 import numpy as np
 import pytest
 import toy_family  # noqa: F401  (registers its models)
-from published_folders import timm_config, timm_folder, toy_state_dict, write_json
+from published_folders import timm_config, timm_folder, toy_state_dict, with_odd_values, write_json
 from small_models import write_safetensors
 
 from lska_jax import create_model
@@ -78,8 +80,8 @@ def test_the_older_config_states_all_in_one_place(folder):
         ({"architecture": "resnet50"}, "Unknown model 'resnet50'"),
         ({"num_classes": 7}, "states 7 classes, and model.safetensors has a classifier of 5"),
         ({"model_args": {"act_layer": "relu"}}, "model_args have act_layer"),
-        ({"model_args": {"global_pool": "max"}}, "global_pool is max"),
-        ({"global_pool": "max"}, "global_pool is max"),
+        ({"model_args": {"global_pool": "max"}}, "global_pool is 'max'"),
+        ({"global_pool": "max"}, "global_pool is 'max'"),
         ({"label_names": ["one"]}, "1 labels for 5 classes"),
         ({"pretrained_cfg": {}}, "does not state mean, std, input_size"),
         ({"pretrained_cfg": []}, "pretrained_cfg is no object"),
@@ -96,7 +98,8 @@ def test_what_is_not_taken_is_refused_with_the_files_name(folder, change, messag
     ("change", "message"),
     [
         ({"input_size": [3, 224, 192]}, "is no square"),
-        ({"input_size": [3, 10**9, 10**9]}, "image_size must be from 1 to"),
+        ({"input_size": [3, 10**5, 10**5]}, "image_size must be from 1 to"),
+        ({"input_size": [3, 10**9, 10**9]}, "is no number of pixels"),
         ({"mean": "0.5"}, "mean='0.5' must be a list of numbers"),
         ({"std": [0.5, 0.0, 0.5]}, "std must be 3 numbers from"),
         ({"interpolation": "lanczos"}, "interpolation must be one of"),
@@ -109,6 +112,20 @@ def test_a_preprocessing_that_is_not_taken_is_refused(tmp_path, change, message)
     write_json(folder / "config.json", timm_config(5, **change))
     with pytest.raises(ValueError, match=message):
         read_facts(folder)
+
+
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_odd_values_anywhere_are_taken_or_refused_with_the_files_name(folder, step):
+    record = {**timm_config(5), "model_args": {"img_size": [16, 16], "embed_dim": 8}}
+    refused = 0
+    for changed in itertools.islice(with_odd_values(record), 0, None, step):
+        write_json(folder / "config.json", changed)
+        try:
+            read_facts(folder)
+        except ValueError as error:
+            assert str(folder) in str(error)
+            refused += 1
+    assert refused > 200 / step
 
 
 def test_arrays_of_another_family_are_refused(folder):

@@ -1,11 +1,12 @@
 """Folders as transformers publishes them: sizes from the arrays, images from the processor."""
 
+import itertools
 import json
 from typing import Any
 
 import numpy as np
 import pytest
-from published_folders import write_json
+from published_folders import with_odd_values, write_json
 from small_models import small_model, write_safetensors
 
 from lska_jax import create_model
@@ -162,3 +163,19 @@ def test_weights_in_parts_are_read_through_their_index(folder, model):
     index.write_text(json.dumps({"weight_map": places}))
     arrays = read_model_folder(folder)[1]
     assert all(np.array_equal(array, arrays[p]) for p, array in arrays_of(model).items())
+
+
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("file", "record"), [("config.json", CONFIG), ("preprocessor_config.json", PROCESSOR)]
+)
+def test_odd_values_anywhere_are_taken_or_refused_with_the_folders_name(folder, file, record, step):
+    refused = 0
+    for changed in itertools.islice(with_odd_values(record), 0, None, step):
+        write_json(folder / file, changed)
+        try:
+            read_facts(folder)
+        except ValueError as error:
+            assert str(folder) in str(error)
+            refused += 1
+    assert refused > 50 / step
