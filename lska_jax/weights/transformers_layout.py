@@ -87,8 +87,8 @@ def _unseen_fields(record: Mapping[str, Any], family: str) -> dict[str, Any]:
             fields["heads"] = whole_numbers(name, record[name])
     epsilon = record.get("layer_norm_eps")
     if "layer_norm_epsilon" in known and epsilon is not None:
-        if not is_number(epsilon):
-            raise ValueError(f"layer_norm_eps={epsilon!r} must be a number.")
+        if not is_number(epsilon) or not 0 < epsilon < 1:
+            raise ValueError(f"layer_norm_eps={epsilon!r} must be above 0 and below 1.")
         fields["layer_norm_epsilon"] = float(epsilon)
     return fields
 
