@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lska_jax.models.weight_tags import WeightTag, find_tag
+from lska_jax.models.weight_tags import WeightTag, find_tag, list_tags, weights_of
 from lska_jax.weights.model_facts import CONFIG_NAME, WEIGHTS_NAME
 
 HUB_PREFIX = "hf-hub:"
@@ -63,9 +63,11 @@ def find_model_folder(pretrained: str | Path) -> Located:
             return find_weights_folder(tag)
     match = _HUB_ID.fullmatch(text.removeprefix(HUB_PREFIX))
     if not match or ".." in text:
+        model = text.partition(".")[0]
+        tags = f" {list_tags(model)}" if weights_of(model) else ""
         raise FileNotFoundError(
             f"There is no model folder {text!r}, and it is no Hub id such as 'org/name' or "
-            "'hf-hub:org/name@revision'."
+            f"'hf-hub:org/name@revision'.{tags}"
         )
     lost = "" if text.startswith(HUB_PREFIX) else f"There is no folder {text} here, and the Hub's "
     return _download(match["repo"], match["revision"], lost=lost)

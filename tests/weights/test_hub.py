@@ -137,6 +137,8 @@ def test_an_unknown_tag_is_refused_with_those_that_there_are(toy_tags):
     assert "no weights 'fancy'. Published weights of toy_small: plain, squashed, large" in str(
         refusal.value
     )
+    with pytest.raises(FileNotFoundError, match="Published weights of toy_small: plain"):
+        create_model(pretrained="toy_small.fancy")
     with pytest.raises(ValueError, match="No published weights of toy_large are known"):
         create_model("toy_large", pretrained=True)
 
