@@ -25,7 +25,17 @@ PREPROCESSOR_NAME = "preprocessor_config.json"
 _FILTERS = {2: "bilinear", 3: "bicubic"}
 # ConvNeXt's processor: below it the short side is resized and the centre cut out.
 _SQUASHED_FROM = 384
-_CONVNEXT_CROP = 224 / 256
+# What each image processor takes for what its file leaves out.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "ConvNext": {"resample": 3, "crop_pct": 224 / 256},
+    "DeiT": {"resample": 3, "do_center_crop": True, "crop_size": 224, "size": 256},
+    "Pvt": {"resample": 3},
+    "ViT": {"resample": 2},
+}
+_PROCESSORS = {
+    **{"convnext": "ConvNext", "van": "ConvNext", "deit": "DeiT", "pvt_v2": "Pvt"},
+    **{"swin": "ViT", "vit": "ViT"},
+}
 _FAMILIES = {
     **{"convnext": "convnext", "vit": "vit", "deit": "vit", "swin": "swin"},
     **{"pvt_v2": "pvt_v2", "van": "van"},
@@ -66,7 +76,7 @@ def read_transformers(record: Mapping[str, Any], processor: Mapping[str, Any] | 
         # One network under two names, which want their images prepared differently.
         words={"kind": kind} if family == "vit" else {},
         num_classes=None,
-        preprocessing=None if processor is None else _preprocessing(processor),
+        preprocessing=None if processor is None else _preprocessing(processor, kind),
         class_names=_class_names(record),
         license="unknown",
         source={"architecture": _architecture(record)},
@@ -100,14 +110,18 @@ def _class_names(record: Mapping[str, Any]) -> tuple[str, ...] | None:
     return names
 
 
-def _preprocessing(processor: Mapping[str, Any]) -> Preprocessing:
+def _preprocessing(stated: Mapping[str, Any], model_type: str) -> Preprocessing:
+    named = str(stated.get("image_processor_type") or stated.get("feature_extractor_type") or "")
+    kind = next((k for k in _DEFAULTS if named.startswith(k)), named or _PROCESSORS[model_type])
+    given = {name: value for name, value in stated.items() if value is not None}
+    processor = {**_DEFAULTS.get(kind, {}), **given}
     switches = ("do_resize", "do_normalize", "do_rescale")
     if off := [name for name in switches if not processor.get(name, True)]:
         raise ValueError(f"{PREPROCESSOR_NAME} has {', '.join(off)} off, which is not taken.")
     factor = processor.get("rescale_factor", 1 / 255)
     if not isinstance(factor, float) or abs(255 * factor - 1) > 1e-6:
         raise ValueError(f"{PREPROCESSOR_NAME} has rescale_factor={factor!r}; 1 / 255 is taken.")
-    resample = processor.get("resample", 3)
+    resample = processor.get("resample")
     if not isinstance(resample, int) or resample not in _FILTERS:
         raise ValueError(
             f"{PREPROCESSOR_NAME} has resample={resample!r}; allowed: 2 (bilinear), 3 (bicubic)."
@@ -115,7 +129,7 @@ def _preprocessing(processor: Mapping[str, Any]) -> Preprocessing:
     lacking = [key for key in ("image_mean", "image_std", "size") if key not in processor]
     if lacking:
         raise ValueError(f"{PREPROCESSOR_NAME} does not state {', '.join(lacking)}.")
-    size, crop_pct, crop_mode = _geometry(processor)
+    size, crop_pct, crop_mode = _geometry(processor, is_convnext=kind == "ConvNext")
     return Preprocessing(
         mean=channel_values("image_mean", processor["image_mean"]),
         std=channel_values("image_std", processor["image_std"]),
@@ -126,17 +140,15 @@ def _preprocessing(processor: Mapping[str, Any]) -> Preprocessing:
     )
 
 
-def _geometry(processor: Mapping[str, Any]) -> tuple[int, float, str]:
+def _geometry(processor: Mapping[str, Any], *, is_convnext: bool) -> tuple[int, float, str]:
     """Return image size, crop_pct and crop mode."""
-    kind = str(processor.get("image_processor_type") or processor.get("feature_extractor_type"))
     stated = processor["size"]
-    is_convnext = kind.startswith("ConvNext")
     short = stated.get("shortest_edge") if isinstance(stated, Mapping) else None
     if is_convnext:
         size = square_side("size", stated if short is None else short)
         if size >= _SQUASHED_FROM:
             return size, 1.0, "squash"
-        crop = processor.get("crop_pct") or _CONVNEXT_CROP
+        crop = processor["crop_pct"]
         if not is_number(crop) or not 0.1 <= crop <= 1:
             raise ValueError(f"{PREPROCESSOR_NAME} has crop_pct={crop!r}, no fraction.")
         return size, crop_fraction(size, int(size / crop)), "center"

@@ -123,6 +123,27 @@ def test_images_that_are_prepared_otherwise_are_refused(folder, changes, message
         read_facts(folder)
 
 
+@pytest.mark.parametrize(
+    ("kind", "interpolation", "resized"),
+    [
+        ("ViTFeatureExtractor", "bilinear", 224),
+        ("DeiTFeatureExtractor", "bicubic", 256),
+        ("PvtImageProcessor", "bicubic", 224),
+        # That of the model: VAN has ConvNeXt's.
+        (None, "bicubic", 256),
+    ],
+)
+def test_what_a_processor_leaves_out_is_its_own_default(folder, kind, interpolation, resized):
+    kept = ("image_mean", "image_std", *([] if kind and kind.startswith("DeiT") else ["size"]))
+    stated = {name: PROCESSOR[name] for name in kept} | {"feature_extractor_type": kind}
+    if "size" in stated:
+        stated["size"] = 224
+    write_json(folder / "preprocessor_config.json", stated)
+    prepared = read_facts(folder).preprocessing
+    assert prepared.interpolation == interpolation
+    assert int(prepared.image_size / prepared.crop_pct) == resized
+
+
 def test_a_processor_that_states_too_little_is_refused(folder):
     write_json(folder / "preprocessor_config.json", {"resample": 3})
     with pytest.raises(ValueError, match="does not state image_mean, image_std, size"):
