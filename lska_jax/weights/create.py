@@ -112,7 +112,7 @@ def _locate(pretrained: str | Path | bool, name: str | None, num_classes: int | 
         _say_default(tag)
     elif not Path(text).expanduser().exists():
         if name is not None and re.fullmatch(r"[A-Za-z0-9_]+", text):
-            tag = weight_tag(model_entry(name).name, text)
+            tag = _named_tag(model_entry(name).name, text)
         else:
             tag = find_tag(text)
     if tag is None:
@@ -125,6 +125,13 @@ def _locate(pretrained: str | Path | bool, name: str | None, num_classes: int | 
             f"own for a fresh head. {list_tags(tag.model)}"
         )
     return find_weights_folder(tag)
+
+
+def _named_tag(model: str, text: str) -> WeightTag:
+    try:
+        return weight_tag(model, text)
+    except ValueError as error:
+        raise ValueError(f"There is no folder {text}, and {error}") from None
 
 
 def _say_default(tag: WeightTag) -> None:

@@ -134,6 +134,7 @@ def test_pretrained_true_takes_the_first_tag_and_says_which(hub, toy_tags, tmp_p
 def test_an_unknown_tag_is_refused_with_those_that_there_are(toy_tags):
     with pytest.raises(ValueError) as refusal:
         create_model("toy_small", pretrained="fancy")
+    assert "There is no folder fancy, and toy_small has no weights 'fancy'" in str(refusal.value)
     assert "no weights 'fancy'. Published weights of toy_small: plain, squashed, large" in str(
         refusal.value
     )
