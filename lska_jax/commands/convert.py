@@ -9,12 +9,14 @@ _DESCRIPTION = """\
 Turn a PyTorch checkpoint into a model folder.
 
 Reads .pth, .pth.tar, .pt and .bin files (with PyTorch, as data and never as code) and .safetensors
-files of the reference's LSKA and VAN, of their detection and segmentation copies, and of Hugging
-Face's VAN. The architecture and k are read off the shapes of the arrays unless they are given.
-Either every array fits, or all that do not are listed and nothing is written."""
+files, in one piece or several, with the names of the reference code, of timm, of transformers or of
+detection and segmentation copies, whatever prefix is in front of them. Family and sizes are read
+off names and shapes unless they are given. The preprocessing is that of --weights. Either every
+array fits, or all that do not are listed and nothing is written."""
 
 _EXAMPLES = (
     "lska-jax import van_tiny.pth.tar --out van_tiny",
+    "lska-jax import convnext_tiny_1k_224_ema.pth --out convnext_tiny --weights fb_in1k",
     "lska-jax import model.safetensors --out lska_35 --model van_lska_tiny --k 35",
     "lska-jax import finetuned.pth --out flowers --labels flowers.txt --license apache-2.0",
 )
@@ -37,7 +39,9 @@ def _import(arguments: argparse.Namespace) -> None:
         k=arguments.k,
         dilation=arguments.dilation,
         use_ema=arguments.ema,
+        weights=arguments.weights,
         preprocessing=arguments.preprocessing,
+        num_classes=arguments.num_classes,
         class_names=() if labels == "none" else labels and read_names(labels),
         license=arguments.license,
         source=arguments.source,
@@ -52,19 +56,37 @@ def _import(arguments: argparse.Namespace) -> None:
 def _build_parser() -> frame.Parser:
     parser = frame.make_parser("lska-jax import", _DESCRIPTION, examples=_EXAMPLES)
     add = parser.add_argument
-    add("checkpoint", metavar="CHECKPOINT", help=".pth, .pth.tar, .pt, .bin or .safetensors")
+    add(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help=".pth, .pth.tar, .pt, .bin, .safetensors, the .index.json of one in several files, or "
+        "a folder as timm and transformers publish it",
+    )
     add("--out", required=True, metavar="DIR", help="model folder to write")
     add("--model", metavar="NAME", help="such as van_lska_tiny (default: read off the shapes)")
     add("--k", type=int, help="extent of the large kernel (default: read off the shapes)")
     add("--dilation", type=int, metavar="D", help="if it is not the reference's for k")
     add("--ema", action="store_true", help="take the averaged weights")
     add(
-        "--preprocessing",
-        metavar="reference|imagenet",
-        help="mean and std of 0.5, or ImageNet's (default: what these weights were trained with)",
+        "--weights",
+        metavar="TAG",
+        help="which published weights these are or descend from, such as fb_in1k: their "
+        "preprocessing and licence; needed where those of a model want different ones",
     )
+    add(
+        "--preprocessing",
+        metavar="NAME",
+        help="in place of --weights; of VAN reference (mean and std of 0.5) or imagenet (default: "
+        "what these weights were trained with)",
+    )
+    add("--num_classes", type=int, metavar="N", help="0 leaves the classifier out")
     add("--labels", metavar="FILE", help="class names, one a line; none for no names")
-    add("--license", default="unknown", metavar="TEXT", help="license of the weights")
+    add(
+        "--license",
+        default="unknown",
+        metavar="TEXT",
+        help="license of the weights (default: that of --weights)",
+    )
     add("--source", default="", metavar="TEXT", help="where the file comes from, for the card")
     add("--sha256", default="", metavar="HEX", help="of CHECKPOINT, to be verified")
     add(

@@ -76,7 +76,10 @@ def is_count(value: object, *, low: int) -> bool:
 
 def is_number(value: object) -> bool:
     """Tell whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    # Not math.isfinite, which takes no whole number beyond float's.
+    return -math.inf < value < math.inf
 
 
 def check_images(images: Any, config: Any) -> None:

@@ -19,7 +19,6 @@ from lska_jax.data.sources import BrokenImage
 from lska_jax.models.fold import fold_for_inference
 from lska_jax.models.table import Preprocessing
 from lska_jax.weights.create import create_model
-from lska_jax.weights.hub import find_model_folder
 from lska_jax.weights.model_folder import read_facts
 
 
@@ -57,7 +56,7 @@ def predict(
     """Classify image files, in their order, batch by batch.
 
     Args:
-      pretrained: a model folder or its Hub id.
+      pretrained: a model folder, its Hub id, or published weights such as "convnext_tiny.fb_in1k".
       images: files of any format that Pillow reads.
       top: how many classes to return for each.
       batch_size: images that go through the network at once.
@@ -69,8 +68,7 @@ def predict(
     """
     if top < 1 or batch_size < 1:
         raise ValueError(f"top and batch_size must be positive, got {top} and {batch_size}.")
-    located = find_model_folder(pretrained)
-    facts = read_facts(located.folder, root=located.root)
+    facts = read_facts(pretrained)
     if not facts.config.num_classes:
         raise ValueError(f"{pretrained} has no classifier: it returns features, not classes.")
     transform = eval_transform(facts.preprocessing)

@@ -10,8 +10,7 @@ from lska_jax.models.table import family_of
 from lska_jax.nn.functional import assign, batch_stats, parameters
 from lska_jax.training.checkpoint.checkpointer import CheckpointMismatch, load_tree
 from lska_jax.training.checkpoint.tree_difference import check_same_tree
-from lska_jax.weights.model_facts import WEIGHTS_NAME
-from lska_jax.weights.model_folder import read_model_folder
+from lska_jax.weights.model_folder import is_model_folder, read_model_folder
 from lska_jax.weights.pretrained import adapt_arrays
 
 
@@ -68,7 +67,7 @@ def load_for_finetuning(model: Any, path: str | Path) -> str:
 
 def _pretrained_arrays(model: Any, path: Path) -> tuple[dict[str, Any], str, str]:
     """Return arrays by path, where they come from, and what to know about them."""
-    if not (path / WEIGHTS_NAME).is_file():
+    if not is_model_folder(path):
         loaded = load_tree(path, step="best")
         return evaluation_arrays(loaded.tree), str(loaded.folder), ""
     facts, arrays = read_model_folder(path)

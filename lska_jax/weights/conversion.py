@@ -40,6 +40,22 @@ def stored(array: Any) -> StoredArray:
     return StoredArray(values.shape, values.dtype.name, lambda: values)
 
 
+def check_fit(
+    given: Mapping[str, StoredArray],
+    wanted: Mapping[str, tuple[int, ...]],
+    *,
+    names: Names,
+    variant: str,
+    naming: str = "",
+    refusal: str,
+) -> None:
+    """Refuse a checkpoint whose names, shapes or dtypes do not fit; no array is read.
+
+    Arguments and errors are those of ``convert``.
+    """
+    _refuse(refusal, _match(given, wanted, names, variant=variant, naming=naming)[1])
+
+
 def convert(
     given: Mapping[str, StoredArray],
     wanted: Mapping[str, tuple[int, ...]],

@@ -1,6 +1,8 @@
 """``create_model``: a named or pretrained model, with any part of its config replaced."""
 
 import dataclasses
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,16 @@ from lska_jax.models.table import (
     model_entry,
     plain,
 )
-from lska_jax.weights.hub import find_model_folder
+from lska_jax.models.weight_tags import (
+    IMAGENET_CLASSES,
+    WeightTag,
+    default_weights,
+    find_tag,
+    list_tags,
+    weight_tag,
+    weights_of,
+)
+from lska_jax.weights.hub import Located, find_model_folder, find_weights_folder
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import read_model_folder
 from lska_jax.weights.pretrained import adapt_arrays, build_from_arrays
@@ -24,7 +35,7 @@ from lska_jax.weights.pretrained import adapt_arrays, build_from_arrays
 def create_model(
     name: str | None = None,
     *,
-    pretrained: str | Path | None = None,
+    pretrained: str | Path | bool | None = None,
     num_classes: int | None = None,
     in_channels: int | None = None,
     rngs: nnx.Rngs | None = None,
@@ -35,10 +46,13 @@ def create_model(
     Args:
       name: one of ``list_models()``, for example "van_lska_tiny"; with ``pretrained`` it may be
         left out, and is checked otherwise.
-      pretrained: a model folder, or the Hub id of one ("org/name", "hf-hub:org/name@revision").
-        Its SHA-256 is verified.
+      pretrained: True for the published weights of ``name``, or their tag ("fb_in1k", see
+        ``models.weight_tags``); a model folder of this package, of timm or of transformers, or the
+        Hub id of one ("org/name", "hf-hub:org/name@revision"). The SHA-256 of our own folders is
+        verified; the others have none.
       num_classes: size of the logits; 0 makes the model return pooled features. None is 1000, or
-        that of the pretrained weights; another number than theirs gets a fresh head.
+        that of the pretrained weights; another number than theirs gets a fresh head. It has to be
+        given for published weights whose classes are not ImageNet's 1000.
       in_channels: channels of the images; None is 3, or that of the pretrained weights. Weights
         for RGB are adapted to another number: summed for one, repeated and scaled for several.
       rngs: source of the initial parameters; None is ``nnx.Rngs(0)``.
@@ -52,18 +66,18 @@ def create_model(
 
     Raises:
       ValueError: an unknown name (the closest is suggested), an invalid k or config value, or
-        pretrained weights that are damaged or of another architecture.
+        pretrained weights that are damaged, of another architecture, or of unknown tag.
       TypeError: a field that the family does not have, or neither a name nor ``pretrained``.
-      FileNotFoundError: ``pretrained`` is neither a model folder nor a Hub id.
-      ImportError: a Hub id, and huggingface_hub is not installed.
+      FileNotFoundError: ``pretrained`` is neither a model folder nor a Hub id, or its weights are
+        not on the Hub; the message says where people get them.
+      ImportError: a Hub id without huggingface_hub installed, or a PyTorch file without PyTorch.
       ConnectionError: the Hub cannot be reached; the message says what to download by hand.
     """
     rngs = nnx.Rngs(0) if rngs is None else rngs
     given = plain({key: value for key, value in config.items() if value is not None})
-    if isinstance(pretrained, bool):
-        raise ValueError("pretrained takes a model folder or a Hub id; there is no default one.")
-    if pretrained is not None:
-        return _pretrained(pretrained, name, given, num_classes, in_channels, rngs)
+    if pretrained is not None and pretrained is not False:
+        located = _locate(pretrained, name, num_classes)
+        return _pretrained(located, name, given, num_classes, in_channels, rngs)
     if name is None:
         raise TypeError("create_model needs a name of list_models(), pretrained=..., or both.")
     entry = model_entry(name)
@@ -87,19 +101,61 @@ def _check_arguments(family: Family, given: dict[str, Any], *, fixed: Any) -> No
         )
 
 
+def _locate(pretrained: str | Path | bool, name: str | None, num_classes: int | None) -> Located:
+    """Return the folder of pretrained weights; a path goes before a tag, a tag before a Hub id."""
+    text = str(pretrained)
+    tag = None
+    if pretrained is True:
+        if name is None:
+            raise TypeError("pretrained=True needs the name of a model.")
+        tag = default_weights(model_entry(name).name)
+        _say_default(tag)
+    elif not Path(text).expanduser().exists():
+        if name is not None and re.fullmatch(r"[A-Za-z0-9_]+", text):
+            tag = _named_tag(model_entry(name).name, text)
+        else:
+            tag = find_tag(text)
+    if tag is None:
+        return find_model_folder(text)
+    if num_classes is None and tag.num_classes != IMAGENET_CLASSES:
+        kept = f"{tag.num_classes} to keep them, " if tag.num_classes else ""
+        raise ValueError(
+            f"The weights {tag.name} have {tag.num_classes or 'no'} classes, not ImageNet's "
+            f"{IMAGENET_CLASSES}. Pass num_classes: {kept}0 for features, or the number of your "
+            f"own for a fresh head. {list_tags(tag.model)}"
+        )
+    return find_weights_folder(tag)
+
+
+def _named_tag(model: str, text: str) -> WeightTag:
+    try:
+        return weight_tag(model, text)
+    except ValueError as error:
+        raise ValueError(f"There is no folder {text}, and {error}") from None
+
+
+def _say_default(tag: WeightTag) -> None:
+    others = [other for other in weights_of(tag.model) if other != tag.tag]
+    if others:
+        print(
+            f"{tag.model}: weights {tag.tag}, the default; pretrained= takes {', '.join(others)} "
+            "as well.",
+            file=sys.stderr,
+        )
+
+
 def _pretrained(
-    pretrained: str | Path,
+    located: Located,
     name: str | None,
     given: dict[str, Any],
     num_classes: int | None,
     in_channels: int | None,
     rngs: nnx.Rngs,
 ) -> Any:
-    located = find_model_folder(pretrained)
-    facts, arrays = read_model_folder(located.folder, root=located.root)
+    facts, arrays = read_model_folder(located)
     family = family_of(facts.config)
     _check_arguments(family, given, fixed={})
-    _check_same_architecture(facts, name, given, pretrained)
+    _check_same_architecture(facts, name, given, located.folder)
     config = dataclasses.replace(
         facts.config,
         num_classes=facts.config.num_classes if num_classes is None else num_classes,
@@ -120,7 +176,7 @@ def _free_fields(family: Family) -> frozenset[str]:
 
 
 def _check_same_architecture(
-    facts: ModelFacts, name: str | None, given: dict[str, Any], pretrained: str | Path
+    facts: ModelFacts, name: str | None, given: dict[str, Any], folder: Path
 ) -> None:
     family = family_of(facts.config)
     entry = None if name is None else model_entry(name)
@@ -139,7 +195,7 @@ def _check_same_architecture(
         ]
     if different:
         raise ValueError(
-            f"The weights in {pretrained} are of another architecture:\n  "
+            f"The weights in {folder} are of another architecture:\n  "
             + "\n  ".join(different)
             + "\nLeave these arguments out. For another k, or LSKA in place of LKA, first run "
             "lska-jax transfer."

@@ -1,14 +1,24 @@
-"""Find a model folder: on the disk, or on the Hugging Face Hub."""
+"""Find a model: a folder on the disk, one on the Hugging Face Hub, or published weights by name."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from lska_jax.models.weight_tags import WeightTag, find_tag, list_tags, weights_of
 from lska_jax.weights.model_facts import CONFIG_NAME, WEIGHTS_NAME
 
 HUB_PREFIX = "hf-hub:"
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _HUB_ID = re.compile(rf"(?P<repo>{_PART}/{_PART})(@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]*))?")
+# What is asked for first, and what is asked for where there is no safetensors file.
+_FILES = (
+    *(WEIGHTS_NAME, CONFIG_NAME, "preprocessor_config.json"),
+    *("model.safetensors.index.json", "model-*-of-*.safetensors"),
+)
+_PICKLED_FILES = (
+    *("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"),
+)
 
 
 class Located(NamedTuple):
@@ -17,63 +27,115 @@ class Located(NamedTuple):
     Attributes:
       folder: where it is.
       root: the folder that links in it may point into; the Hub's cache links to its own store.
+      tag: the published weights that it is known to be.
     """
 
     folder: Path
     root: Path
+    tag: WeightTag | None = None
 
 
 def find_model_folder(pretrained: str | Path) -> Located:
-    """Return the model folder that a path or Hub id stands for, downloaded if need be.
+    """Return the model folder that a path, Hub id or tag stands for, downloaded if need be.
 
     Args:
-      pretrained: a model folder; or "org/name", "org/name@revision", where no such folder is, or
-        the same with "hf-hub:" in front.
+      pretrained: a model folder; published weights by name, as in "convnext_tiny.fb_in1k"; or
+        "org/name", "org/name@revision", where no such folder is, or the same with "hf-hub:" in
+        front.
 
     Raises:
-      FileNotFoundError: neither a folder nor a Hub id.
+      FileNotFoundError: neither a folder nor a Hub id, or weights that nobody can download.
+      ValueError: a file.
       ImportError: a Hub id, and huggingface_hub is not installed.
       ConnectionError: the Hub does not answer, or not with these files; says what to download.
     """
     text = str(pretrained)
     path = Path(text).expanduser()
-    if not text.startswith(HUB_PREFIX) and path.is_dir():
-        return Located(path, path)
+    if not text.startswith(HUB_PREFIX):
+        if path.is_dir():
+            return Located(path, _store_of(path) or path)
+        if path.exists():
+            raise ValueError(
+                f"{path} is a file, no model folder. Make a folder of it: lska-jax import {path} "
+                "--out DIR."
+            )
+        if tag := find_tag(text):
+            return find_weights_folder(tag)
     match = _HUB_ID.fullmatch(text.removeprefix(HUB_PREFIX))
     if not match or ".." in text:
+        model = text.partition(".")[0]
+        tags = f" {list_tags(model)}" if weights_of(model) else ""
         raise FileNotFoundError(
             f"There is no model folder {text!r}, and it is no Hub id such as 'org/name' or "
-            "'hf-hub:org/name@revision'."
+            f"'hf-hub:org/name@revision'.{tags}"
         )
-    return _download(match["repo"], match["revision"])
+    lost = "" if text.startswith(HUB_PREFIX) else f"There is no folder {text} here, and the Hub's "
+    return _download(match["repo"], match["revision"], lost=lost)
 
 
-def _download(repo: str, revision: str | None) -> Located:
+def find_weights_folder(tag: WeightTag) -> Located:
+    """Return the folder of published weights, downloaded if need be.
+
+    Raises:
+      FileNotFoundError: they are not on the Hub; the message says where people get them.
+      ImportError: huggingface_hub is not installed.
+      ConnectionError: as ``find_model_folder``.
+    """
+    if not tag.hub:
+        raise FileNotFoundError(
+            f"The weights {tag.tag} of {tag.model} are in no place that programs can download from."
+            f" They are in {tag.place}. Then: lska-jax import FILE --weights {tag.tag} --out DIR, "
+            "and pass DIR."
+        )
+    files = (tag.file,) if tag.file else ()
+    return _download(tag.hub, None, files=files)._replace(tag=tag)
+
+
+def _download(
+    repo: str, revision: str | None, *, files: Sequence[str] = (), lost: str = ""
+) -> Located:
+    by_hand = _by_hand(repo, revision, files or (CONFIG_NAME, WEIGHTS_NAME))
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise ImportError(
-            f"Downloading {repo} needs huggingface_hub: pip install 'lska-jax[hub]', or pip "
-            f"install huggingface_hub. {_by_hand(repo, revision)}"
+            f"{lost}{repo} needs huggingface_hub to be downloaded: pip install 'lska-jax[hub]', or "
+            f"pip install huggingface_hub. {by_hand}"
         ) from error
+
+    def fetch(patterns: Sequence[str]) -> Path:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
+
     try:
-        folder = Path(
-            snapshot_download(repo, revision=revision, allow_patterns=[WEIGHTS_NAME, CONFIG_NAME])
-        )
+        folder = fetch(files or _FILES)
+        if not files and not any(folder.glob("model*.safetensors")):
+            folder = fetch(_PICKLED_FILES)
     # The library raises errors of several packages: its own, of HTTP, of the file system.
     except Exception as error:
         reason = str(error).strip().splitlines()
         raise ConnectionError(
-            f"{repo} could not be downloaded ({reason[0] if reason else type(error).__name__}). "
-            f"{_by_hand(repo, revision)}"
+            f"{lost}{repo} could not be downloaded ({reason[0] if reason else type(error).__name__}"
+            f"). {by_hand}"
         ) from error
-    # CACHE/models--org--name/snapshots/REVISION/file links to CACHE/models--org--name/blobs.
-    return Located(folder, folder.parent.parent)
+    return Located(folder, _store_of(folder) or folder)
 
 
-def _by_hand(repo: str, revision: str | None) -> str:
+def _store_of(folder: Path) -> Path | None:
+    """Return the folder of the Hub's cache that the links in a folder of it point into, or None.
+
+    CACHE/models--org--name/snapshots/REVISION/file links to CACHE/models--org--name/blobs.
+    """
+    snapshots = folder.absolute().parent
+    is_cached = snapshots.name == "snapshots" and snapshots.parent.name.startswith("models--")
+    return snapshots.parent if is_cached else None
+
+
+def _by_hand(repo: str, revision: str | None, files: Sequence[str]) -> str:
     place = f"https://huggingface.co/{repo}/resolve/{revision or 'main'}"
-    return (
-        f"Without it, download {place}/{CONFIG_NAME} and {place}/{WEIGHTS_NAME} by hand into one "
-        "folder and pass that folder."
-    )
+    addresses = " and ".join(f"{place}/{file}" for file in files)
+    if len(files) == 1:
+        return (
+            f"Without it, download {addresses} by hand, then: lska-jax import FILE --weights TAG "
+            "--out DIR, and pass DIR."
+        )
+    return f"Without it, download {addresses} by hand into one folder and pass that folder."

@@ -1,19 +1,18 @@
 """The README.md of a model folder."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from lska_jax.models.table import family_of
 from lska_jax.weights.model_facts import ModelFacts
 
 
-def write_card(facts: ModelFacts, record: Mapping[str, Any], *, folder_name: str) -> str:
+def write_card(facts: ModelFacts, *, weights_sha256: str, folder_name: str) -> str:
     """Return the model card of a folder: what the model is, how to load it, where it comes from.
 
     Args:
       facts: about the model.
-      record: what config.json holds.
+      weights_sha256: of model.safetensors.
       folder_name: the folder's name, the card's title.
     """
     config, prepared = facts.config, facts.preprocessing
@@ -27,7 +26,7 @@ def write_card(facts: ModelFacts, record: Mapping[str, Any], *, folder_name: str
         "Std": ", ".join(f"{value:g}" for value in prepared.std),
         "Image": f"{sides} {resized} {prepared.interpolation}, centre crop {prepared.image_size}",
         "Licence of the weights": facts.license,
-        "SHA-256 of model.safetensors": record["weights"]["sha256"],
+        "SHA-256 of model.safetensors": weights_sha256,
         **{_title(name): _shown(value) for name, value in facts.source.items()},
     }
     table = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items())

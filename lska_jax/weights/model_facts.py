@@ -1,6 +1,8 @@
 """What a model folder's config.json says: architecture, preprocessing, class names, origin."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,17 @@ from lska_jax.models.checks import is_count, is_number
 from lska_jax.models.table import Family, Preprocessing, families, family_of, named_model, plain
 
 FORMAT = "lska_jax model folder"
-FORMAT_VERSION = 1
+# Version 1 had no hash of config.json itself.
+FORMAT_VERSION = 2
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+HASH_KEY = "sha256"
 INTERPOLATIONS = ("bicubic", "bilinear")
 CROP_MODES = ("center", "squash")
+# Far beyond what there is, and near enough to be refused at once.
+_LARGEST_DEPTH = 2_000
+_LARGEST_COUNT = 1_000_000
+_LARGEST_SIDE = 16_384
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,10 +53,10 @@ class ModelFacts:
         return family_of(self.config).describe(self.config)
 
 
-def facts_to_json(facts: ModelFacts, *, sha256: str, size: int) -> dict[str, Any]:
+def facts_to_json(facts: ModelFacts, *, sha256: str, size: int) -> bytes:
     """Return what config.json holds, given the hash and size of the weights' file."""
     family = family_of(facts.config)
-    return {
+    record = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "family": family.name,
@@ -60,6 +68,47 @@ def facts_to_json(facts: ModelFacts, *, sha256: str, size: int) -> dict[str, Any
         "source": dict(facts.source),
         "weights": {"file": WEIGHTS_NAME, "sha256": sha256, "bytes": size},
     }
+    return seal(record)
+
+
+def seal(record: Mapping[str, Any]) -> bytes:
+    """Return config.json's bytes for a record: the record and its SHA-256."""
+    rest = {name: value for name, value in record.items() if name != HASH_KEY}
+    return canonical({**rest, HASH_KEY: hashlib.sha256(canonical(rest)).hexdigest()})
+
+
+def canonical(record: Mapping[str, Any]) -> bytes:
+    """Return a record as config.json's bytes: the form that is hashed, and the only one read."""
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    # Names of files need not be text; what is none becomes an escape of JSON.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def check_record(record: Mapping[str, Any], data: bytes, path: Path) -> None:
+    """Check version and hash of a config.json.
+
+    Args:
+      record: what it holds.
+      data: its bytes.
+      path: where it is.
+
+    Raises:
+      ValueError: an unknown version, or other bytes than were written.
+    """
+    version = record.get("format_version")
+    if version not in (1, FORMAT_VERSION) or isinstance(version, bool):
+        raise ValueError(
+            f"{path} has format version {version!r}; this version of lska_jax reads 1 and "
+            f"{FORMAT_VERSION}."
+        )
+    if version == 1 and HASH_KEY not in record:
+        return
+    if seal(record) != data:
+        raise ValueError(
+            f"{path} is not the file that was written: the {HASH_KEY} in it is not that of its "
+            "content, or its lines are not as they were. Fetch the folder again; to change what it "
+            "says, import or publish the model again."
+        )
 
 
 def facts_from_json(record: Mapping[str, Any], folder: Path) -> ModelFacts:
@@ -94,9 +143,27 @@ def facts_from_json(record: Mapping[str, Any], folder: Path) -> ModelFacts:
 def _read_config(record: Mapping[str, Any]) -> Any:
     family = _read_family(record)
     fields = plain({name: record["architecture"][name] for name in family.architecture_fields})
-    if problems := family.check({**family.defaults, **fields}):
+    if problems := family.check({**family.defaults, **fields}) or _check_sizes(fields):
         raise ValueError(" ".join(problems))
     return family.config(**fields)
+
+
+def _check_sizes(fields: Mapping[str, Any]) -> list[str]:
+    """Return which fields no network has that was ever written: building one would take for ever.
+
+    Families check what makes a network; these are the bounds of a file that may be damaged.
+    """
+    problems = []
+    for name, value in fields.items():
+        counts = [
+            v for v in (value if isinstance(value, tuple) else (value,)) if is_count(v, low=0)
+        ]
+        most = _LARGEST_DEPTH if "depth" in name else _LARGEST_COUNT
+        if sum(counts) > most:
+            problems.append(f"{name}={value} is more than {most}.")
+        if name.endswith("epsilon") and not 1e-15 <= value <= 1e-2:
+            problems.append(f"{name}={value} must be from 1e-15 to 0.01.")
+    return problems
 
 
 def _read_family(record: Mapping[str, Any]) -> Family:
@@ -119,19 +186,25 @@ def check_facts(facts: ModelFacts) -> None:
     prepared, config = facts.preprocessing, facts.config
     for name in ("mean", "std"):
         values = getattr(prepared, name)
+        low, high = (-1e3, 1e3) if name == "mean" else (1e-6, 1e3)
         if (
             not isinstance(values, tuple)
             or len(values) != config.in_channels
-            or not all(is_number(v) and (name == "mean" or v > 0) for v in values)
+            or not all(is_number(v) and low <= v <= high for v in values)
         ):
             raise ValueError(
-                f"preprocessing {name} must be {config.in_channels} numbers"
-                f"{'' if name == 'mean' else ' above 0'}, one a channel, got {values!r}."
+                f"preprocessing {name} must be {config.in_channels} numbers from {low:g} to "
+                f"{high:g}, one a channel, got {values!r}."
             )
-    if not is_count(prepared.image_size, low=1):
-        raise ValueError(f"image_size must be a positive number, got {prepared.image_size!r}.")
-    if not is_number(prepared.crop_pct) or not 0 < prepared.crop_pct <= prepared.image_size:
-        raise ValueError(f"crop_pct must be a fraction such as 0.9, got {prepared.crop_pct!r}.")
+    size = prepared.image_size
+    if not is_count(size, low=1) or size > _LARGEST_SIDE:
+        raise ValueError(f"image_size must be from 1 to {_LARGEST_SIDE}, got {size!r}.")
+    multiple = family_of(config).image_multiple(vars(config))
+    if size % multiple:
+        raise ValueError(f"image_size must be a multiple of {multiple}, got {size}.")
+    crop = prepared.crop_pct
+    if not is_number(crop) or not size / _LARGEST_SIDE <= crop <= size:
+        raise ValueError(f"crop_pct must be a fraction such as 0.9, got {crop!r}.")
     if prepared.interpolation not in INTERPOLATIONS:
         raise ValueError(
             f"interpolation must be one of {INTERPOLATIONS}, got {prepared.interpolation!r}."

@@ -1,33 +1,41 @@
 """A model as a folder that can be published: weights, config, model card.
 
     model.safetensors   our arrays by path, float32, in our layout
-    config.json         architecture, preprocessing, class names, licence, source, SHA-256
+    config.json         architecture, preprocessing, class names, licence, source; SHA-256 of the
+                        weights, and of its own content
     README.md           the model card
 
-Reading it executes nothing, verifies the hash, and follows no path out of the folder.
+Reading it executes nothing, verifies the hashes, and follows no path out of the folder.
 """
 
-import hashlib
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lska_jax.models.build import array_shapes
 from lska_jax.weights.conversion import StoredArray
+from lska_jax.weights.folder_files import inside, object_of, sha256_of
+from lska_jax.weights.foreign_folder import (
+    WEIGHTS_NAMES,
+    ForeignModel,
+    is_foreign,
+    open_foreign_folder,
+    open_published_file,
+)
+from lska_jax.weights.hub import Located, find_model_folder
 from lska_jax.weights.model_card import write_card
 from lska_jax.weights.model_facts import (
     CONFIG_NAME,
     FORMAT,
-    FORMAT_VERSION,
     WEIGHTS_NAME,
     ModelFacts,
     check_facts,
+    check_record,
     facts_from_json,
     facts_to_json,
 )
@@ -68,13 +76,12 @@ def write_model_folder(
     try:
         weights = temporary / WEIGHTS_NAME
         save_safetensors(weights, arrays, metadata={"format": FORMAT})
-        record = facts_to_json(facts, sha256=sha256_of(weights), size=weights.stat().st_size)
-        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-        (temporary / CONFIG_NAME).write_text(text, encoding="utf-8")
-        card = write_card(facts, record, folder_name=folder.name)
-        (temporary / CARD_NAME).write_text(card, encoding="utf-8")
-        # mkdtemp makes a private folder; a published one has the user's usual permissions.
-        temporary.chmod(0o777 & ~_umask())
+        found = sha256_of(weights)
+        config = facts_to_json(facts, sha256=found, size=weights.stat().st_size)
+        (temporary / CONFIG_NAME).write_bytes(config)
+        card = write_card(facts, weights_sha256=found, folder_name=folder.name)
+        (temporary / CARD_NAME).write_bytes(card.encode("utf-8", "backslashreplace"))
+        _give_usual_permissions(temporary)
         _put_in_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -108,81 +115,109 @@ def check_can_write(folder: str | Path, *, overwrite: bool) -> None:
         )
 
 
-def read_facts(folder: str | Path, *, root: Path | None = None) -> ModelFacts:
-    """Read a model folder's config.json without its weights.
+def read_facts(place: str | Path | Located) -> ModelFacts:
+    """Read what a model folder says about its model, without its weights.
 
     Args:
-      folder: the model folder.
-      root: the folder that links in it may point into; None is the folder itself.
+      place: see ``read_model_folder``.
 
     Raises:
-      FileNotFoundError: it is no model folder.
+      FileNotFoundError: there is no model folder.
       ValueError: config.json is damaged, or of another format.
     """
-    return facts_from_json(_read_config(Path(folder), root), Path(folder))
+    return _open(place).facts
 
 
-def read_model_folder(
-    folder: str | Path, *, root: Path | None = None
-) -> tuple[ModelFacts, dict[str, np.ndarray]]:
-    """Read a model folder and verify its weights.
+def read_model_folder(place: str | Path | Located) -> tuple[ModelFacts, dict[str, np.ndarray]]:
+    """Read a model folder, of this package, of timm or of transformers.
+
+    The hashes of our own are verified; the others have none.
 
     Args:
-      folder: the model folder.
-      root: see ``read_facts``.
+      place: what ``hub.find_model_folder`` takes, or what it returned.
 
     Returns:
       The facts, and {path: array} float32 of the parameters and statistics.
 
     Raises:
-      FileNotFoundError: it is no model folder.
-      ValueError: the weights' SHA-256 is not the recorded one, a file lies outside, or config and
-        weights are damaged or do not fit each other.
+      FileNotFoundError: there is no model folder.
+      ImportError: it is on the Hub or holds a PyTorch file, and a package is not installed.
+      ConnectionError: the Hub cannot be reached.
+      ValueError: a SHA-256 is not the recorded one, a file lies outside, or config and weights are
+        damaged or do not fit each other.
     """
-    folder = Path(folder)
-    record = _read_config(folder, root)
-    facts = facts_from_json(record, folder)
-    weights = record.get("weights")
-    if not isinstance(weights, dict) or not isinstance(weights.get("sha256"), str):
-        raise ValueError(f"{folder / CONFIG_NAME} records no SHA-256 of the weights.")
-    path = inside(folder, str(weights.get("file", WEIGHTS_NAME)), root=root)
+    opened = _open(place)
+    return opened.facts, opened.arrays()
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Tell whether a folder is a model folder of this package or another, damaged or not."""
+    return (folder / CONFIG_NAME).is_file() and any(
+        (folder / name).is_file() for name in (WEIGHTS_NAME, *WEIGHTS_NAMES)
+    )
+
+
+class _OwnModel:
+    """A model in a folder of this package; arrays are read late."""
+
+    def __init__(self, folder: Path, record: Mapping[str, Any], root: Path):
+        self.facts = facts_from_json(record, folder)
+        self._folder, self._root = folder, root
+        self._weights = record.get("weights")
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return {path: array} float32, having verified their hash."""
+        folder, weights = self._folder, self._weights
+        if not isinstance(weights, dict) or not isinstance(weights.get("sha256"), str):
+            raise ValueError(f"{folder / CONFIG_NAME} records no SHA-256 of the weights.")
+        name = weights.get("file", WEIGHTS_NAME)
+        if not isinstance(name, str):
+            raise ValueError(f"{folder / CONFIG_NAME} names no file of weights: {name!r}.")
+        path = inside(folder, name, root=self._root)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing; copy the whole model folder.")
+        found = sha256_of(path)
+        if found != weights["sha256"].lower():
+            raise ValueError(
+                f"{path} is not the file that was published: its SHA-256 is {found}, "
+                f"{CONFIG_NAME} records {weights['sha256']}. Fetch the folder again."
+            )
+        stored = open_safetensors(path)
+        _check_shapes({n: a.shape for n, a in stored.items()}, self.facts.config, str(path))
+        return {name: _float32(name, array, path) for name, array in stored.items()}
+
+
+def _open(place: str | Path | Located) -> _OwnModel | ForeignModel:
+    located = place if isinstance(place, Located) else find_model_folder(place)
+    folder, root, tag = located
+    if tag and tag.file:
+        return open_published_file(folder, tag, root=root)
+    path = inside(folder, CONFIG_NAME, root=root)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; copy the whole model folder.")
-    found = sha256_of(path)
-    if found != weights["sha256"].lower():
-        raise ValueError(
-            f"{path} is not the file that was published: its SHA-256 is {found}, "
-            f"{CONFIG_NAME} records {weights['sha256']}. Fetch the folder again."
+        raise FileNotFoundError(
+            f"{folder} is no model folder: it has no {CONFIG_NAME}. Make one from a PyTorch "
+            "checkpoint with lska-jax import."
         )
-    stored = open_safetensors(path)
-    _check_shapes({name: a.shape for name, a in stored.items()}, facts.config, str(path))
-    return facts, {name: _float32(name, array, path) for name, array in stored.items()}
+    data = path.read_bytes()
+    record = object_of(data, path)
+    if is_foreign(record):
+        return open_foreign_folder(folder, record, root=root, tag=tag)
+    if record.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} is not a model folder's config, nor timm's or transformers'. If the weights "
+            "beside it are PyTorch's, import them: lska-jax import FILE. If it is a training "
+            "run's, publish the run: lska-jax publish."
+        )
+    check_record(record, data, path)
+    return _OwnModel(folder, record, root)
 
 
-def inside(folder: Path, name: str, *, root: Path | None = None) -> Path:
-    """Return the path of a file in a folder.
-
-    Raises:
-      ValueError: the name, or a link that it is, leaves the folder (or ``root``).
-    """
-    place = PurePosixPath(name.replace("\\", "/"))
-    path = folder / name
-    allowed = (root or folder).resolve()
-    if (
-        place.is_absolute()
-        or ".." in place.parts
-        or not place.name
-        or ":" in name
-        or not path.resolve().is_relative_to(allowed)
-    ):
-        raise ValueError(f"{name!r} leaves the model folder {folder}; that is refused.")
-    return path
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _give_usual_permissions(folder: Path) -> None:
+    """Give a private folder and its files the permissions of all that the user writes."""
+    mask = _umask()
+    for file in folder.iterdir():
+        file.chmod(0o666 & ~mask)
+    folder.chmod(0o777 & ~mask)
 
 
 def _umask() -> int:
@@ -218,28 +253,3 @@ def _check_shapes(given: Mapping[str, tuple[int, ...]], config: Any, what: str) 
     ]
     if lines:
         raise ValueError(f"{what} do not fit the config's architecture:\n  " + "\n  ".join(lines))
-
-
-def _read_config(folder: Path, root: Path | None) -> dict[str, Any]:
-    path = inside(folder, CONFIG_NAME, root=root)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} is no model folder: it has no {CONFIG_NAME}. Make one from a PyTorch "
-            "checkpoint with lska-jax import."
-        )
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}.") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} is not a model folder's config. If it is Hugging Face's VAN, import its "
-            "weights first: lska-jax import FOLDER/model.safetensors. If "
-            "it is a training run's, publish the run: lska-jax publish."
-        )
-    if record.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has format version {record.get('format_version')!r}; this version of "
-            f"lska_jax reads {FORMAT_VERSION}."
-        )
-    return record

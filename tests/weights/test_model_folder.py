@@ -1,6 +1,8 @@
 """Model folders: what is verified, what is refused, and that nothing is half-written."""
 
+import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from small_models import CLASSES, small_model
 from lska_jax import VAN
 from lska_jax.models.table import Preprocessing
 from lska_jax.weights import ModelFacts, read_facts, read_model_folder, write_model_folder
+from lska_jax.weights.hub import Located
+from lska_jax.weights.model_facts import seal
 from lska_jax.weights.pretrained import arrays_of
 
 
@@ -34,10 +38,11 @@ def folder(tmp_path, facts, model):
 
 
 def change_config(folder, change) -> None:
+    """Change what config.json says, and its hash with it."""
     path = folder / "config.json"
     record = json.loads(path.read_text())
     change(record)
-    path.write_text(json.dumps(record))
+    path.write_bytes(seal(record))
 
 
 def test_everything_comes_back_as_it_was_written(folder, facts, model):
@@ -76,7 +81,7 @@ def test_a_link_that_leaves_the_folder_is_refused(folder, name):
     (folder / name).symlink_to(folder.parent / name)
     with pytest.raises(ValueError, match="leaves the model folder"):
         read_model_folder(folder)
-    assert read_model_folder(folder, root=folder.parent)
+    assert read_model_folder(Located(folder, folder.parent))
 
 
 @pytest.mark.parametrize(
@@ -95,9 +100,9 @@ def test_a_link_that_leaves_the_folder_is_refused(folder, name):
         (lambda r: r["architecture"].update(attention="os.system"), "allowed: lska, lka"),
         (lambda r: r["architecture"].update(layer_norm_epsilon="x"), "layer_norm_epsilon"),
         (lambda r: r["preprocessing"].update(mean=[0.5]), "mean must be 3 numbers"),
-        (lambda r: r["preprocessing"].update(std=[0.5, 0, 1]), "std must be 3 numbers above 0"),
+        (lambda r: r["preprocessing"].update(std=[0.5, 0, 1]), "std must be 3 numbers from"),
         (lambda r: r["preprocessing"].update(interpolation="box"), "interpolation must be one of"),
-        (lambda r: r["preprocessing"].update(image_size=-1), "image_size must be a positive"),
+        (lambda r: r["preprocessing"].update(image_size=-1), "image_size must be from 1"),
         (lambda r: r["preprocessing"].update(crop_pct=0), "crop_pct must be a fraction"),
         (lambda r: r.update(labels=["a"]), "1 labels for 6 classes"),
         (lambda r: r.update(labels=[1] * CLASSES), "labels must be texts"),
@@ -122,10 +127,102 @@ def test_a_folder_without_a_config_names_the_import_command(tmp_path):
         read_facts(tmp_path)
 
 
-def test_hugging_faces_own_config_names_the_import_command(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "van"}')
-    with pytest.raises(ValueError, match="import its weights first"):
+def test_a_config_of_nobody_names_the_ways_to_a_model_folder(tmp_path):
+    (tmp_path / "config.json").write_text('{"train": true}')
+    with pytest.raises(ValueError, match=r"lska-jax import FILE.*lska-jax publish"):
         read_facts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "bits", [(0, 3, 6, 1, 4, 7, 2, 5), pytest.param(None, marks=pytest.mark.slow)]
+)
+def test_every_flipped_bit_of_the_config_is_refused_with_its_name(folder, bits):
+    """Flip one bit of each byte, or every one."""
+    path = folder / "config.json"
+    data = path.read_bytes()
+    assert read_facts(folder)
+    unnoticed = []
+    for place in range(len(data)):
+        for bit in range(8) if bits is None else (bits[place % 8],):
+            changed = bytearray(data)
+            changed[place] ^= 1 << bit
+            path.write_bytes(changed)
+            try:
+                read_facts(folder)
+                unnoticed.append((place, bit))
+            except ValueError as error:
+                assert str(path) in str(error)
+    assert unnoticed == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("1e-05", "1E-05"),
+        (' "license"', '\t"license"'),
+        ('"format_version": 2', '"format_version": 1'),
+    ],
+)
+def test_a_config_that_says_the_same_in_other_letters_is_refused(folder, old, new):
+    path = folder / "config.json"
+    text = path.read_text()
+    path.write_text(text.replace(old, new))
+    assert path.read_text() != text
+    with pytest.raises(ValueError, match="is not the file that was written"):
+        read_facts(folder)
+
+
+def test_a_folder_of_the_first_version_is_read_without_a_hash_of_its_config(folder, facts):
+    path = folder / "config.json"
+    record = json.loads(path.read_text())
+    del record["sha256"]
+    path.write_text(json.dumps({**record, "format_version": 1}))
+    assert read_facts(folder) == facts
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="is not the file that was written"):
+        read_facts(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r["architecture"].update(k=10**12), "k=1000000000000 must be at most"),
+        (lambda r: r["architecture"].update(depths=[1, 10**9]), "depths=.* is more than"),
+        (lambda r: r["architecture"].update(dims=[10**12, 8]), "dims=.* is more than"),
+        (lambda r: r["architecture"].update(num_classes=10**9), "num_classes=1000000000 is more"),
+        (lambda r: r["architecture"].update(layer_norm_epsilon=0.5), "layer_norm_epsilon=0.5 must"),
+        (lambda r: r["architecture"].update(layer_norm_epsilon=1e-300), "must be from 1e-15"),
+        (lambda r: r["preprocessing"].update(image_size=10**9), "image_size must be from 1 to"),
+        (lambda r: r["preprocessing"].update(crop_pct=1e-9), "crop_pct must be"),
+        (lambda r: r["preprocessing"].update(mean=[1e30, 0, 0]), "mean must be 3 numbers"),
+        (lambda r: r["preprocessing"].update(std=[1e-30, 1, 1]), "std must be 3 numbers"),
+    ],
+)
+def test_absurd_values_are_refused_at_once(folder, change, message):
+    change_config(folder, change)
+    with pytest.raises(ValueError, match=message) as refusal:
+        read_model_folder(folder)
+    assert str(folder / "config.json") in str(refusal.value)
+
+
+def test_others_may_read_the_files_as_the_umask_says(tmp_path, facts, model):
+    before = os.umask(0o022)
+    try:
+        folder = write_model_folder(tmp_path / "model", facts, arrays_of(model))
+    finally:
+        os.umask(before)
+    assert {p.name: p.stat().st_mode & 0o777 for p in folder.iterdir()} == {
+        "README.md": 0o644,
+        "config.json": 0o644,
+        "model.safetensors": 0o644,
+    }
+    assert folder.stat().st_mode & 0o777 == 0o755
+
+
+def test_names_that_are_no_text_are_written_escaped_and_come_back(tmp_path, facts, model):
+    named = dataclasses.replace(facts, class_names=("\udcff", "é", *"cdef"), license="\udcfe")
+    folder = write_model_folder(tmp_path / "model", named, arrays_of(model))
+    assert read_facts(folder) == named
 
 
 def test_a_model_folder_is_replaced_only_when_asked_to(folder, facts, model):
@@ -162,8 +259,6 @@ def test_arrays_of_another_model_are_not_written(tmp_path, facts, model):
 
 
 def test_a_card_cannot_be_broken_by_what_it_states(tmp_path, facts, model):
-    import dataclasses
-
     odd = dataclasses.replace(facts, license='x"\nscript: y', source={"origin": "a | b\n# c `d`"})
     folder = write_model_folder(tmp_path / "odd", odd, arrays_of(model))
     card = (folder / "README.md").read_text()

@@ -1,7 +1,5 @@
 """``create_model(pretrained=...)``: same outputs, other classes and channels, preprocessing."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -150,64 +148,3 @@ def test_neither_a_name_nor_weights_is_an_error():
 def test_what_is_neither_a_folder_nor_a_hub_id_is_said_so(pretrained):
     with pytest.raises(FileNotFoundError, match="is no Hub id"):
         create_model(pretrained=pretrained)
-
-
-def test_pretrained_true_has_no_default():
-    with pytest.raises(ValueError, match="there is no default"):
-        import inspect
-
-        inspect.unwrap(create_model)("van_lska_tiny", pretrained=True)
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    """Stand in for huggingface_hub: the tests are offline and do without the package."""
-    import sys
-    import types
-
-    module = types.ModuleType("huggingface_hub")
-    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
-    return module
-
-
-def test_a_hub_id_is_downloaded_into_its_cache_and_verified(hub, folder, tmp_path, model):
-    """The Hub's cache is links from snapshots to blobs: they may leave the snapshot's folder."""
-    snapshot = tmp_path / "models--org--van" / "snapshots" / "abc"
-    blobs = tmp_path / "models--org--van" / "blobs"
-    snapshot.mkdir(parents=True)
-    blobs.mkdir()
-    for name in ("model.safetensors", "config.json"):
-        (blobs / name).write_bytes((folder / name).read_bytes())
-        (snapshot / name).symlink_to(blobs / name)
-    asked = {}
-
-    def snapshot_download(repo, *, revision, allow_patterns):
-        asked.update(repo=repo, revision=revision, allow_patterns=allow_patterns)
-        return str(snapshot)
-
-    hub.snapshot_download = snapshot_download
-    loaded = create_model(pretrained="hf-hub:org/van@v2")
-    assert asked == {
-        "repo": "org/van",
-        "revision": "v2",
-        "allow_patterns": ["model.safetensors", "config.json"],
-    }
-    np.testing.assert_array_equal(arrays_of(loaded)[STEM], arrays_of(model)[STEM])
-    (blobs / "model.safetensors").write_bytes(b"other")
-    with pytest.raises(ValueError, match="SHA-256"):
-        create_model(pretrained="org/van@v2")
-
-
-def test_offline_the_error_says_what_to_download_by_hand(hub):
-    def snapshot_download(repo, **_):
-        raise TimeoutError("no route to host\nand much more")
-
-    hub.snapshot_download = functools.partial(snapshot_download)
-    with pytest.raises(ConnectionError) as refusal:
-        create_model(pretrained="org/van")
-    assert str(refusal.value) == (
-        "org/van could not be downloaded (no route to host). Without it, download "
-        "https://huggingface.co/org/van/resolve/main/config.json and "
-        "https://huggingface.co/org/van/resolve/main/model.safetensors by hand into one folder "
-        "and pass that folder."
-    )

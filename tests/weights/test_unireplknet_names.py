@@ -100,7 +100,7 @@ def test_a_name_that_is_nearly_right_means_nothing(name):
 def test_a_file_is_imported_without_the_models_name(tmp_path):
     given = state_dict(TINY)
     assert import_into(tmp_path, given).config == TINY
-    _, arrays = read_model_folder(tmp_path / "out", root=tmp_path)
+    _, arrays = read_model_folder(tmp_path / "out")
     back = name_arrays(TINY, arrays)
     counted = {name: array for name, array in given.items() if not name.endswith(COUNTER)}
     assert all(np.array_equal(back[name], array) for name, array in counted.items())

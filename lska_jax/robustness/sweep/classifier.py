@@ -28,7 +28,6 @@ from lska_jax.tasks.predict import eval_transform
 from lska_jax.training.checkpoint.load_tree import find_step_folder
 from lska_jax.training.publish import read_run
 from lska_jax.weights.class_names import IMAGENET_CLASSES, imagenet_names, readable_names
-from lska_jax.weights.hub import find_model_folder
 from lska_jax.weights.import_torch import import_checkpoint
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import read_model_folder
@@ -277,8 +276,7 @@ def _read(
     if path.is_dir() and _is_run(path):
         run = read_run(path, report=report)
         return run.facts, run.arrays
-    located = find_model_folder(place)
-    return read_model_folder(located.folder, root=located.root)
+    return read_model_folder(place)
 
 
 def _read_checkpoint(

@@ -1,6 +1,6 @@
 """Which family a checkpoint belongs to, by the names of its arrays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from lska_jax.models.table import families, load
 from lska_jax.weights.names.naming import Names
@@ -13,8 +13,8 @@ def all_names() -> list[Names]:
 
 
 def is_known(name: str) -> bool:
-    """Tell whether a name of a checkpoint stands for an array of any family."""
-    return any(names.read(name) for names in all_names())
+    """Tell whether a name of a checkpoint, or of a part of a model, stands for a family's array."""
+    return any(names.read(names.full_name(name)) for names in all_names())
 
 
 def full_names(names: Sequence[str]) -> list[str]:
@@ -32,6 +32,13 @@ def full_names(names: Sequence[str]) -> list[str]:
     return best
 
 
+def best_table(names: Iterable[str]) -> Names:
+    """Return the table of the family that most names of a checkpoint speak for."""
+    tables = all_names()
+    counts = _counts(tables, list(names))
+    return tables[counts.index(max(counts))]
+
+
 def recognise(shapes: Mapping[str, Shape]) -> Names:
     """Return the table of the family that most names of a checkpoint speak for.
 
@@ -39,16 +46,25 @@ def recognise(shapes: Mapping[str, Shape]) -> Names:
       shapes: {name: shape in PyTorch layout}, wrappers removed.
 
     Raises:
-      ValueError: no name is one of any family's.
+      ValueError: fewer than half of the names are one family's.
     """
     tables = all_names()
-    counts = [sum(bool(names.read(name)) for name in shapes) for names in tables]
-    best = max(counts, default=0)
-    if not best:
+    counts = _counts(tables, list(shapes))
+    best = max(counts)
+    table = tables[counts.index(best)]
+    ignored = sum(table.is_ignored(name) for name in shapes)
+    if not best or 2 * best < len(shapes) - ignored:
         shown = ", ".join(list(shapes)[:5]) or "none at all"
         examples = "; ".join(f"{names.family.name}: {names.example}" for names in tables)
-        raise ValueError(
-            f"no array has a name of a family that can be imported ({examples}, and the like); "
-            f"names here: {shown}"
+        found = (
+            f"at most {best} of {len(shapes)} arrays have names" if best else "no array has a name"
         )
-    return tables[counts.index(best)]
+        raise ValueError(
+            f"{found} of a family that can be imported ({examples}, and the like); names here: "
+            f"{shown}"
+        )
+    return table
+
+
+def _counts(tables: Sequence[Names], names: Sequence[str]) -> list[int]:
+    return [sum(bool(table.read(name)) for name in names) for table in tables]
