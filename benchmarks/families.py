@@ -8,8 +8,8 @@ sides, and their outputs are compared first.
 - JAX: plain ``jax.jit``; ``folded`` has folded for inference what its family can fold.
 - timm: eager in both memory formats, and ``torch.compile`` in the one that was faster. VAN, which
   timm does not have, is the plain PyTorch of ``benchmarks.torch_van``; UniRepLKNet stands alone.
-- Memory: the largest resident set of a process of its own that does one thing, less what it has
-  once its libraries, its weights and its images are there.
+- Memory of the train step at batch 32: the largest resident set of a process of its own that does
+  nothing else, less what it has once its libraries, weights and images are there.
 
 Every network's rows are written as soon as they are measured; ``--models`` measures some again and
 keeps the rest.
@@ -29,6 +29,8 @@ NAME = "families"
 OURS, FOLDED = "JAX", "JAX folded"
 EAGER, COMPILED = ("torch contiguous", "torch channels_last"), "torch compiled"
 MODES, BATCH_SIZES = ("inference", "train"), (8, 32)
+# Memory is what limits training at large batches, and a process for each figure takes long.
+MEMORY_OF = ("train", 32)
 
 # By size class, in millions of parameters.
 MODELS = {
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     options = _parser().parse_args(argv)
     if options.memory_of:
-        print(json.dumps(_peak_memory(*options.memory_of, is_quick=options.quick)))
+        print(json.dumps(_peak_memory(*options.memory_of)))
         return
     conditions = results.start(_EXPECTED, is_quick=options.quick)
     folder = results.output_folder(options)
@@ -76,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     every = [name for of_size in MODELS.values() for name in of_size]
     parser = results.option_parser(NAME, __doc__)
     parser.add_argument("--models", nargs="+", choices=every, default=every, metavar="MODEL")
-    parser.add_argument("--memory_of", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--memory_of", nargs=2, help=argparse.SUPPRESS)
     return parser
 
 
@@ -84,7 +86,7 @@ def _measure(models: Sequence[str], *, is_quick: bool) -> Iterator[list[dict[str
     from benchmarks import harness, results
     from benchmarks.progress import Progress
 
-    batch_sizes = (2,) if is_quick else BATCH_SIZES
+    batch_sizes = (1,) if is_quick else BATCH_SIZES
     progress = Progress(len(models) * len(MODES) * len(batch_sizes))
     for model in models[:2] if is_quick else models:
         rows = []
@@ -100,18 +102,27 @@ def _measure(models: Sequence[str], *, is_quick: bool) -> Iterator[list[dict[str
                     max_repetitions=2 * _REPETITIONS,
                     show=progress.show,
                 )
-                for name, timing in timings.items():
-                    request = (model, name, mode, str(batch_size))
-                    rows.append({
+                memory = {}
+                if (mode, batch_size) == MEMORY_OF:
+                    eager = (timings[name].seconds for name in EAGER if name in timings)
+                    fastest = min(eager, default=None)
+                    for name, timing in timings.items():
+                        if name == OURS or timing.seconds == fastest:
+                            progress.show(f"memory of {name}")
+                            memory[name] = results.run_child(
+                                NAME, "--memory_of", model, name, is_quick=False
+                            )
+                rows += [
+                    {
                         **facts,
                         "mode": mode,
                         "batch_size": batch_size,
                         "contender": name,
                         **dataclasses.asdict(timing),
-                        "memory_bytes": results.run_child(
-                            NAME, "--memory_of", *request, is_quick=is_quick
-                        ),
-                    })  # fmt: skip
+                        "memory_bytes": memory.get(name),
+                    }
+                    for name, timing in timings.items()
+                ]
                 progress.end()
         yield rows
     progress.close()
@@ -134,7 +145,7 @@ def _contenders(model: str, mode: str, batch_size: int, *, is_quick: bool) -> di
     """Return the calls of one network, checked to compute the same."""
     from benchmarks import harness, networks, torch_peers
 
-    network, images, labels = _inputs(model, batch_size, is_quick=is_quick)
+    network, images, labels = _inputs(model, batch_size)
     found: dict[str, Any] = {}
     for name in (OURS, FOLDED) if mode == "inference" else (OURS,):
         found[name] = _ours(name, mode, network, images, labels)
@@ -156,12 +167,11 @@ def _contenders(model: str, mode: str, batch_size: int, *, is_quick: bool) -> di
     return found
 
 
-def _inputs(model: str, batch_size: int, *, is_quick: bool) -> Any:
+def _inputs(model: str, batch_size: int) -> Any:
     from benchmarks import networks
     from lska_jax import create_model
 
-    size = 64 if is_quick else 224
-    return create_model(model), *networks.random_batch(batch_size, size, 1000)
+    return create_model(model), *networks.random_batch(batch_size, 224, 1000)
 
 
 def _ours(name: str, mode: str, network: Any, images: Any, labels: Any) -> Any:
@@ -191,25 +201,21 @@ def _check_agreement(contenders: dict[str, Any], mode: str) -> None:
             raise ValueError(f"{name} differs by {error:.1e} of the largest value.")
 
 
-def _peak_memory(model: str, name: str, mode: str, batch_size: str, *, is_quick: bool) -> int:
-    """Return the bytes that one contender needs beside weights and images, in this process."""
+def _peak_memory(model: str, name: str) -> int:
+    """Return the bytes that a train step needs beside weights and images, in this process."""
     import resource
 
-    from benchmarks import torch_peers
+    from benchmarks import harness, torch_peers
 
-    network, images, labels = _inputs(model, int(batch_size), is_quick=is_quick)
-    if name in (OURS, FOLDED):
+    mode, batch_size = MEMORY_OF
+    network, images, labels = _inputs(model, batch_size)
+    if name == OURS:
         call = _ours(name, mode, network, images, labels)
     else:
-        layout = EAGER[1] if name == COMPILED else name
-        call = torch_peers.call(
-            model, network, layout, mode, images, labels, is_compiled=name == COMPILED
-        )
+        call = torch_peers.call(model, network, name, mode, images, labels)
     before = _resident_bytes()
     for _ in range(3):
-        from benchmarks.harness import seconds_of
-
-        seconds_of(call)
+        harness.seconds_of(call)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return max(0, peak - before)
 

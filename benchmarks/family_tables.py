@@ -3,10 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from lska_jax.models.weight_tags import measured, weights_of
-
-from benchmarks.families import BATCH_SIZES, COMPILED, EAGER, FOLDED, MODELS, MODES, NAME, OURS
+from benchmarks.families import (
+    BATCH_SIZES,
+    COMPILED,
+    EAGER,
+    FOLDED,
+    MEMORY_OF,
+    MODELS,
+    MODES,
+    NAME,
+    OURS,
+)
 from benchmarks.results import NOT_YET_RUN, markdown_table
+from lska_jax.models.weight_tags import measured, weights_of
 
 PUBLISHED = "published"
 _NONE = "none"
@@ -19,20 +28,23 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
     found = {}
     for mode in MODES:
         for batch_size in BATCH_SIZES:
-            lines = [
-                _line(result, model, mode, batch_size)
-                for of_size in MODELS.values()
-                for model in of_size
-            ]
             header = ["Model", "Parameters, M", "GMACs", "JAX, ms an image"]
             header += ["JAX folded, ms"] if mode == "inference" else []
             header += ["eager, ms", "compiled, ms", "JAX over eager", "JAX over compiled"]
-            header += ["JAX memory, MB", "eager memory, MB"]
+            if (mode, batch_size) == MEMORY_OF:
+                header += ["JAX memory, MB", "eager memory, MB", "ratio"]
+            lines = [
+                _line(result, model, mode, batch_size, width=len(header))
+                for of_size in MODELS.values()
+                for model in of_size
+            ]
             found[f"{NAME} {mode} {batch_size}"] = markdown_table(header, lines)
     return found
 
 
-def _line(result: dict[str, Any], model: str, mode: str, batch_size: int) -> list[str]:
+def _line(
+    result: dict[str, Any], model: str, mode: str, batch_size: int, *, width: int
+) -> list[str]:
     rows = {
         row["contender"]: row
         for row in result["rows"]
@@ -40,13 +52,12 @@ def _line(result: dict[str, Any], model: str, mode: str, batch_size: int) -> lis
     }
     names = [OURS, FOLDED] if mode == "inference" else [OURS]
     if OURS not in rows:
-        missing = len(names) + 6
-        return [model, *[NOT_YET_RUN] * 2, *[NOT_YET_RUN] * missing]
+        return [model, NOT_YET_RUN, *[""] * (width - 2)]
     ours = rows[OURS]
     best = min((rows[n] for n in names), key=lambda row: row["seconds"])
     eager = min((rows[n] for n in EAGER if n in rows), key=lambda r: r["seconds"], default=None)
     compiled = rows.get(COMPILED)
-    return [
+    line = [
         model,
         f"{ours['parameters'] / 1e6:.1f}",
         f"{ours['macs'] / 1e9:.2f}",
@@ -55,17 +66,16 @@ def _line(result: dict[str, Any], model: str, mode: str, batch_size: int) -> lis
         _milliseconds(compiled, batch_size),
         _ratio(eager, best),
         _ratio(compiled, best),
-        _megabytes(best),
-        _megabytes(eager),
     ]
+    if len(line) == width:
+        return line
+    bytes_of = [row and row["memory_bytes"] for row in (ours, eager)]
+    megabytes = [f"{count / 1e6:,.0f}" if count else _NONE for count in bytes_of]
+    return [*line, *megabytes, f"{bytes_of[0] / bytes_of[1]:.2f}" if all(bytes_of) else _NONE]
 
 
 def _milliseconds(row: dict[str, Any] | None, batch_size: int) -> str:
     return _NONE if row is None else f"{1e3 * row['seconds'] / batch_size:.1f}"
-
-
-def _megabytes(row: dict[str, Any] | None) -> str:
-    return _NONE if row is None else f"{row['memory_bytes'] / 1e6:,.0f}"
 
 
 def _ratio(theirs: dict[str, Any] | None, ours: dict[str, Any]) -> str:
