@@ -48,14 +48,15 @@ def train(
     from lska_jax.running.borrowed_signals import BorrowedSignals
     from lska_jax.training import loop
     from lska_jax.training.start_up import StartUp
+    from lska_jax.training.trainer import Interrupted
 
     try:
         with BorrowedSignals() as signals:
             return loop.train(
                 settings, workdir=folder, signals=signals, start_up=StartUp(since=started)
             )
-    except loop.Interrupted as interruption:
-        raise loop.Interrupted(f"{interruption} The same call continues from there.") from None
+    except Interrupted as interruption:
+        raise Interrupted(f"{interruption} The same call continues from there.") from None
 
 
 def evaluate(

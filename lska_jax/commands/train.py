@@ -105,7 +105,8 @@ def _train_or_evaluate(
     from lska_jax.training.checkpoint.errors import CheckpointDamaged, CheckpointSaveFailed
     from lska_jax.training.evaluate_only import evaluate_checkpoint
     from lska_jax.training.feeding import TrainingStopped
-    from lska_jax.training.loop import Interrupted, train
+    from lska_jax.training.loop import train
+    from lska_jax.training.trainer import Interrupted
 
     try:
         if checkpoint is None:

@@ -16,6 +16,7 @@ from lska_jax.data.opening import open_source
 from lska_jax.data.sources import BrokenImage, Examples, Source, SourceFacts
 from lska_jax.nn.functional import FlatArrays, ModelFunctions
 from lska_jax.tasks.accuracy import EvalSums, eval_sums
+from lska_jax.tasks.class_order import in_order, positions_in
 from lska_jax.tasks.classification_check import check_facts
 from lska_jax.tasks.task import Batch, Best, Task
 from lska_jax.weights.class_names import readable_names
@@ -53,7 +54,7 @@ class Classification(Task):
     def check_splits(self, train: Examples, evaluation: Examples, *, is_held_out: bool) -> None:
         """Compare the classes too; see ``Task.check_splits``."""
         names, others = (cast(Source, split).class_names for split in (train, evaluation))
-        if names != others:
+        if positions_in(others, names) is None:
             different = sorted(set(names) ^ set(others))
             raise ValueError(
                 f"{train.name} and {evaluation.name} have different classes: "
@@ -64,6 +65,10 @@ class Classification(Task):
     def class_names(self, examples: Examples) -> tuple[str, ...]:
         """Return the names of the classes, ImageNet's in words."""
         return readable_names(cast(Source, examples).class_names)
+
+    def in_class_order(self, examples: Examples, names: Sequence[str], *, whose: str) -> Source:
+        """Map the same names in another order; see ``Task.in_class_order``."""
+        return in_order(cast(Source, examples), names, whose=whose)
 
     def train_reader(self) -> LabelledImages:
         """Return the config's host-side augmentation."""

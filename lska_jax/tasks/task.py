@@ -106,6 +106,26 @@ class Task(abc.ABC):
         del examples
         return None
 
+    def in_class_order(self, examples: Examples, names: Sequence[str], *, whose: str) -> Examples:
+        """Return examples whose labels are positions in ``names``.
+
+        Args:
+          examples: from ``open_split``.
+          names: of the model's outputs, in their order.
+          whose: has these names, for the message.
+
+        Raises:
+          ValueError: the examples have other classes, or, unless a task maps them, the same in
+            another order.
+        """
+        found = self.class_names(examples)
+        if found is not None and tuple(found) != tuple(names):
+            raise ValueError(
+                f"{examples.name} has the classes {', '.join(found)}, and {whose} "
+                f"{', '.join(names)}. Give it the same, in the same order."
+            )
+        return examples
+
     @abc.abstractmethod
     def train_reader(self) -> Reader:
         """Return what augments a stored example and turns it into the fields of a batch."""

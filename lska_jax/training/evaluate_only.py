@@ -14,7 +14,21 @@ from lska_jax.training.checkpoint.tree_difference import check_same_tree
 from lska_jax.training.evaluator import Evaluators
 from lska_jax.training.feeding import Oversight
 from lska_jax.training.finetune import evaluation_arrays
-from lska_jax.training.loop import Interrupted, make_reporter
+from lska_jax.training.loop import make_reporter
+from lska_jax.training.run_record import (
+    MAPPED_CLASSES,
+    UNKNOWN_CLASSES,
+    changed_settings,
+    class_names_of,
+)
+from lska_jax.training.trainer import Interrupted
+
+# What decides which numbers a model makes of an image.
+_SEEN_BY_THE_MODEL = (
+    "model.",
+    *(f"data.{name}" for name in ("image_size", "mean", "std", "crop_pct", "crop_mode")),
+    "data.interpolation",
+)
 
 
 def evaluate_checkpoint(
@@ -27,7 +41,8 @@ def evaluate_checkpoint(
     """Evaluate the best step of a checkpoint with all evaluators of a config.
 
     Args:
-      config: checked by ``training.config_check.check_config``; its model is the checkpoint's.
+      config: checked by ``training.config_check.check_config``; its model is the checkpoint's, and
+        its data has the checkpoint's classes.
       workdir: where ``evaluation.json`` and the log are written.
       checkpoint: a run's folder, its checkpoints folder or one step's folder.
       signals: requests to stop, of a program that listens to them; None is never asked.
@@ -38,7 +53,7 @@ def evaluate_checkpoint(
     Raises:
       FileNotFoundError: there is no checkpoint.
       CheckpointMismatch: it is of another model or class count; every difference is listed.
-      ValueError: data or devices do not fit the config.
+      ValueError: data or devices do not fit the config, or the data has other classes.
       Interrupted: a signal asked for it; there is nothing to save.
     """
     loaded = load_tree(checkpoint, step="best")
@@ -51,6 +66,10 @@ def evaluate_checkpoint(
     wanted = {**run.state.params, **run.state.batch_stats}
     arrays = evaluation_arrays(loaded.tree)
     check_same_tree(arrays, wanted, where=str(loaded.folder))
+    names = class_names_of(loaded.metadata)
+    trained = sources
+    if names is not None:
+        trained = building.in_class_order(run.task, sources, names, whose=str(loaded.folder))
     placed = {
         path: place(arrays[path], state_sharding(run.mesh, leaf)) for path, leaf in wanted.items()
     }
@@ -61,12 +80,19 @@ def evaluate_checkpoint(
     )
     signals = signals or StopSignals()
     with make_reporter(run, Path(workdir), start_step=loaded.step, writers=()) as reporter:
-        names = ", ".join(source.name for source in sources.values())
-        reporter.message(f"Evaluating {loaded.folder} on {names}.")
+        shown = ", ".join(source.name for source in sources.values())
+        reporter.message(f"Evaluating {loaded.folder} on {shown}.")
+        if names is None and run.task.class_names(next(iter(sources.values()))) is not None:
+            reporter.message(UNKNOWN_CLASSES)
+        if any(trained[name] is not source for name, source in sources.items()):
+            reporter.message(MAPPED_CLASSES)
+        for name, (before, now) in changed_settings(loaded.metadata, config).items():
+            if name.startswith(_SEEN_BY_THE_MODEL):
+                reporter.message(f"The checkpoint was trained with {name}={before}, not {now}.")
         oversight = Oversight(
             signals, run.mesh, stall_seconds=config.training.stall_seconds, reporter=reporter
         )
-        evaluators = Evaluators(run, sources, reporter, oversight)
+        evaluators = Evaluators(run, trained, reporter, oversight)
         evaluators.compile()
         signals.keep_requests()
         with oversight.watchdog:

@@ -1,16 +1,18 @@
-"""Start a model from a run's weights or a model folder, for other classes or image sizes."""
+"""Start a model from trained weights, for other classes or image sizes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from lska_jax.models.table import family_of
 from lska_jax.nn.functional import assign, batch_stats, parameters
+from lska_jax.tasks.class_order import describe_difference, positions_in
 from lska_jax.training.checkpoint.checkpointer import CheckpointMismatch, load_tree
 from lska_jax.training.checkpoint.tree_difference import check_same_tree
-from lska_jax.weights.model_folder import is_model_folder, read_model_folder
+from lska_jax.training.model_places import is_run, local_path, read_model
+from lska_jax.training.run_record import class_names_of
 from lska_jax.weights.pretrained import adapt_arrays
 
 
@@ -24,57 +26,92 @@ def evaluation_arrays(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {**chosen["params"], **chosen["batch_stats"]}
 
 
-def load_for_finetuning(model: Any, path: str | Path) -> str:
-    """Write pretrained weights into a model, all of them but a head of another size.
+def load_for_finetuning(
+    model: Any, path: str | Path, *, class_names: Sequence[str] | None = None
+) -> str:
+    """Write pretrained weights into a model, all of them but a head for other classes.
 
-    Any image size works that the network takes. The head is kept at its fresh values
-    when the number of classes differs, and only then. A model folder's RGB weights are adapted to
-    other input channels.
+    Any image size works that the network takes. The head is kept at its fresh values where the
+    classes are others, in number or by name, and only then; the same classes in another order are
+    mapped. RGB weights that are no run's are adapted to other input channels.
 
     Args:
       model: the model to start, freshly initialised.
-      path: a model folder; or a run's folder, its checkpoints folder or one step's folder, of which
-        the best step is taken.
+      path: see ``lska_jax.training.model_places.read_model``.
+      class_names: of the model's classes, in label order; None where they are no classes.
 
     Returns:
-      One line that says what was loaded and what was not.
+      What was loaded and what was not.
 
     Raises:
-      FileNotFoundError: there is no checkpoint.
-      ValueError: a model folder is damaged.
+      FileNotFoundError: there is nothing.
+      ValueError: what is there is damaged.
       CheckpointMismatch: anything but the size of the head differs; every difference is listed.
     """
-    arrays, place, remark = _pretrained_arrays(model, Path(path))
+    given = _pretrained_arrays(model, path)
+    arrays = given.arrays
     wanted = {**parameters(model), **batch_stats(model)}
-    head = family_of(model).head
-    new_head = [
-        name
-        for name in head
-        if name in wanted and name in arrays and arrays[name].shape != wanted[name].shape
-    ]
-    if new_head and not _differ_in_classes_only(arrays, wanted, head):
-        new_head = []
-    if not any(name in arrays for name in head):
-        new_head = [name for name in head if name in wanted]
-    for name in new_head:
+    family_head = family_of(model).head
+    head = [name for name in family_head if name in wanted]
+    shared = [name for name in head if name in arrays]
+    is_same_size = all(arrays[name].shape == wanted[name].shape for name in shared)
+    is_fresh, remains = False, "head included"
+    if not shared or (not is_same_size and _differ_in_classes_only(arrays, wanted, family_head)):
+        is_fresh, remains = True, "with a fresh head for other classes"
+    elif is_same_size and class_names is not None:
+        is_fresh, remains = _fit_head(arrays, shared, given.class_names, class_names)
+    for name in head if is_fresh else ():
         arrays.pop(name, None)
         del wanted[name]
-    check_same_tree(arrays, wanted, where=place)
+    check_same_tree(arrays, wanted, where=given.place)
     assign(model, {name: jnp.asarray(array) for name, array in arrays.items()})
-    remains = "with a fresh head for other classes" if new_head else "head included"
-    return f"Starting from {place}, {len(arrays)} arrays, {remains}.{remark}"
+    return f"Starting from {given.place}, {len(arrays)} arrays, {remains}.{given.remark}"
 
 
-def _pretrained_arrays(model: Any, path: Path) -> tuple[dict[str, Any], str, str]:
-    """Return arrays by path, where they come from, and what to know about them."""
-    if not is_model_folder(path):
+def _fit_head(
+    arrays: dict[str, Any],
+    head: Sequence[str],
+    given: Sequence[str] | None,
+    wanted: Sequence[str],
+) -> tuple[bool, str]:
+    """Bring a head of the right size into the order of the wanted classes.
+
+    Returns:
+      Whether it is of other classes, and what is to be said of it.
+    """
+    if given is None:
+        return False, "head included, its classes by position: the weights do not name them"
+    positions = positions_in(wanted, given)
+    if positions is None:
+        difference = describe_difference(wanted, given, what="the data", other_what="the start")
+        return True, f"with a fresh head for other classes: {difference}"
+    if positions == sorted(positions):
+        return False, "head included"
+    for name in head:
+        arrays[name] = arrays[name][..., positions]
+    return False, "head included, mapped to the data's order of the same classes"
+
+
+class _Pretrained(NamedTuple):
+    """Weights to start from: arrays by path, where they are, their classes, and a remark."""
+
+    arrays: dict[str, Any]
+    place: str
+    class_names: tuple[str, ...] | None
+    remark: str = ""
+
+
+def _pretrained_arrays(model: Any, place: str | Path) -> _Pretrained:
+    path = local_path(place)
+    if path is not None and is_run(path):
         loaded = load_tree(path, step="best")
-        return evaluation_arrays(loaded.tree), str(loaded.folder), ""
-    facts, arrays = read_model_folder(path)
+        names = class_names_of(loaded.metadata)
+        return _Pretrained(evaluation_arrays(loaded.tree), str(loaded.folder), names)
+    facts, arrays = read_model(place)
     if type(facts.config) is not type(model.config):
         raise CheckpointMismatch(
-            f"{path} holds {facts.description}, and the run's model is of the family "
-            f"{family_of(model).name}. Start from a folder of that family."
+            f"{place} holds {facts.description}, and the run's model is of the family "
+            f"{family_of(model).name}. Start from a model of that family."
         )
     adapted = adapt_arrays(
         arrays,
@@ -83,7 +120,8 @@ def _pretrained_arrays(model: Any, path: Path) -> tuple[dict[str, Any], str, str
         in_channels=model.config.in_channels,
     )
     prepared = facts.preprocessing
-    return adapted, str(path), f" They were trained with mean {prepared.mean}, std {prepared.std}."
+    remark = f" They were trained with mean {prepared.mean}, std {prepared.std}."
+    return _Pretrained(adapted, str(place), facts.class_names, remark)
 
 
 def _differ_in_classes_only(

@@ -41,17 +41,28 @@ class JsonLines:
         all lines.
       is_evaluation_due: whether the evaluations of `start_step` come again; their lines are
         removed too.
+      open_steps: how many steps before `start_step` have no line yet; None where that is unknown.
+
+    Attributes:
+      remarks: what is wrong with the file that is continued, a sentence each.
 
     Raises:
       OSError: the file cannot be written.
     """
 
     def __init__(
-        self, path: str | Path, *, start_step: int = 0, is_evaluation_due: bool = False
+        self,
+        path: str | Path,
+        *,
+        start_step: int = 0,
+        is_evaluation_due: bool = False,
+        open_steps: int | None = None,
     ) -> None:
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        _keep_lines_until(self._path, start_step, is_evaluation_due=is_evaluation_due)
+        redone = start_step if is_evaluation_due else -1
+        recorded = 0 if open_steps is None else start_step - open_steps
+        self.remarks = _keep_lines_until(self._path, start_step, redone=redone, recorded=recorded)
         self._stream = self._path.open("a", encoding="utf-8")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -165,28 +176,61 @@ class MLflow:
         self._mlflow.end_run()
 
 
-def _keep_lines_until(path: Path, step: int, *, is_evaluation_due: bool) -> None:
-    """Rewrite `path` without the lines after `step` and without a torn one, atomically."""
+def _keep_lines_until(path: Path, step: int, *, redone: int, recorded: int) -> list[str]:
+    """Rewrite `path` without the lines after `step` and without a torn one, atomically.
+
+    Args:
+      path: of the JSON lines.
+      step: where the run goes on.
+      redone: the step whose evaluations come again.
+      recorded: the step of the last line of training that was written before.
+
+    Returns:
+      What is missing or damaged, a sentence each. Damaged lines are kept in a file beside.
+    """
     if not path.exists():
-        return
+        return [f"{path} is missing: records up to step {recorded} are lost."] if recorded else []
     content = path.read_bytes()
+    # What follows the last line's end was torn by a kill.
     lines = content.splitlines(keepends=True) if step > 0 else []
-    redone = step if is_evaluation_due else -1
-    kept = b"".join(line for line in lines if _keeps(line, step, redone=redone))
-    if kept != content:
-        write_whole(path, kept)
+    lines = [line for line in lines if line.endswith(b"\n")]
+    records = {line: _read_record(line) for line in lines}
+    damaged = [line for line in lines if records[line] is None]
+    kept = [line for line in lines if _is_kept(records[line], step, redone=redone)]
+    remarks = []
+    if damaged:
+        aside = path.with_suffix(f".damaged{path.suffix}")
+        write_whole(aside, b"".join(damaged))
+        remarks.append(f"{path} has {len(damaged)} damaged lines; they were moved to {aside}.")
+    last = max((_step_of_training(records[line]) for line in kept), default=0)
+    if last < recorded:
+        remarks.append(f"{path} lacks the records of training from step {last} to {recorded}.")
+    if b"".join(kept) != content:
+        write_whole(path, b"".join(kept))
+    return remarks
 
 
-def _keeps(line: bytes, step: int, *, redone: int) -> bool:
-    if not line.endswith(b"\n"):
-        return False
+def _read_record(line: bytes) -> dict[str, Any] | None:
+    """Return the record of a line; None where it is damaged."""
     try:
         record = json.loads(line)
-        is_training = any(name.startswith("train/") for name in record)
-        is_redone = record["step"] == redone and not is_training
-        return record["step"] <= step and not is_redone
-    except (ValueError, KeyError, TypeError):
+        is_record = isinstance(record, dict) and type(record["step"]) is int
+    except (ValueError, KeyError, RecursionError):
+        return None
+    return record if is_record else None
+
+
+def _is_kept(record: dict[str, Any] | None, step: int, *, redone: int) -> bool:
+    if record is None:
         return False
+    is_redone = record["step"] == redone and not _step_of_training(record)
+    return record["step"] <= step and not is_redone
+
+
+def _step_of_training(record: dict[str, Any] | None) -> int:
+    """Return the step of a record of training; 0 for another."""
+    is_training = record is not None and any(name.startswith("train/") for name in record)
+    return record["step"] if record is not None and is_training else 0
 
 
 def _finite_or_none(value: float) -> float | None:

@@ -1,7 +1,7 @@
 """Turn a run into a model folder.
 
 It takes the best step of the run's checkpoints, averaged weights if the run kept them, the
-preprocessing of the run's config and the class names of its data.
+preprocessing of the run's config and the class names that were trained.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +13,10 @@ from ml_collections import ConfigDict
 
 from lska_jax.models.build import config_of
 from lska_jax.models.table import COMPUTE_FIELDS, Preprocessing, plain
+from lska_jax.tasks.class_order import describe_difference, positions_in, same_order
 from lska_jax.tasks.table import task_entry
 from lska_jax.training.checkpoint.load_tree import LoadedTree, load_tree
+from lska_jax.training.run_record import class_names_of
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import check_can_write, write_model_folder
 
@@ -56,7 +58,7 @@ def publish(
       use_ema: averaged or trained weights; None takes the average where the run has one, as
         evaluation does.
       step: a number, "best" or "latest".
-      class_names: in label order; None takes them from the run's data, where it can be opened.
+      class_names: in label order, to show instead of those that were trained; None takes these.
       license: of the weights.
       overwrite: replace a model folder that is there.
       report: receives what was chosen, one line each.
@@ -65,8 +67,8 @@ def publish(
       FileNotFoundError: there is no checkpoint, or not this step.
       CheckpointDamaged: the checkpoint is not what was saved.
       FileExistsError: ``out`` is not empty.
-      ValueError: no average was kept, the checkpoint does not tell its config, or the number of
-        class names is wrong.
+      ValueError: no average was kept, the checkpoint does not tell its config, the number of
+        class names is wrong, or they are those that were trained in another order.
     """
     check_can_write(out, overwrite=overwrite)
     model = read_run(
@@ -98,7 +100,7 @@ def read_run(
         raise ValueError(f"{loaded.folder} was saved without its config; it cannot be published.")
     arrays, is_averaged = _arrays(loaded, use_ema)
     config, prepared = _architecture(settings["model"]), _preprocessing(settings)
-    names = _class_names(settings, report) if class_names is None else tuple(class_names) or None
+    names = _class_names(loaded, class_names, report)
     # Evaluation takes the average where there is one: of the other weights nothing was measured.
     is_evaluated = is_averaged or not loaded.tree.get("ema")
     evaluation = (loaded.metadata.get("evaluation") or {}) if is_evaluated else {}
@@ -160,7 +162,30 @@ def _public_name(source: str) -> str:
     return f"{kind}:{Path(place).name}" if kind == "folder" and colon else source
 
 
-def _class_names(settings: dict[str, Any], report: Callable[[str], None]) -> tuple[str, ...] | None:
+def _class_names(
+    loaded: LoadedTree, given: Sequence[str] | None, report: Callable[[str], None]
+) -> tuple[str, ...] | None:
+    """Return the names to publish: those given, or those that were trained."""
+    trained = class_names_of(loaded.metadata)
+    if given is None:
+        if "class_names" in loaded.metadata:
+            return trained
+        return _class_names_of_data(loaded.metadata["config"], report)
+    given = tuple(given)
+    if trained and not same_order(given, trained):
+        if positions_in(given, trained) is not None:
+            difference = describe_difference(
+                given, trained, what="the given list", other_what="the run"
+            )
+            raise ValueError(f"The class names are in another order than the labels: {difference}.")
+        report(f"Classes renamed from {', '.join(trained[:10])} to {', '.join(given[:10])}.")
+    return given or None
+
+
+def _class_names_of_data(
+    settings: dict[str, Any], report: Callable[[str], None]
+) -> tuple[str, ...] | None:
+    """Return the names in the data of a run of an older version, which did not keep them."""
     config = ConfigDict(settings)
     try:
         task = task_entry(config).build(config)
@@ -170,4 +195,5 @@ def _class_names(settings: dict[str, Any], report: Callable[[str], None]) -> tup
             f"Labels: none, the run's data cannot be opened ({error}). --labels FILE names them."
         )
         return None
+    report("The checkpoint does not say its classes; they are those of its data as it is now.")
     return task.class_names(examples)

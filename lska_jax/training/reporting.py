@@ -70,6 +70,7 @@ class Reporter:
       start_step: where the run goes on; records of later steps are removed.
       is_evaluation_due: whether the evaluation of `start_step` comes again; its record is
         removed too.
+      open_steps: how many steps before `start_step` no record has yet; None: unknown.
       is_main: whether this process writes.
       log_every_steps: how many steps make one record.
       writers: which of `WRITERS` keep the numbers.
@@ -92,6 +93,7 @@ class Reporter:
         global_batch_size: int,
         start_step: int = 0,
         is_evaluation_due: bool = False,
+        open_steps: int | None = None,
         is_main: bool = True,
         log_every_steps: int = 50,
         writers: Sequence[str] = ("jsonl", "tensorboard"),
@@ -130,16 +132,21 @@ class Reporter:
             return
         workdir = Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
+        remarks: list[str] = []
         for name in writers:
             if name == "jsonl":
-                self._writers[name] = JsonLines(
+                lines = JsonLines(
                     workdir / "metrics.jsonl",
                     start_step=start_step,
                     is_evaluation_due=is_evaluation_due,
+                    open_steps=open_steps,
                 )
+                self._writers[name], remarks = lines, lines.remarks
             else:
                 self._writers[name] = _make_service(name, workdir, start_step, run_name, config)
         self._log = (workdir / "log.txt").open("a", encoding="utf-8")
+        for remark in remarks:
+            self.message(remark)
 
     def train(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Report one finished step.

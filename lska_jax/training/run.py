@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -41,6 +42,7 @@ class Run:
       optimizer: AdamW at learning rate 1.
       schedule: learning rate by step.
       spec: what a step does.
+      num_train_examples: size of the training split.
       steps_per_epoch: steps that see the training split once, rounded down.
       total_steps: where the run ends.
       state: shapes, dtypes and shardings of the train state.
@@ -53,6 +55,7 @@ class Run:
     optimizer: optax.GradientTransformation
     schedule: Schedule
     spec: StepSpec
+    num_train_examples: int
     steps_per_epoch: int
     total_steps: int
     state: TrainState
@@ -64,10 +67,12 @@ class Sources(NamedTuple):
     Attributes:
       train: the training split.
       evaluation: the split of each evaluator, by name.
+      class_names: of the model's outputs, in their order; None where they are no classes.
     """
 
     train: Examples
     evaluation: dict[str, Examples]
+    class_names: tuple[str, ...] | None
 
 
 def build_run(
@@ -128,6 +133,7 @@ def build_run(
             ema_decay=config.training.ema_decay,
             seed=config.training.seed,
         ),
+        num_train_examples=num_train_examples,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         state=abstract_state(state, mesh),
@@ -168,7 +174,10 @@ def open_sources(task: Task) -> Sources:
     evaluation = open_evaluation(task)
     for name, source in evaluation.items():
         task.check_splits(train, source, is_held_out=name == MAIN_EVALUATOR)
-    return Sources(train, evaluation)
+    names = task.class_names(train)
+    if names is not None:
+        evaluation = in_class_order(task, evaluation, names, whose=train.name)
+    return Sources(train, evaluation, names)
 
 
 def open_evaluation(task: Task) -> dict[str, Examples]:
@@ -177,6 +186,36 @@ def open_evaluation(task: Task) -> dict[str, Examples]:
         one.name: task.open_split(source=one.source, split=one.split)
         for one in evaluator_settings(task.config)
     }
+
+
+def in_class_order(
+    task: Task, sources: Mapping[str, Examples], names: Sequence[str], *, whose: str
+) -> dict[str, Examples]:
+    """Return sources whose labels are positions in ``names``; see ``Task.in_class_order``."""
+    return {
+        name: task.in_class_order(source, names, whose=whose) for name, source in sources.items()
+    }
+
+
+def sources_as_trained(
+    task: Task, sources: Sources, names: Sequence[str], *, whose: str
+) -> Sources:
+    """Return a run's sources with the labels that its checkpoint was trained with.
+
+    Args:
+      task: of the run.
+      sources: from ``open_sources``.
+      names: of the classes, in the order of the model's outputs.
+      whose: has ``names``.
+
+    Raises:
+      ValueError: the sources have other classes.
+    """
+    return Sources(
+        task.in_class_order(sources.train, names, whose=whose),
+        in_class_order(task, sources.evaluation, names, whose=whose),
+        tuple(names),
+    )
 
 
 def num_workers(config: ConfigDict) -> int:

@@ -19,8 +19,8 @@ import lska_jax
 from lska_jax.running.borrowed_signals import BorrowedSignals
 from lska_jax.running.stop_signals import StopRequested
 from lska_jax.training import loop
-from lska_jax.training.loop import Interrupted
 from lska_jax.training.publish import publish
+from lska_jax.training.trainer import Interrupted
 
 ROOT = Path(__file__).parents[2]
 

@@ -24,9 +24,10 @@ from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import load_tree
 from lska_jax.training.config_check import check_config
 from lska_jax.training.evaluate_only import evaluate_checkpoint
-from lska_jax.training.loop import Interrupted, train
+from lska_jax.training.loop import train
 from lska_jax.training.publish import publish
 from lska_jax.training.state import host_state, place_state
+from lska_jax.training.trainer import Interrupted
 from lska_jax.weights.pretrained import arrays_of
 from tests.faults.runs import records, what_was_lost
 

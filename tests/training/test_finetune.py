@@ -216,3 +216,46 @@ def test_fine_tuning_starts_a_run_with_the_loaded_values(pretrained, averaged):
             np.testing.assert_array_equal(array, averaged[path], err_msg=path)
     moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
     assert not any(np.any(moment) for moment in moments)
+
+
+NAMES = tuple(f"class {number}" for number in range(10))
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory) -> Path:
+    """Return the folder of a run that knows its classes."""
+    workdir = tmp_path_factory.mktemp("named")
+    state = host_state(build(seed=3), make_optimizer(weight_decay=0.05), use_ema=False)
+    with Checkpointer(workdir / "checkpoints") as checkpointer:
+        checkpointer.save(1, state, metadata={"class_names": [*NAMES]}, metric=0.1)
+    return workdir
+
+
+def head_after(named: Path, class_names: tuple[str, ...]) -> tuple[np.ndarray, str]:
+    model = build(seed=1)
+    message = load_for_finetuning(model, named, class_names=class_names)
+    return arrays_of(model)[HEAD[0]], message
+
+
+def test_a_head_of_the_same_classes_is_kept(named):
+    head, message = head_after(named, NAMES)
+    np.testing.assert_array_equal(head, arrays_of(build(seed=3))[HEAD[0]])
+    assert message.endswith("head included.")
+
+
+def test_a_head_of_the_same_classes_in_another_order_is_mapped(named):
+    head, message = head_after(named, NAMES[::-1])
+    np.testing.assert_array_equal(head, arrays_of(build(seed=3))[HEAD[0]][:, ::-1])
+    assert "mapped to the data's order" in message
+
+
+def test_a_head_of_as_many_other_classes_stays_fresh_and_both_lists_are_said(named):
+    head, message = head_after(named, (*NAMES[1:], "zebra"))
+    np.testing.assert_array_equal(head, arrays_of(build(seed=1))[HEAD[0]])
+    assert "only in the data: zebra; only in the start: class 0" in message
+
+
+def test_a_head_whose_classes_nobody_knows_is_kept_and_that_is_said(without_averages):
+    head, message = head_after(without_averages, NAMES)
+    np.testing.assert_array_equal(head, arrays_of(build(seed=3))[HEAD[0]])
+    assert "by position: the weights do not name them" in message

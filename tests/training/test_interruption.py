@@ -12,8 +12,9 @@ from small_runs import STEPS, small_config
 from lska_jax.running.stop_signals import StopSignals
 from lska_jax.training.checkpoint.checkpointer import load_tree
 from lska_jax.training.evaluate_only import evaluate_checkpoint
-from lska_jax.training.loop import Interrupted, train
+from lska_jax.training.loop import train
 from lska_jax.training.program import Program
+from lska_jax.training.trainer import Interrupted
 from tests.faults.runs import what_was_lost
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_devices", "compiled_once")]

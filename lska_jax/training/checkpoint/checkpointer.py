@@ -55,6 +55,7 @@ from lska_jax.training.checkpoint.manifest import (
 )
 from lska_jax.training.checkpoint.orbax_quiet import quiet_orbax
 from lska_jax.training.checkpoint.pending import PendingSave, SaveTooSlow
+from lska_jax.training.checkpoint.preservation import METRIC_NAME, kept_steps
 from lska_jax.training.checkpoint.tree_difference import (
     check_same_tree,
     describe_tree,
@@ -75,8 +76,6 @@ __all__ = [
     "tree_difference",
 ]
 
-_METRIC_NAME = "metric"
-
 
 class Checkpointer:
     """Save and restore the steps of one run below `directory`.
@@ -93,6 +92,8 @@ class Checkpointer:
         copied off the devices, so the state may be donated right after; an error surfaces
         at the next `save`, `wait` or `close`.
       save_seconds: how long a save may take; one that takes longer has failed.
+      record_problems: returns what is wrong with the metadata of a step, a phrase each; a step
+        with any counts as damaged.
 
     Raises:
       ValueError: `keep_latest` or `keep_best` out of range.
@@ -108,18 +109,17 @@ class Checkpointer:
         keep_best: int = 1,
         asynchronous: bool = True,
         save_seconds: int | float = 600,
+        record_problems: Callable[[Mapping[str, Any]], list[str]] = lambda record: [],
     ) -> None:
-        if keep_latest < 1:
-            raise ValueError(f"keep_latest is {keep_latest}; keep at least 1 step to resume from.")
-        if keep_best < 0:
-            raise ValueError(f"keep_best is {keep_best}; use 0 to keep no best step.")
         quiet_orbax()
+        policy = kept_steps(keep_latest=keep_latest, keep_best=keep_best)
         import orbax.checkpoint.experimental.v1 as ocp
 
         self._ocp = ocp
         self._directory = Path(directory).absolute()
         self._asynchronous = asynchronous
         self._save_seconds = save_seconds
+        self._record_problems = record_problems
         # Told of every complete save, from a thread.
         self.report: Callable[[str], None] | None = None
         self._pending: PendingSave | None = None
@@ -131,23 +131,7 @@ class Checkpointer:
             remove_debris(self._directory)
             make_openable(self._directory)
         wait_for_all("lska_jax:checkpoints_cleaned")
-        policies = ocp.training.preservation_policies
-        self._orbax = ocp.training.Checkpointer(
-            self._directory,
-            # keep_checkpoints_without_metrics would keep every mid-epoch step for ever.
-            preservation_policy=policies.AnyPreservationPolicy(
-                [
-                    policies.LatestN(keep_latest),
-                    policies.BestN(
-                        get_metric_fn=lambda metrics: metrics[_METRIC_NAME],
-                        n=keep_best,
-                        keep_checkpoints_without_metrics=False,
-                    ),
-                ]
-                if keep_best
-                else [policies.LatestN(keep_latest)]
-            ),
-        )
+        self._orbax = ocp.training.Checkpointer(self._directory, preservation_policy=policy)
 
     @property
     def directory(self) -> Path:
@@ -225,7 +209,7 @@ class Checkpointer:
                     state,
                     checkpointable_name=STATE_NAME,
                     force=True,
-                    metrics=None if metric is None else {_METRIC_NAME: float(metric)},
+                    metrics=None if metric is None else {METRIC_NAME: float(metric)},
                 )
         except Exception as error:
             raise self._save_failed(step, error) from error
@@ -302,7 +286,7 @@ class Checkpointer:
         """Return the step with the highest metric (the newest of equals), or None."""
         complete = self.all_steps()
         scored = [
-            (found.metrics[_METRIC_NAME], found.step)
+            (found.metrics[METRIC_NAME], found.step)
             for found in self._orbax.checkpoints
             if found.step in complete and found.metrics
         ]
@@ -371,7 +355,12 @@ class Checkpointer:
         """Return the first intact step of `candidates`; all processes get the same answer."""
         chosen, report = -1, list[str]()
         if is_main_process():
-            chosen, report = first_intact(self._directory, candidates, skip=self._verified)
+            chosen, report = first_intact(
+                self._directory,
+                candidates,
+                skip=self._verified,
+                record_problems=self._record_problems,
+            )
             if chosen >= 0:
                 self._verified.add(chosen)
                 for step in candidates[: len(report)]:

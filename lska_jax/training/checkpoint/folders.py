@@ -7,14 +7,17 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lska_jax.training.checkpoint.errors import CheckpointWarning, damage_warning, none_intact
 from lska_jax.training.checkpoint.manifest import (
+    MANIFEST_NAME,
     find_damage,
     find_opening_damage,
     missing_files,
+    read_manifest,
 )
 
 # Orbax writes `<step><this>...` and renames it to `<step>` when everything is in it.
@@ -30,7 +33,8 @@ def step_folders(directory: Path) -> list[tuple[int, Path]]:
     found = [
         (int(path.name), path)
         for path in directory.iterdir()
-        if re.fullmatch(r"\d+", path.name) and path.is_dir()
+        # Python takes digits of any script for digits, and 007 for 7; neither is a step's name.
+        if re.fullmatch(r"0|[1-9][0-9]*", path.name) and path.is_dir()
     ]
     return sorted(found)
 
@@ -68,7 +72,11 @@ def finish_replacements(directory: Path) -> None:
 
 
 def first_intact(
-    directory: Path, candidates: Sequence[int], *, skip: Collection[int] = ()
+    directory: Path,
+    candidates: Sequence[int],
+    *,
+    skip: Collection[int] = (),
+    record_problems: Callable[[Mapping[str, Any]], list[str]] = lambda record: [],
 ) -> tuple[int, list[str]]:
     """Return the first intact step, -1 if there is none, and what is wrong with those before.
 
@@ -76,10 +84,15 @@ def first_intact(
       directory: the folder of the run's checkpoints.
       candidates: steps in the order of preference.
       skip: steps that are known to be intact.
+      record_problems: returns what is wrong with a step's metadata.
     """
     report: list[str] = []
     for step in candidates:
-        damage = [] if step in skip else find_damage(directory / str(step))
+        folder = directory / str(step)
+        damage = [] if step in skip else find_damage(folder)
+        if not damage and step not in skip:
+            problems = record_problems(read_manifest(folder)["metadata"])
+            damage = [f"{folder / MANIFEST_NAME}: {problem}" for problem in problems]
         if not damage:
             return step, report
         report.append(f"step {step}: " + "; ".join(damage))
@@ -132,8 +145,11 @@ def check_writable(directory: str | Path, *, bytes_needed: int) -> None:
     probe = directory / f".write_probe.{os.getpid()}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"probe")
-        probe.unlink()
+        try:
+            probe.write_bytes(b"probe")
+        finally:
+            # A full disk makes the file and no content.
+            probe.unlink(missing_ok=True)
         free = shutil.disk_usage(directory).free
     except OSError as error:
         raise OSError(

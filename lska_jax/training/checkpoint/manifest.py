@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,12 +92,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ManifestError(f"{path} is missing") from error
     except (OSError, UnicodeDecodeError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ManifestError(f"{path} cannot be read ({error!r})") from error
+    except RecursionError as error:
+        raise ManifestError(f"{path} is nested too deeply") from error
     if recorded != _sha256_of_json(content):
         raise ManifestError(f"{path} does not match its own hash")
     if content.get("format") != FORMAT_VERSION:
         raise ManifestError(
             f"{path} has format {content.get('format')!r}; this version reads {FORMAT_VERSION}"
         )
+    wrong = [name for name, is_right in _TYPES.items() if not is_right(content.get(name))]
+    if wrong:
+        raise ManifestError(f"{path} has no proper {', '.join(wrong)}")
     return content
 
 
@@ -129,7 +135,10 @@ def find_damage(folder: Path) -> list[str]:
     problems = missing_files(folder)
     if problems:
         return problems
-    return _changed_files(folder, read_manifest(folder)["files"])
+    manifest = read_manifest(folder)
+    if folder.name.isdecimal() and folder.name != str(manifest["step"]):
+        problems = [f"{folder / MANIFEST_NAME} is of step {manifest['step']}: it was renamed"]
+    return problems + _changed_files(folder, manifest["files"])
 
 
 def find_opening_damage(folder: Path) -> list[str]:
@@ -151,6 +160,33 @@ def find_opening_damage(folder: Path) -> list[str]:
         # Orbax does without it.
         is_note = True
     return problems if is_note else [*problems, f"{note} is no JSON object"]
+
+
+def _is_file_table(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(facts, dict)
+        and _is_count(facts.get("bytes"))
+        and isinstance(facts.get("sha256"), str)
+        and ".." not in Path(name).parts
+        and not Path(name).is_absolute()
+        for name, facts in value.items()
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_metric(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and math.isfinite(value))
+
+
+_TYPES = {
+    "step": _is_count,
+    "metric": _is_metric,
+    "metadata": lambda value: isinstance(value, dict),
+    "files": _is_file_table,
+}
 
 
 def _changed_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> list[str]:

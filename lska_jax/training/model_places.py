@@ -1,0 +1,171 @@
+"""Read a model from wherever it may be: every command that takes a model takes all of these.
+
+A model folder; a run, its checkpoints or one step; a PyTorch or safetensors file; a Hub id. What is
+on the disk is never taken for a Hub id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER, find_step_folder
+from lska_jax.weights.hub import HUB_PREFIX
+from lska_jax.weights.model_facts import CONFIG_NAME, ModelFacts
+from lska_jax.weights.model_folder import is_model_folder, read_model_folder, write_model_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+
+KINDS = "a model folder, a run, a step of its checkpoints, a checkpoint file or a Hub id"
+
+
+def read_model(
+    place: str | Path, *, report: Callable[[str], None] = print
+) -> tuple[ModelFacts, dict[str, np.ndarray]]:
+    """Return a model's facts and its parameters and statistics by path.
+
+    Of a run the best step is taken, averaged where the run kept an average.
+
+    Args:
+      place: where the model is.
+      report: receives remarks, one line each.
+
+    Raises:
+      FileNotFoundError: there is nothing; a path is said to be missing.
+      ValueError: a damaged folder or file, or a file that does not tell its model.
+      CheckpointDamaged: a step is not what was saved.
+      ImportError: a PyTorch file or a Hub id, and the package for it is not installed.
+      ConnectionError: the Hub does not answer.
+    """
+    path = local_path(place)
+    if path is None:
+        return _read_from_hub(str(place))
+    if path.is_file():
+        return _read_checkpoint(path, report)
+    if is_run(path):
+        # Imported here: runs need jax and their task.
+        from lska_jax.training.publish import read_run
+
+        run = read_run(path, report=report)
+        return run.facts, run.arrays
+    if not (path / CONFIG_NAME).is_file() or (path / CHECKPOINTS_FOLDER).is_dir():
+        raise FileNotFoundError(
+            f"There is no checkpoint in {path}, and it is no model folder. Give {KINDS}."
+        )
+    return read_model_folder(path)
+
+
+@contextlib.contextmanager
+def as_model_folder(place: str | Path, *, report: Callable[[str], None] = print) -> Iterator[Path]:
+    """Give a model as a model folder: its own, or one that is gone afterwards.
+
+    Args:
+      place: where the model is; see ``read_model``, also for what is raised.
+      report: receives remarks, one line each.
+
+    Yields:
+      The folder.
+    """
+    path = local_path(place)
+    if path is not None and path.is_dir() and not is_run(path):
+        yield path
+        return
+    facts, arrays = read_model(place, report=report)
+    with tempfile.TemporaryDirectory() as temporary:
+        # The name is shown, for example as the title of an export.
+        folder = Path(temporary) / model_name(place)
+        write_model_folder(folder, facts, arrays)
+        del arrays
+        yield folder
+
+
+def local_path(place: str | Path) -> Path | None:
+    """Return the path that a place is; None for a Hub id.
+
+    Raises:
+      FileNotFoundError: it is a path, and nothing is there.
+      ValueError: something is there that is neither file nor folder.
+    """
+    text = str(place)
+    if isinstance(place, str) and text.startswith(HUB_PREFIX):
+        return None
+    path = Path(text).expanduser()
+    if path.is_dir() or path.is_file():
+        return path
+    if path.exists():
+        raise ValueError(f"{path} is neither a file nor a folder; give {KINDS}.")
+    is_path = isinstance(place, Path) or path.parts[:1] != (text.partition("/")[0],)
+    # "runs/typo" has the form of a Hub id; a folder runs/ here says what was meant.
+    is_path = is_path or len(path.parts) != 2 or Path(path.parts[0]).exists()
+    if is_path:
+        raise FileNotFoundError(
+            f"There is no folder or file {path}{_neighbours(path)}. Give {KINDS}"
+            f"{f' (of this name: {HUB_PREFIX}{text})' if text.count('/') == 1 else ''}."
+        )
+    return None
+
+
+def is_run(path: Path) -> bool:
+    """Tell whether a folder is a run, its checkpoints, or one step of them."""
+    if is_model_folder(path):
+        return False
+    try:
+        find_step_folder(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def model_name(place: str | Path) -> str:
+    """Return a short name for the model of a place: the last part that is its own."""
+    path = Path(place).expanduser()
+    if not path.exists():
+        # Of a Hub id without its revision.
+        return str(place).partition("@")[0].rstrip("/").rsplit("/", 1)[-1].removeprefix(HUB_PREFIX)
+    if path.is_file():
+        return path.name.partition(".")[0] or path.name
+    return path.name or path.resolve().name
+
+
+def _read_from_hub(place: str) -> tuple[ModelFacts, dict[str, Any]]:
+    try:
+        return read_model_folder(place)
+    except (ImportError, ConnectionError) as error:
+        if place.startswith(HUB_PREFIX):
+            raise
+        raise type(error)(
+            f"There is no folder or file {place}, so it was taken for a Hub id. {error}"
+        ) from error
+
+
+def _read_checkpoint(
+    path: Path, report: Callable[[str], None]
+) -> tuple[ModelFacts, dict[str, np.ndarray]]:
+    """Import a PyTorch or safetensors file into a folder that is gone afterwards."""
+    from lska_jax.weights.import_torch import import_checkpoint
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            import_checkpoint(path, Path(folder) / "model", report=report)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} If the file needs further options, import it once: lska-jax import "
+                f"{path} --out DIR, and pass DIR here."
+            ) from error
+        return read_model_folder(Path(folder) / "model")
+
+
+def _neighbours(path: Path) -> str:
+    """Say what is there instead, where the folder above is."""
+    try:
+        names = sorted(one.name for one in path.parent.iterdir() if not one.name.startswith("."))
+    except OSError:
+        return ""
+    if not names or path.parent == Path():
+        return ""
+    more = ", ..." if len(names) > 8 else ""
+    return f"; {path.parent} holds {', '.join(names[:8])}{more}"
