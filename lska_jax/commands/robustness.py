@@ -96,8 +96,9 @@ def _sweep(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
     from lska_jax.robustness.report.write import write_report
     from lska_jax.robustness.sweep.classifier import load_classifier
     from lska_jax.robustness.sweep.plan import SweepOptions
-    from lska_jax.robustness.sweep.run import sweep
+    from lska_jax.robustness.sweep.run import RESULTS_NAME, sweep
     from lska_jax.robustness.sweep.samples import SHEET_NAME
+    from lska_jax.robustness.sweep.summary import load_summaries
     from lska_jax.running import parallel
 
     options = SweepOptions(
@@ -118,13 +119,15 @@ def _sweep(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
     classifiers = [load_classifier(place, name=name) for name, place in named]
     try:
         signals.keep_requests()
-        summaries = sweep(classifiers, options, out=arguments.out, signals=signals)
+        sweep(classifiers, options, out=arguments.out, signals=signals)
     except StopRequested:
         message = "Interrupted: every cell that is done is in the results file."
         return several_processes.leave_to_resume(message, signals)
     if parallel.is_main_process():
-        print(terminal_table(summaries))
         out = Path(arguments.out)
+        # Of all models that were measured there, at any time.
+        summaries = load_summaries(out / RESULTS_NAME)
+        print(terminal_table(summaries))
         sheet = out / SHEET_NAME
         page = write_report(
             summaries,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-PROVENANCES = ("official", "tfds", "generated")
+PROVENANCES = ("official", "tfds", "generated", "own")
 
 
 class Cell(NamedTuple):
@@ -45,8 +45,8 @@ class Outcomes(NamedTuple):
         finite.
       nll: (N, Q) float32, minus the log-probability of the label within the subset; infinite where
         the label is outside it or a logit is not finite.
-      top5: (N, min(5, K)) int32, the classes with the largest logits, largest first; -1 where a
-        logit is not finite.
+      top5: (N, 5) int32, the classes with the largest logits, largest first; -1 where a logit is
+        not finite. (N, 1) where K <= 5: five of so few say nothing.
       group: (N,) int32, the group of classes with the largest mean probability; -1 where a logit is
         not finite.
     """
@@ -96,7 +96,7 @@ class CellResult:
     Attributes:
       model: name of the model.
       cell: which cell.
-      provenance: "official", "tfds" or "generated".
+      provenance: "official", "tfds", "generated" or "own".
       origin: folder, archive or builder that was read, for a person.
       preprocessing: of the images of this cell, in words.
       num_images: images counted.
@@ -140,7 +140,7 @@ class StampedScore:
 
     Attributes:
       score: value and interval.
-      provenance: "official", "tfds", "generated"; never mixed within one score.
+      provenance: "official", "tfds", "generated", "own"; never mixed within one score.
       preprocessing: of the images, in words.
       num_images: images that it rests on.
       note: e.g. "synthetic frost: not comparable", "unreadable images: 3"; or "".

@@ -11,6 +11,7 @@ from lska_jax.data.sources import Record, Source
 from lska_jax.weights.class_names import readable_names
 
 _SHOWN_NAMES = 20
+_ADVICE = "Give the folders the names of before, or start another run with these classes."
 
 
 def same_order(names: Sequence[str], others: Sequence[str]) -> bool:
@@ -53,13 +54,14 @@ def describe_difference(
     return "; ".join([lists, *(alone or ["the same names in another order"])])
 
 
-def in_order(source: Source, names: Sequence[str], *, whose: str) -> Source:
+def in_order(source: Source, names: Sequence[str], *, whose: str, advice: str = _ADVICE) -> Source:
     """Return a source whose labels are positions in ``names``: itself, or a view of it.
 
     Args:
       source: its class names are those of ``names``, in any order.
       names: of the classes, in label order.
       whose: has ``names``, as in "the run".
+      advice: what to do where the classes are others.
 
     Raises:
       ValueError: the source has other classes; both lists are in the message.
@@ -72,8 +74,7 @@ def in_order(source: Source, names: Sequence[str], *, whose: str) -> Source:
             source.class_names, names, what=source.name, other_what=whose
         )
         raise ValueError(
-            f"The classes differ: {difference}. Labels would stand for other classes. Give the "
-            "folders the names of before, or start another run with these classes."
+            f"The classes differ: {difference}. Labels would stand for other classes. {advice}"
         )
     return RelabelledSource(source, positions, names)
 

@@ -147,8 +147,9 @@ class Classification(Task):
         return total.means()
 
     def describe(self, means: Mapping[str, float]) -> str:
-        """Return the accuracies in percent, and the loss."""
-        accuracies = [f"{name} {100 * means[name]:.2f} %" for name in ("top1", "top5")]
+        """Return the accuracies in percent, and the loss; top5 only where it says something."""
+        shown = ("top1", "top5") if self.config.model.num_classes > 5 else ("top1",)
+        accuracies = [f"{name} {100 * means[name]:.2f} %" for name in shown]
         return ", ".join([*accuracies, f"loss {means['loss']:.4g}"])
 
 

@@ -175,6 +175,7 @@ def set_grid(summaries: Sequence[Summary], set_name: str) -> Grid:
             facts = score_facts(key.score)
             unit = "" if facts.is_percent else f" ({facts.unit})"
             part = f" {part_title(key.part)}" if key.part else ""
+            part = f"{part} {key.severity}" if key.severity else part
             label = f"{facts.label}{part}{unit}"
             columns.append(Column(key, label, facts.arrow, label))
     return _grid(summaries, columns, name=set_name, title=set_title(set_name))

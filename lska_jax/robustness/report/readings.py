@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from lska_jax.robustness.cells import PROVENANCES, Cell, Score, StampedScore, Summary
 from lska_jax.robustness.report.names import Key, in_set_order, parse_key
 from lska_jax.robustness.scores import ScoreFacts, score_facts
-from lska_jax.robustness.sets.catalogue import find_scorer
+from lska_jax.robustness.sets.catalogue import SETS, find_scorer
 
 State = Literal["measured", "undefined", "missing", "not measured"]
 
@@ -18,11 +18,12 @@ EXPLANATIONS: dict[State, str] = {
     "missing": "missing: no number, for the reason below; no mean is taken over what is there",
     "not measured": "–: not in the results, for example because the suite does not have it",
 }
-PROVENANCE_LETTERS = {"official": "o", "tfds": "t", "generated": "g"}
+PROVENANCE_LETTERS = {"official": "o", "tfds": "t", "generated": "g", "own": "w"}
 PROVENANCE_WORDS = {
     "official": "the official files",
     "tfds": "built by TFDS, whose images differ from the official ones",
     "generated": "generated here from clean images, not the official files",
+    "own": "images of one's own, given with --clean",
 }
 
 
@@ -91,6 +92,14 @@ def overview_keys(summaries: Sequence[Summary]) -> list[Key]:
             for score in scorer.headlines:
                 part = hole.cell.part if scorer.is_by_part else ""
                 keys[Key(hole.cell.set, score, part)] = None
+    with_rows = {key.set for key in keys}
+    # On one's own images too few parts for a mean each speak for themselves.
+    own = [key for key in all_keys(summaries) if key.set not in {*SETS, *with_rows}]
+    parts = [key for key in own if key.score == "error"]
+    whole = {(key.set, key.part) for key in parts if not key.severity}
+    for key in parts:
+        if not key.severity or (key.set, key.part) not in whole:
+            keys[key] = None
     with_rows = {key.set for key in keys}
     for summary in summaries:
         for hole in summary.holes:

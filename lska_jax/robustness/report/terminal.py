@@ -65,6 +65,7 @@ def score_label(key: Key) -> str:
         return "all scores"
     facts = score_facts(key.score)
     part = part_title(key.part) if key.part else ""
+    part = f"{part} {key.severity}" if key.severity else part
     unit = "" if facts.is_percent else f"({facts.unit})"
     return " ".join(filter(None, (part, facts.label, unit, facts.arrow)))
 

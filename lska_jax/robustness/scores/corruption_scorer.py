@@ -49,9 +49,10 @@ class ErrorScorer(Scorer):
     ) -> ScoredCell:
         """Score one cell; see ``Scorer``."""
         top1 = is_right(outcomes, labels)
+        accuracies = accuracy_scores(outcomes, labels)
         scores = {
             "error": mean_score(~top1),
-            "top5": accuracy_scores(outcomes, labels)["top5"],
+            **{name: score for name, score in accuracies.items() if name == "top5"},
             "nll": mean_score(outcomes.nll[:, 0]),
         }
         return ScoredCell(scores, {"top1": top1})

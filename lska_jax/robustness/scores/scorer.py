@@ -114,9 +114,11 @@ def is_right(outcomes: Outcomes, labels: np.ndarray, *, column: int = 0) -> np.n
 
 
 def accuracy_scores(outcomes: Outcomes, labels: np.ndarray) -> dict[str, Score]:
-    """Return "top1" and "top5" over all classes."""
-    top5 = np.any(outcomes.top5 == labels[:, None], axis=1)
-    return {"top1": mean_score(is_right(outcomes, labels)), "top5": mean_score(top5)}
+    """Return "top1" and, where there are more than five classes, "top5" over all classes."""
+    scores = {"top1": mean_score(is_right(outcomes, labels))}
+    if outcomes.top5.shape[1] > 1:
+        scores["top5"] = mean_score(np.any(outcomes.top5 == labels[:, None], axis=1))
+    return scores
 
 
 def confidence_scores(outcomes: Outcomes, correct: np.ndarray, *, column: int) -> dict[str, Score]:

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import hashlib
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,11 @@ from jaxtyping import Array, Float
 from lska_jax.data.augment import EvalTransform
 from lska_jax.models.fold import fold_for_inference
 from lska_jax.models.table import Preprocessing
+from lska_jax.nn.functional import parameters
 from lska_jax.robustness.cells import ModelStamp
 from lska_jax.tasks.predict import eval_transform
-from lska_jax.training.checkpoint.load_tree import find_step_folder
-from lska_jax.training.publish import read_run
+from lska_jax.training.model_places import model_name, read_model
 from lska_jax.weights.class_names import IMAGENET_CLASSES, imagenet_names, readable_names
-from lska_jax.weights.import_torch import import_checkpoint
-from lska_jax.weights.model_facts import ModelFacts
-from lska_jax.weights.model_folder import read_model_folder
 from lska_jax.weights.pretrained import build_from_arrays
 
 LogitsFunction = Callable[
@@ -144,11 +140,8 @@ def load_classifier(
         classifier, or one that does not take RGB images.
       ImportError: a PyTorch file, and PyTorch is not installed.
     """
-    last_part = re.sub(r"@.*$", "", str(place)).rstrip("/").rsplit("/", 1)[-1]
-    if Path(place).is_file():
-        last_part = last_part.partition(".")[0] or last_part
-    name = name or last_part
-    facts, arrays = _read(place, report)
+    name = name or model_name(place)
+    facts, arrays = read_model(place, report=report)
     config = facts.config
     if not config.num_classes:
         raise ValueError(f"{place} has no classifier: it returns features, not classes.")
@@ -157,7 +150,10 @@ def load_classifier(
             f"{place} takes images of {config.in_channels} channels; the sets are RGB. Only models "
             "with in_channels=3 can be measured."
         )
-    model = fold_for_inference(build_from_arrays(config, arrays, rngs=nnx.Rngs(0)))
+    trained = build_from_arrays(config, arrays, rngs=nnx.Rngs(0))
+    # Without BatchNorm's statistics, as everywhere.
+    num_parameters = sum(int(array.size) for array in parameters(trained).values())
+    model = fold_for_inference(trained)
     graph, variables = nnx.split(model)
     is_imagenet = config.num_classes == IMAGENET_CLASSES and (
         facts.class_names is None or readable_names(facts.class_names) == imagenet_names()
@@ -170,7 +166,7 @@ def load_classifier(
             facts={
                 # What scores against k are drawn by, where the family has it.
                 **{n: getattr(config, n) for n in ("attention", "k") if hasattr(config, n)},
-                "parameters": sum(int(leaf.size) for leaf in jax.tree.leaves(arrays)),
+                "parameters": num_parameters,
             },
         ),
         logits=lambda arrays, images: nnx.merge(graph, arrays)(images),
@@ -265,41 +261,6 @@ def hash_arrays(arrays: Mapping[str, Any]) -> str:
     for path in sorted(arrays):
         _add_array(digest, path, arrays[path])
     return digest.hexdigest()
-
-
-def _read(
-    place: str | Path, report: Callable[[str], None]
-) -> tuple[ModelFacts, dict[str, np.ndarray]]:
-    path = Path(place).expanduser()
-    if path.is_file():
-        return _read_checkpoint(path, report)
-    if path.is_dir() and _is_run(path):
-        run = read_run(path, report=report)
-        return run.facts, run.arrays
-    return read_model_folder(place)
-
-
-def _read_checkpoint(
-    path: Path, report: Callable[[str], None]
-) -> tuple[ModelFacts, dict[str, np.ndarray]]:
-    """Import a PyTorch or safetensors file into a folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            import_checkpoint(path, Path(folder) / "model", report=report)
-        except ValueError as error:
-            raise ValueError(
-                f"{error} If the file needs further options, import it once: lska-jax import "
-                f"{path} --out DIR, and pass DIR here."
-            ) from error
-        return read_model_folder(Path(folder) / "model")
-
-
-def _is_run(path: Path) -> bool:
-    try:
-        find_step_folder(path)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _named(names: tuple[str, ...] | None, count: int) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def outcomes_of_logits(
     means = jnp.einsum(
         "bk,gk->bg", jax.nn.softmax(logits), groups, precision=jax.lax.Precision.HIGHEST
     )
-    _, top = jax.lax.top_k(logits, min(TOP, logits.shape[1]))
+    _, top = jax.lax.top_k(logits, TOP if logits.shape[1] > TOP else 1)
     known = is_finite[:, None]
     return Outcomes(
         prediction=jnp.where(known, jnp.argmax(within, axis=-1), NOT_FINITE).astype(jnp.int32),

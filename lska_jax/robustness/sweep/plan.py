@@ -28,6 +28,7 @@ from lska_jax.robustness.sets.opening import (
     open_cell,
 )
 from lska_jax.robustness.sweep.classifier import Classifier
+from lska_jax.tasks.class_order import RelabelledSource, describe_difference, in_order, same_order
 from lska_jax.tasks.predict import eval_transform
 from lska_jax.weights.class_names import imagenet_names, imagenet_wnids, readable_names
 
@@ -130,10 +131,14 @@ def plan_cells(options: SweepOptions, classifiers: Sequence[Classifier]) -> list
     cells = parse_suite(str(options.suite))
     first = classifiers[0]
     for other in classifiers[1:]:
-        if other.class_names != first.class_names:
+        names, others = first.class_names or imagenet_names(), other.class_names or imagenet_names()
+        if not same_order(names, others):
+            difference = describe_difference(
+                others, names, what=other.stamp.name, other_what=first.stamp.name
+            )
             raise ValueError(
                 f"{first.stamp.name} and {other.stamp.name} have different classes; one sweep "
-                "compares models of the same classes."
+                f"compares models of the same classes in the same order: {difference}."
             )
     if first.class_names is None:
         return _imagenet_cells(cells, options)
@@ -288,7 +293,7 @@ def _open_imagenet(options: SweepOptions) -> CellData:
     names = readable_names(source.class_names)
     if len(names) == len(label_of) or not all(name in label_of for name in names):
         return _open_clean(options, imagenet_wnids())
-    relabelled = _Relabelled(source, tuple(label_of[name] for name in names))
+    relabelled = RelabelledSource(source, [label_of[name] for name in names], imagenet_wnids())
     return CellData(
         source=relabelled,
         provenance=_provenance_of(options.clean),
@@ -298,40 +303,14 @@ def _open_imagenet(options: SweepOptions) -> CellData:
     )
 
 
-class _Relabelled:
-    """A source of some of ImageNet's classes, labelled as all thousand are."""
-
-    def __init__(self, source: Source, labels: tuple[int, ...]):
-        self._source = source
-        self._labels = labels
-        self.name = source.name
-        self.class_names = imagenet_wnids()
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Record:
-        record = self._source[index]
-        return Record(record.image, self._labels[record.label])
-
-    def path(self, index: int) -> str:
-        return self._source.path(index)
-
-
 def _provenance_of(spec: str) -> str:
-    return "tfds" if spec.startswith("tfds:") else "official"
+    return "tfds" if spec.startswith("tfds:") else "own"
 
 
 def _open_clean(options: SweepOptions, class_names: Sequence[str]) -> CellData:
     source = open_source(options.clean, split=options.clean_split, data_dir=options.data_root)
-    found, wanted = readable_names(source.class_names), readable_names(class_names)
-    if found != wanted:
-        different = sorted({*found} ^ {*wanted}) or ["their order"]
-        raise ValueError(
-            f"{source.name} has {len(found)} classes, the model {len(wanted)}; they differ in "
-            f"{', '.join(different[:5])}{', ...' if len(different) > 5 else ''}. Give the images "
-            "that the model's classes belong to with --clean."
-        )
+    advice = "Give the images that the model's classes belong to with --clean."
+    source = in_order(source, class_names, whose="the model", advice=advice)
     provenance = _provenance_of(options.clean)
     return CellData(source=source, provenance=provenance, origin=source.name, extra={})
 

@@ -1,30 +1,42 @@
 """The one file that a sweep appends to: a header, then one JSON line for each cell and model.
 
-    {"format": "lska_jax robustness results", "version": 1, "settings": {...}}
+    {"format": "lska_jax robustness results", "version": 2, "settings": {...}}
     {"model": {...}}                                  once for each model
     {"plan": [["imagenet_c", "fog", 3], ...]}         the cells that were asked for
     {"result": {"model": ..., "cell": [...], "scores": {...}, ...}}
     {"hole": {"cell": [...], "reason": ...}}          a result that comes later fills it
 
+Each line ends with its sum, see ``results_lines``; files of version 1 have none and are read still.
 A line counts once its newline is there: what a killed process left of one is cut off at the next
-start, so nothing done is lost and nothing is counted twice.
+start, so nothing done is lost and nothing is counted twice. One process at a time appends.
 """
 
-import base64
+import contextlib
 import dataclasses
 import json
 import os
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-
-from lska_jax.robustness.cells import Cell, CellResult, Hole, ModelStamp, Score
+from lska_jax.robustness.cells import Cell, CellResult, Hole, ModelStamp
+from lska_jax.robustness.sweep.results_lines import (
+    DAMAGE,
+    decode_line,
+    encode_line,
+    encode_result,
+    read_object,
+)
+from lska_jax.running.folder_lock import InUse, lock_file
 
 FORMAT = "lska_jax robustness results"
-VERSION = 1
+VERSION = 2
+_VERSION_WITHOUT_SUMS = 1
+_HEADER_START = json.dumps({"format": FORMAT})[:-1].encode()
+
+
+class ResultsNotWritten(OSError):
+    """A result could not be added to the file; all before it are there."""
 
 
 @dataclasses.dataclass
@@ -62,22 +74,28 @@ class ResultsFile:
           is_writer: False keeps results in memory only: for processes beside the one that writes.
 
         Raises:
-          ValueError: the file is none, of another version, damaged, or of other settings.
+          ValueError: the file is none, of another version, damaged, of other settings, or another
+            sweep appends to it.
         """
         self.path = path = Path(path)
         self._file: TextIO | None = None
         wanted = json.loads(json.dumps(dict(settings)))
-        if path.exists() and not _is_unfinished_header(path):
-            self.results = load_results(path)
-            _check_same_settings(path, self.results.settings, wanted)
-        else:
-            self.results = Results(wanted)
         if is_writer:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _cut_unfinished_line(path)
-            self._file = path.open("a", encoding="utf-8")
-            if not path.stat().st_size:
-                self._write({"format": FORMAT, "version": VERSION, "settings": wanted})
+            # Before it is read: what another sweep adds would be measured twice.
+            self._file = _open_alone(path)
+        try:
+            if path.exists() and not _is_unfinished_header(path):
+                self.results = load_results(path)
+                _check_same_settings(path, self.results.settings, wanted)
+            else:
+                self.results = Results(wanted)
+            if is_writer:
+                _cut_unfinished_line(path)
+                if not path.stat().st_size:
+                    self._write({"format": FORMAT, "version": VERSION, "settings": wanted})
+        except BaseException:
+            self.close()
+            raise
 
     def add_plan(self, cells: Sequence[Cell]) -> None:
         """Note which cells are asked for; those that the file plans already are left out."""
@@ -106,10 +124,14 @@ class ResultsFile:
         self._write({"model": dataclasses.asdict(stamp)})
 
     def add_result(self, result: CellResult) -> None:
-        """Append one result; it is on the disk when this returns."""
+        """Append one result; it is on the disk when this returns.
+
+        Raises:
+          ResultsNotWritten: the disk is full, for example.
+        """
         self.results.cells[result.model, result.cell] = result
         self.results.holes.pop(result.cell, None)
-        self._write({"result": _encode_result(result)})
+        self._write({"result": encode_result(result)})
 
     def add_hole(self, hole: Hole) -> None:
         """Append a hole, unless the file says the same already."""
@@ -119,9 +141,9 @@ class ResultsFile:
 
     def close(self) -> None:
         """Close the file; results stay readable."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     def __enter__(self) -> "ResultsFile":
         """Return the file itself."""
@@ -133,9 +155,19 @@ class ResultsFile:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(json.dumps(line, allow_nan=False) + "\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            try:
+                self._file.write(encode_line(line))
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                # Closing would try to write the rest again.
+                with contextlib.suppress(OSError):
+                    self.close()
+                raise ResultsNotWritten(
+                    error.errno,
+                    f"cannot write to {self.path} ({error.strerror}). All results before are in "
+                    "it: make room, then run the same command again",
+                ) from error
 
 
 def load_results(path: str | Path) -> Results:
@@ -154,11 +186,13 @@ def load_results(path: str | Path) -> Results:
     lines = path.read_bytes().split(b"\n")[:-1]
     if not lines:
         raise ValueError(f"{path} is no results file: it holds no complete line.")
-    results = Results(_read_header(path, lines[0]))
+    header = _read_header(path, lines[0])
+    results = Results(header["settings"])
+    is_summed = header["version"] != _VERSION_WITHOUT_SUMS
     for number, line in enumerate(lines[1:], start=2):
         try:
-            _add_line(results, json.loads(line))
-        except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
+            _add_line(results, read_object(line, is_summed=is_summed))
+        except DAMAGE as error:
             raise ValueError(
                 f"{path}, line {number}, is damaged ({type(error).__name__}: {error}). Remove that "
                 "line: its cell is then measured again, the others are kept."
@@ -167,35 +201,39 @@ def load_results(path: str | Path) -> Results:
 
 
 def _read_header(path: Path, line: bytes) -> dict[str, Any]:
-    try:
-        header = json.loads(line)
-        is_ours = header["format"] == FORMAT and isinstance(header["settings"], dict)
-    except (ValueError, KeyError, TypeError):
-        is_ours = False
-    if not is_ours:
+    if not line.startswith(_HEADER_START):
         raise ValueError(f"{path} is no results file of lska_jax; choose another --out.")
-    if header.get("version") != VERSION:
+    try:
+        header = read_object(line, is_summed=False)
+        version = header["version"]
+        if version == VERSION:
+            read_object(line, is_summed=True)
+        if type(header["settings"]) is not dict or type(version) is not int:
+            raise ValueError("it has no settings or no version")
+    except DAMAGE as error:
         raise ValueError(
-            f"{path} has version {header.get('version')!r} of the results format; this lska_jax "
-            f"reads and writes {VERSION}. Choose another --out."
+            f"{path}, line 1, is damaged ({error}): what was measured is unknown. Choose another "
+            "--out."
+        ) from error
+    if version not in (VERSION, _VERSION_WITHOUT_SUMS):
+        raise ValueError(
+            f"{path} has version {version} of the results format; this lska_jax reads "
+            f"{_VERSION_WITHOUT_SUMS} and {VERSION} and writes {VERSION}. Choose another --out."
         )
-    return header["settings"]
+    return header
 
 
-def _add_line(results: Results, line: Mapping[str, Any]) -> None:
-    ((kind, content),) = line.items()
-    if kind == "plan":
-        results.plan += [Cell(*cell) for cell in content]
-    elif kind == "model":
-        results.models[content["name"]] = ModelStamp(**content)
-    elif kind == "hole":
-        results.holes[Cell(*content["cell"])] = content["reason"]
-    elif kind == "result":
-        result = _decode_result(content)
-        results.cells[result.model, result.cell] = result
-        results.holes.pop(result.cell, None)
+def _add_line(results: Results, content: Mapping[str, Any]) -> None:
+    line = decode_line(content)
+    if isinstance(line, ModelStamp):
+        results.models[line.name] = line
+    elif isinstance(line, Hole):
+        results.holes[line.cell] = line.reason
+    elif isinstance(line, CellResult):
+        results.cells[line.model, line.cell] = line
+        results.holes.pop(line.cell, None)
     else:
-        raise ValueError(f"unknown kind of line {kind!r}")
+        results.plan += line
 
 
 def _check_same_settings(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -214,10 +252,24 @@ def _check_same_settings(path: Path, found: Mapping[str, Any], wanted: Mapping[s
 
 def _is_unfinished_header(path: Path) -> bool:
     """Tell whether a file is empty, or a process was killed while it wrote its first line."""
-    start = json.dumps({"format": FORMAT})[:-1].encode()
     with path.open("rb") as file:
-        content = file.read(len(start))
-        return b"\n" not in content + file.readline() and start.startswith(content)
+        content = file.read(len(_HEADER_START))
+        return b"\n" not in content + file.readline() and _HEADER_START.startswith(content)
+
+
+def _open_alone(path: Path) -> TextIO:
+    """Open a file for appending, if no other process has it open for that."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a", encoding="utf-8")
+    try:
+        lock_file(file)
+    except InUse:
+        file.close()
+        raise InUse(
+            f"Another sweep appends to {path}. Wait for it and run the same command again, or "
+            "choose another --out."
+        ) from None
+    return file
 
 
 def _cut_unfinished_line(path: Path) -> None:
@@ -227,38 +279,3 @@ def _cut_unfinished_line(path: Path) -> None:
     end = content.rfind(b"\n") + 1
     if end < len(content):
         os.truncate(path, end)
-
-
-def _encode_result(result: CellResult) -> dict[str, Any]:
-    record = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-    record["cell"] = list(result.cell)
-    record["scores"] = {name: list(score) for name, score in result.scores.items()}
-    record["outcomes"] = {name: _encode_array(array) for name, array in result.outcomes.items()}
-    return record
-
-
-def _decode_result(record: Mapping[str, Any]) -> CellResult:
-    return CellResult(
-        **{
-            **record,
-            "cell": Cell(*record["cell"]),
-            "scores": {name: Score(*score) for name, score in record["scores"].items()},
-            "outcomes": {name: _decode_array(a) for name, a in record["outcomes"].items()},
-        }
-    )
-
-
-def _encode_array(array: np.ndarray) -> dict[str, Any]:
-    array = np.ascontiguousarray(array)
-    content = np.packbits(array).tobytes() if array.dtype == np.bool_ else array.tobytes()
-    encoded = base64.b85encode(zlib.compress(content)).decode("ascii")
-    return {"dtype": array.dtype.str, "shape": list(array.shape), "zlib_b85": encoded}
-
-
-def _decode_array(record: Mapping[str, Any]) -> np.ndarray:
-    content = zlib.decompress(base64.b85decode(record["zlib_b85"]))
-    dtype, shape = np.dtype(record["dtype"]), tuple(record["shape"])
-    if dtype == np.bool_:
-        bits = np.frombuffer(content, np.uint8)
-        return np.unpackbits(bits, count=int(np.prod(shape))).astype(bool).reshape(shape)
-    return np.frombuffer(content, dtype).reshape(shape)

@@ -45,7 +45,7 @@ from lska_jax.robustness.sweep.plan import (
     limited,
     plan_cells,
 )
-from lska_jax.robustness.sweep.results_file import ResultsFile
+from lska_jax.robustness.sweep.results_file import ResultsFile, ResultsNotWritten
 from lska_jax.robustness.sweep.samples import SHEET_NAME, Samples
 from lska_jax.robustness.sweep.seen_images import check_labels, facts_of, join_rows, order_by_name
 from lska_jax.robustness.sweep.summary import summarise
@@ -74,7 +74,8 @@ def evaluate(
       models: one, several, or several by name. A model is a folder, Hub id or run; an
         ``nnx.Module``; any JAX function from normalised images (B, S, S, 3) float32 to logits
         (B, K); or a ``Classifier``, which ``wrap_function`` makes of a function with parameters.
-      out: folder of the results file; a call with the same options and models goes on there.
+      out: folder of the results file; a call with the same options goes on there, with the same
+        models or with others.
       preprocessing: of the images of modules and functions; None takes that of the
         module, or ``Preprocessing()`` where it has none.
       class_names: of the logits of modules and functions; None are ImageNet's 1,000.
@@ -85,8 +86,8 @@ def evaluate(
       One summary a model, in the order given; missing sets are holes in it.
 
     Raises:
-      ValueError: options, models and sets do not fit each other, or the results file is of other
-        models or options.
+      ValueError: options, models and sets do not fit each other, the results file is of other
+        options, or another sweep appends to it.
       FileNotFoundError: there is no such model, or no folder of frost pictures.
       TypeError: an option that ``SweepOptions`` does not have, or something that is no model.
       ExampleError: an image can neither be read nor be declared broken.
@@ -111,6 +112,7 @@ def sweep(
       signals: requests to stop, of a program that listens to them; None is never asked.
 
     Raises:
+      ResultsNotWritten: the disk is full, for example.
       StopRequested: a signal asked for it; every cell done is in the file.
     """
     _check_names(chosen)
@@ -120,7 +122,6 @@ def sweep(
     generator = Generator(options.frost_pictures, seed=options.seed)
     is_main = parallel.is_main_process()
     with ResultsFile(path, options.settings(), is_writer=is_main) as file:
-        _check_models(file, chosen)
         file.add_plan([planned.cell for planned in plan])
         for classifier in chosen:
             file.add_model(classifier.stamp)
@@ -192,6 +193,8 @@ class _Sweep:
                 self._function(classifier)
             try:
                 self._measure_sharing(planned, data, positions, transform, sharing)
+            except ResultsNotWritten:
+                raise
             except (ValueError, OSError, ExampleError) as problem:
                 # Of several processes the others would wait for this one.
                 if jax.process_count() > 1:
@@ -218,7 +221,7 @@ class _Sweep:
                 clean = images
                 images = self._generator(clean, *planned.corruption, positions=facts["position"])
                 if not rows and parallel.is_main_process():
-                    self._samples.add(planned.cell, clean, images)
+                    self._add_sample(planned.cell, clean, images)
             for function, of_model in zip(functions, outcomes, strict=True):
                 of_model.append(function(images, facts["label"]))
             rows.append(self._everywhere(facts))
@@ -254,6 +257,17 @@ class _Sweep:
             )
             self._file.add_result(result)
             self._display.result(result)
+
+    def _add_sample(self, cell: Cell, clean: jax.Array, images: jax.Array) -> None:
+        try:
+            self._samples.add(cell, clean, images)
+        except OSError as error:
+            # Data that cannot be read are an OSError too, and become a hole.
+            raise ResultsNotWritten(
+                error.errno,
+                f"cannot write samples beside {self._file.path} ({error.strerror}); make room, "
+                "then run the same command again",
+            ) from error
 
     def _notes(self, planned: PlannedCell, data: CellData) -> list[str]:
         notes = [data.note]
@@ -339,17 +353,4 @@ def _check_names(classifiers: Sequence[Classifier]) -> None:
         raise ValueError(
             f"Two models are called {', '.join(double)}; name them apart: "
             'evaluate({"first": ..., "second": ...}), or --model first=... --model second=....'
-        )
-
-
-def _check_models(file: ResultsFile, classifiers: Sequence[Classifier]) -> None:
-    left_out = [
-        name
-        for name in file.results.models
-        if name not in {classifier.stamp.name for classifier in classifiers}
-    ]
-    if left_out:
-        raise ValueError(
-            f"{file.path} holds results of other models: {', '.join(left_out)}. Choose another "
-            "--out, or name these models too, beside the new ones."
         )

@@ -122,7 +122,7 @@ def test_facts_of_a_model_may_be_anything_and_the_json_stays_json():
         ([summary("a", {"imagenet/top1": float("nan")})], "a score is a finite number or None"),
         (
             [summary("a", {"imagenet/top1": stamped(0.5, provenance="found")})],
-            "comes from 'found': only official, tfds, generated are known",
+            "comes from 'found': only official, tfds, generated, own are known",
         ),
     ],
 )

@@ -1,45 +1,12 @@
 """The results file: what is appended comes back, and nothing else is taken for one."""
 
-import json
-
 import numpy as np
 import pytest
+from sweep_results import FOG, SETTINGS, STAMP, result, written
 
-from lska_jax.robustness.cells import Cell, CellResult, Hole, ModelStamp, Score
-from lska_jax.robustness.sweep.results_file import ResultsFile, load_results
-
-SETTINGS = {"limit": 0, "seed": 1, "clean": "folder:x"}
-STAMP = ModelStamp(name="a", sha256="0" * 64, preprocessing="crop 224", facts={"k": 23})
-FOG = Cell("imagenet_c", "fog", 3)
-
-
-def result(cell=FOG, **changes) -> CellResult:
-    values = {
-        "model": "a",
-        "cell": cell,
-        "provenance": "generated",
-        "origin": "folder:x",
-        "preprocessing": "crop 224",
-        "num_images": 11,
-        "scores": {"error": Score(0.25, 0.125, 0.5), "nll": Score(None)},
-        "outcomes": {
-            "top1": np.arange(11) % 3 == 0,
-            "confidence": np.linspace(0, 1, 7, dtype=np.float32),
-        },
-        "seconds": 1.5,
-    }
-    return CellResult(**{**values, **changes})
-
-
-def written(path, *, results=(), holes=()):
-    with ResultsFile(path, SETTINGS) as file:
-        file.add_plan([FOG, Cell("imagenet_a")])
-        file.add_model(STAMP)
-        for one in results:
-            file.add_result(one)
-        for hole in holes:
-            file.add_hole(hole)
-    return path
+from lska_jax.robustness.cells import Cell, Hole, ModelStamp
+from lska_jax.robustness.sweep.results_file import FORMAT, ResultsFile, load_results
+from lska_jax.robustness.sweep.results_lines import encode_line
 
 
 def test_results_come_back_as_they_were_added(tmp_path):
@@ -119,9 +86,9 @@ def test_other_files_are_refused_and_left_alone(tmp_path, content):
 def test_another_version_is_refused(tmp_path):
     path = written(tmp_path / "r")
     header, *rest = path.read_text().splitlines(keepends=True)
-    changed = json.dumps({**json.loads(header), "version": 99}) + "\n"
+    changed = encode_line({"format": FORMAT, "version": 99, "settings": SETTINGS})
     path.write_text(changed + "".join(rest))
-    with pytest.raises(ValueError, match="has version 99 of the results format; .* writes 1"):
+    with pytest.raises(ValueError, match="has version 99 of the results format; .* writes 2"):
         load_results(path)
 
 

@@ -4,6 +4,7 @@ import pytest
 from known_models import PREPARED, picture, reader, write_pictures
 
 from lska_jax.robustness import evaluate, load_summaries, wrap_function
+from lska_jax.robustness.report import terminal_table
 from lska_jax.robustness.sets.label_sets import imagenet_wnids, shape_classes, subset_classes
 from lska_jax.robustness.sweep.results_file import load_results
 
@@ -271,7 +272,10 @@ BAD_CALLS = [
     ({"suite": "imagenet_a"}, "can only be measured for ImageNet's 1,000"),
     ({"suite": "imagenet", "clean": ""}, "name its clean images"),
     ({"suite": "imagenet_c"}, "add --generate"),
-    ({"class_names": ("bird", "car", "cat", "cow")}, "differ in cow, dog"),
+    (
+        {"class_names": ("bird", "car", "cat", "cow")},
+        r"only in folder:.*dog; only in the model: cow",
+    ),
 ]
 
 
@@ -286,11 +290,31 @@ def test_bad_calls_are_refused_before_anything_is_written(tmp_path, change, mess
         run({"own": reader(4)}, tmp_path, **options)
 
 
+def test_a_sweep_is_extended_by_another_model_alone(tmp_path):
+    options = {**own_options(tmp_path), "suite": "imagenet"}
+    run({"a": reader(4)}, tmp_path, **options)
+    (summary,) = run({"b": reader(4, shift=3)}, tmp_path, **options)
+    assert summary.model.name == "b"
+    both = load_summaries(tmp_path / "out" / "results.jsonl")
+    assert [one.model.name for one in both] == ["a", "b"]
+    assert [values(one)["clean/top1"] for one in both] == [0.7, pytest.approx(0.3)]
+
+
+def test_ones_own_images_are_not_called_official_and_five_classes_have_no_top5(tmp_path):
+    suite = "imagenet,imagenet_c/brightness,imagenet_c/contrast/3"
+    options = {**own_options(tmp_path), "suite": suite, "generate": True}
+    (summary,) = run({"own": reader(4)}, tmp_path, **options)
+    assert summary.scores["clean/top1"].provenance == "own"
+    assert not any("top5" in key for key in summary.scores)
+    table = terminal_table([summary])
+    assert "(own)" in table and "official files" not in table.replace("not the official files", "")
+    for line in ("brightness error", "contrast 3 error"):
+        assert line in table
+
+
 def test_results_of_other_models_or_settings_are_not_mixed_in(tmp_path):
     options = {**own_options(tmp_path), "suite": "imagenet"}
     run({"a": reader(4)}, tmp_path, **options)
-    with pytest.raises(ValueError, match="holds results of other models: a"):
-        run({"b": reader(4)}, tmp_path, **options)
     with pytest.raises(ValueError, match="another model named 'a'"):
         run({"a": reader(4, shift=1)}, tmp_path, **options)
     with pytest.raises(ValueError, match="limit: the file has 0, asked for 3"):
