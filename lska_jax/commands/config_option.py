@@ -95,7 +95,9 @@ def load_config(location: str | Path) -> ConfigDict:
 
 def add_config_option(parser: Parser) -> None:
     """Let a command take ``--config`` and ``--config.KEY=VALUE``."""
-    parser.read_config = read_config
+    parser.read_config = lambda arguments, words, command: read_config(
+        arguments.config_place, words, command
+    )
     parser.add_argument(
         "--config",
         dest="config_place",
@@ -122,18 +124,29 @@ def read_config(
     Raises:
       ValueError: there is no such config or key, or a value has the wrong type.
     """
-    from lska_jax.training import config as configs
-
     if not location:
         raise ValueError(f"--config is missing, as in: {command} --config configs/digits.py")
     config = _load(find_config(location))
+    return config, change_config(config, words)
+
+
+def change_config(config: ConfigDict, words: Sequence[str]) -> list[str]:
+    """Change a config as a command line says, and return the words that do not belong to it.
+
+    Args:
+      config: to change.
+      words: of the command line: --config.KEY=VALUE, and others.
+
+    Raises:
+      ValueError: there is no such key, or a value has the wrong type.
+    """
+    from lska_jax.training import config as configs
+
     for word in words:
         override = re.match(r"--?(?:no)?config\.([^=]*)", word)
         if override and not configs.has_key(config, override[1]):
             raise ValueError(configs.unknown_key_message(config, override[1]))
-    if not words:
-        return config, []
-    return config, _override(config, words)
+    return _override(config, words) if words else []
 
 
 def _load(place: ConfigPlace) -> ConfigDict:

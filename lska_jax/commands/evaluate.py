@@ -9,13 +9,14 @@ from lska_jax.commands import frame, several_processes, train
 from lska_jax.running.stop_signals import StopSignals
 
 _DESCRIPTION = """\
-Evaluate the best step of a checkpoint on the evaluation split of a config. The result is printed
-and written to evaluation.json in the workdir."""
+Evaluate the best step of a run, or another model, on the evaluation split of a config; without
+--config on that of the run's own. The result is printed and written to evaluation.json in the
+workdir."""
 
 _EXAMPLES = (
-    "lska-jax evaluate --config digits",
+    "lska-jax evaluate --checkpoint runs/digits",
     "lska-jax evaluate --config digits:35 --checkpoint runs/k35 --workdir runs/k35_test",
-    "lska-jax evaluate --config my/own.py --config.data.eval_split=test",
+    "lska-jax evaluate --checkpoint runs/own --config.data.eval_split=test",
 )
 
 
@@ -30,7 +31,7 @@ def _build_parser() -> frame.Parser:
     parser.add_argument(
         "--checkpoint",
         metavar="PLACE",
-        help="run folder or step folder (default: the workdir)",
+        help="a run, a step of it, or another model (default: the workdir)",
     )
     several_processes.add_options(parser)
     parser.set_defaults(eval_only=True, dry_run=False)

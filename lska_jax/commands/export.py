@@ -54,10 +54,13 @@ def _export_state_dict(arguments: argparse.Namespace) -> None:
             f"--image_size={arguments.image_size} is for {' and '.join(PROGRAM_SUFFIXES)}: a "
             "state_dict has no image size. Leave it out."
         )
+    from lska_jax.training.model_places import as_model_folder
+
     naming = arguments.naming or ""
-    notes = export_checkpoint(
-        arguments.model_dir, arguments.out, naming=naming, overwrite=arguments.overwrite
-    )
+    with as_model_folder(arguments.model_dir, report=frame.remark) as folder:
+        notes = export_checkpoint(
+            folder, arguments.out, naming=naming, overwrite=arguments.overwrite
+        )
     names = f"{naming or 'the reference code'}'s names"
     print(f"Wrote {arguments.out}, a state_dict with {names}.", *notes, sep="\n")
 
@@ -68,18 +71,20 @@ def _export_program(arguments: argparse.Namespace, out: Path) -> None:
             f"--naming={arguments.naming} is for state_dicts; {out.name} has no names. Leave it "
             "out."
         )
+    from lska_jax.training.model_places import as_model_folder
     from lska_jax.weights.export_program import export_program
 
-    note = export_program(
-        arguments.model_dir, out, image_size=arguments.image_size, overwrite=arguments.overwrite
-    )
+    with as_model_folder(arguments.model_dir, report=frame.remark) as folder:
+        note = export_program(
+            folder, out, image_size=arguments.image_size, overwrite=arguments.overwrite
+        )
     print(f"Wrote {out}, {out.stat().st_size / 1e6:.1f} MB, {note}")
 
 
 def _build_parser() -> frame.Parser:
     parser = frame.make_parser("lska-jax export", _DESCRIPTION, examples=_EXAMPLES)
     add = parser.add_argument
-    add("model_dir", metavar="MODEL", help="a model folder")
+    add("model_dir", metavar="MODEL", help=frame.MODEL_PLACES)
     add("out", metavar="OUT", help="file to write")
     add(
         "--naming",

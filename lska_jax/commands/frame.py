@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+MODEL_PLACES = "a model folder, a run, a step of it, a checkpoint file, or a Hub id"
 # As a shell reports a program that SIGPIPE ended.
 _CLOSED_PIPE = 141
 
@@ -23,8 +24,8 @@ _CLOSED_PIPE = 141
 class Parser(argparse.ArgumentParser):
     """A parser that says in full sentences what is wrong, and which option comes closest."""
 
-    # Of a command with a config: (place, words, command) -> the config, and words that are left.
-    read_config: Callable[[str | None, list[str], str], tuple[Any, list[str]]] | None = None
+    # Of a command with a config: (arguments, words, command) -> the config, and words left over.
+    read_config: Callable[[argparse.Namespace, list[str], str], tuple[Any, list[str]]] | None = None
 
     def error(self, message: str) -> NoReturn:
         """Print a mistake and end with ``USAGE_ERROR``."""
@@ -107,7 +108,7 @@ def run(
             # Before the config is loaded, which takes longer.
             if unknown := [word for word in extra if re.match(r"--?(?!(no)?config\.)[a-z]", word)]:
                 parser.refuse(unknown)
-            arguments.config, extra = parser.read_config(arguments.config_place, extra, parser.prog)
+            arguments.config, extra = parser.read_config(arguments, extra, parser.prog)
         if extra:
             parser.refuse(extra)
         return work(arguments) or 0
@@ -118,6 +119,10 @@ def run(
     except (ValueError, OSError, ImportError) as error:
         return fail(error)
     except RuntimeError as error:
+        from lska_jax.training.checkpoint.errors import CheckpointDamaged
+
+        if isinstance(error, CheckpointDamaged):
+            return fail(error)
         # What jax raises where a platform is not there; others are no mistakes.
         if "initialize backend" not in str(error):
             raise
@@ -130,6 +135,11 @@ def fail(error: object) -> int:
     """Print what went wrong and return the status of a usage error."""
     print(f"Error: {error}", file=sys.stderr)
     return USAGE_ERROR
+
+
+def remark(text: str) -> None:
+    """Print what is worth knowing beside a command's own output."""
+    print(text, file=sys.stderr)
 
 
 def say_written_model(folder: str) -> None:

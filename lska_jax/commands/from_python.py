@@ -60,18 +60,18 @@ def train(
 
 
 def evaluate(
-    config: str | Path | ConfigDict,
+    config: str | Path | ConfigDict | None = None,
     *,
     workdir: str | Path | None = None,
     checkpoint: str | Path | None = None,
     compilation_cache: str | None = None,
 ) -> dict[str, float]:
-    """Evaluate the best step of a checkpoint on the config's evaluation split.
+    """Evaluate the best step of a run, or another model, on the config's evaluation split.
 
     Args:
-      config: as in ``train``.
-      workdir: where ``evaluation.json`` is written; None as in ``train``.
-      checkpoint: run folder or step folder; None is the workdir.
+      config: as in ``train``; None takes that of the run.
+      workdir: where ``evaluation.json`` is written; None as in ``train``, or the run.
+      checkpoint: a run, a step of it, or another model; None is the workdir.
       compilation_cache: as in ``train``.
 
     Returns:
@@ -82,6 +82,13 @@ def evaluate(
       FileNotFoundError: there is no checkpoint.
       Interrupted: Ctrl-C, or the interrupt of a notebook; nothing was written.
     """
+    place = checkpoint or workdir
+    if config is None and place is not None:
+        from lska_jax.training.recorded_config import config_of_run, folder_of_run
+
+        config, workdir = config_of_run(place), workdir or folder_of_run(place)
+    if config is None:
+        raise ValueError("config is missing; a run as checkpoint or workdir has its own.")
     settings, folder = _prepare(config, workdir, compilation_cache, is_training=False)
     from lska_jax.running.borrowed_signals import BorrowedSignals
     from lska_jax.training.evaluate_only import evaluate_checkpoint
@@ -102,7 +109,7 @@ def predict(
     """Classify image files.
 
     Args:
-      model: a model folder or its Hub id.
+      model: a model folder, a run, a step of it, a checkpoint file, or a Hub id.
       images: one or several files, or folders, which are searched at any depth.
       top: how many classes to return for each.
       batch_size: images that go through the network at once.
@@ -117,9 +124,12 @@ def predict(
       FileNotFoundError: there is no such model or image.
     """
     from lska_jax.tasks import predict as task
+    from lska_jax.training.model_places import as_model_folder
 
     places = [images] if isinstance(images, str | Path) else images
-    return list(task.predict(model, task.find_images(places), top=top, batch_size=batch_size))
+    found = task.find_images(places)
+    with as_model_folder(model) as folder:
+        return list(task.predict(folder, found, top=top, batch_size=batch_size))
 
 
 def _prepare(

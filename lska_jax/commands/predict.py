@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lska_jax.tasks.predict import Prediction
 
 _DESCRIPTION = """\
-Classify images with a model folder.
+Classify images with a model folder, or with the best step of a run.
 
 An IMAGE may be a folder, which is searched at any depth. Images are prepared as the model folder's
 preprocessing says. The five best classes of each image are printed, or written with --output as CSV
@@ -26,7 +26,7 @@ preprocessing says. The five best classes of each image are printed, or written 
 
 _EXAMPLES = (
     "lska-jax predict lska_35 cat.jpg",
-    "lska-jax predict flowers photos/ --top 1 --output flowers.csv",
+    "lska-jax predict runs/flowers photos/ --top 1 --output flowers.csv",
 )
 
 OUTPUT_SUFFIXES = (".csv", ".json")
@@ -71,18 +71,21 @@ def _show_progress(
     from tqdm import tqdm
 
     from lska_jax.tasks.predict import predict
+    from lska_jax.training.model_places import as_model_folder
 
-    predictions = predict(
-        arguments.model_dir, images, top=arguments.top, batch_size=arguments.batch_size
-    )
-    with tqdm(
-        total=len(images),
-        desc="predicting",
-        unit=" images",
-        delay=_SECONDS_BEFORE_PROGRESS,
-        leave=False,
-    ) as bar:
-        for prediction in predictions:
+    with (
+        as_model_folder(arguments.model_dir, report=frame.remark) as folder,
+        tqdm(
+            total=len(images),
+            desc="predicting",
+            unit=" images",
+            delay=_SECONDS_BEFORE_PROGRESS,
+            leave=False,
+        ) as bar,
+    ):
+        for prediction in predict(
+            folder, images, top=arguments.top, batch_size=arguments.batch_size
+        ):
             if is_printing and prediction.scores:
                 bar.clear()
                 print(_readable(prediction), flush=True)
@@ -153,7 +156,7 @@ def _to_json(predictions: Sequence[Prediction], model: str) -> dict[str, Any]:
 def _build_parser() -> frame.Parser:
     parser = frame.make_parser("lska-jax predict", _DESCRIPTION, examples=_EXAMPLES)
     add = parser.add_argument
-    add("model_dir", metavar="MODEL", help="a model folder, or its Hub id")
+    add("model_dir", metavar="MODEL", help=frame.MODEL_PLACES)
     add("images", nargs="+", metavar="IMAGE", help="image files and folders of them")
     add("--top", type=int, default=5, metavar="N", help="classes per image (default: 5)")
     add("--batch_size", type=int, default=32, metavar="N", help="images at once (default: 32)")

@@ -165,7 +165,7 @@ def _build_parser(command: str) -> frame.Parser:
         "--model",
         action="append",
         metavar="[NAME=]PLACE",
-        help="model folder, Hub id, run or checkpoint file; may be given several times",
+        help=f"{frame.MODEL_PLACES}; may be given several times",
     )
     add("--suite", default="paper", help="paper, full, smoke, or sets with commas (default: paper)")
     add("--data_root", metavar="DIR", help="folder of the sets, official or TFDS (default: TFDS's)")

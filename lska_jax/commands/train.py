@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lska_jax.commands import frame, several_processes
-from lska_jax.commands.config_option import add_config_option, find_config
+from lska_jax.commands.config_option import (
+    add_config_option,
+    change_config,
+    find_config,
+    read_config,
+)
 from lska_jax.running.stop_signals import StopSignals
 
 if TYPE_CHECKING:
@@ -64,11 +69,31 @@ def run(arguments: argparse.Namespace, *, signals: StopSignals | None) -> int | 
 def add_run_options(parser: frame.Parser) -> None:
     """Add the options that training and evaluating have in common."""
     add_config_option(parser)
+    parser.read_config = _read_config
     parser.add_argument(
         "--workdir",
         metavar="DIR",
         help="folder of the run (default: runs/NAME, or runs/NAME-ARGUMENT)",
     )
+
+
+def _read_config(
+    arguments: argparse.Namespace, words: list[str], command: str
+) -> tuple[ConfigDict, list[str]]:
+    """Load the config; an evaluation without --config takes the run's own."""
+    place = arguments.checkpoint or arguments.workdir
+    if arguments.config_place or not (arguments.eval_only and place):
+        return read_config(arguments.config_place, words, command)
+    from lska_jax.training.model_places import is_run, local_path
+    from lska_jax.training.recorded_config import config_of_run
+
+    path = local_path(place)
+    if path is None or not is_run(path):
+        raise ValueError(
+            f"{place} is no run, and does not say which data to evaluate on: give a --config."
+        )
+    config = config_of_run(path)
+    return config, change_config(config, words)
 
 
 def _say_not_checked(reason: str) -> None:
@@ -87,11 +112,21 @@ def _work(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
 
         print(describe_run(config))
         return None
-    workdir = Path(arguments.workdir or f"runs/{find_config(arguments.config_place).run_name}")
+    workdir = _workdir(arguments)
     checkpoint = arguments.checkpoint or workdir
     return _train_or_evaluate(
         config, workdir, checkpoint if arguments.eval_only else None, signals=signals
     )
+
+
+def _workdir(arguments: argparse.Namespace) -> Path:
+    if arguments.workdir:
+        return Path(arguments.workdir)
+    if arguments.config_place:
+        return Path(f"runs/{find_config(arguments.config_place).run_name}")
+    from lska_jax.training.recorded_config import folder_of_run
+
+    return folder_of_run(arguments.checkpoint)
 
 
 def _train_or_evaluate(
@@ -137,12 +172,13 @@ def _build_parser(command: str) -> frame.Parser:
     parser.add_argument(
         "--eval_only",
         action=frame.Switch,
-        help="evaluate a checkpoint and train nothing, as lska-jax evaluate does",
+        help="evaluate a checkpoint and train nothing, as lska-jax evaluate does; without --config "
+        "with that of the run",
     )
     parser.add_argument(
         "--checkpoint",
         metavar="PLACE",
-        help="for --eval_only: run folder or step folder (default: the workdir)",
+        help="for --eval_only: a run, a step of it, or another model (default: the workdir)",
     )
     several_processes.add_options(parser)
     return parser

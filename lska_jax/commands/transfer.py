@@ -29,16 +29,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _transfer(arguments: argparse.Namespace) -> None:
+    from lska_jax.training.model_places import as_model_folder
     from lska_jax.weights.transfer import transfer_folder
 
-    facts, report = transfer_folder(
-        arguments.model_dir,
-        arguments.out,
-        k=arguments.k,
-        attention=arguments.attention,
-        dilation=arguments.dilation,
-        overwrite=arguments.overwrite,
-    )
+    with as_model_folder(arguments.model_dir, report=frame.remark) as folder:
+        facts, report = transfer_folder(
+            folder,
+            arguments.out,
+            k=arguments.k,
+            attention=arguments.attention,
+            dilation=arguments.dilation,
+            overwrite=arguments.overwrite,
+        )
     print(report)
     print(f"Wrote {arguments.out}: {facts.description}. Use it as a start for fine-tuning:")
     print(f"  lska-jax train --config ... --config.training.finetune_from={arguments.out}")
@@ -47,7 +49,7 @@ def _transfer(arguments: argparse.Namespace) -> None:
 def _build_parser() -> frame.Parser:
     parser = frame.make_parser("lska-jax transfer", _DESCRIPTION, examples=_EXAMPLES)
     add = parser.add_argument
-    add("model_dir", metavar="MODEL", help="a model folder")
+    add("model_dir", metavar="MODEL", help=frame.MODEL_PLACES)
     add("--out", required=True, metavar="DIR", help="model folder to write")
     add("--k", type=int, help="extent of the new kernels (default: unchanged)")
     add("--attention", choices=ATTENTION_NAMES, help="default: unchanged")

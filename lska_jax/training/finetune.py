@@ -2,28 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 
 from lska_jax.models.table import family_of
 from lska_jax.nn.functional import assign, batch_stats, parameters
 from lska_jax.tasks.class_order import describe_difference, positions_in
-from lska_jax.training.checkpoint.checkpointer import CheckpointMismatch, load_tree
+from lska_jax.training.checkpoint.errors import CheckpointMismatch
 from lska_jax.training.checkpoint.tree_difference import check_same_tree
-from lska_jax.training.model_places import is_run, local_path, read_model
-from lska_jax.training.run_record import class_names_of
+from lska_jax.training.model_places import TrainedWeights, read_weights
+from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.pretrained import adapt_arrays
-
-
-def evaluation_arrays(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters and statistics of a loaded checkpoint by path, averaged where it has them.
-
-    Args:
-      tree: ``LoadedTree.tree`` of a ``TrainState``.
-    """
-    chosen = tree["ema"] if tree.get("ema") else tree
-    return {**chosen["params"], **chosen["batch_stats"]}
 
 
 def load_for_finetuning(
@@ -48,7 +38,11 @@ def load_for_finetuning(
       ValueError: what is there is damaged.
       CheckpointMismatch: anything but the size of the head differs; every difference is listed.
     """
-    given = _pretrained_arrays(model, path)
+    given, remark = read_weights(path), ""
+    if given.facts:
+        prepared = given.facts.preprocessing
+        remark = f" They were trained with mean {prepared.mean}, std {prepared.std}."
+        given = _adapt_to_channels(given, given.facts, model)
     arrays = given.arrays
     wanted = {**parameters(model), **batch_stats(model)}
     family_head = family_of(model).head
@@ -65,7 +59,7 @@ def load_for_finetuning(
         del wanted[name]
     check_same_tree(arrays, wanted, where=given.place)
     assign(model, {name: jnp.asarray(array) for name, array in arrays.items()})
-    return f"Starting from {given.place}, {len(arrays)} arrays, {remains}.{given.remark}"
+    return f"Starting from {given.place}, {len(arrays)} arrays, {remains}.{remark}"
 
 
 def _fit_head(
@@ -92,36 +86,19 @@ def _fit_head(
     return False, "head included, mapped to the data's order of the same classes"
 
 
-class _Pretrained(NamedTuple):
-    """Weights to start from: arrays by path, where they are, their classes, and a remark."""
-
-    arrays: dict[str, Any]
-    place: str
-    class_names: tuple[str, ...] | None
-    remark: str = ""
-
-
-def _pretrained_arrays(model: Any, place: str | Path) -> _Pretrained:
-    path = local_path(place)
-    if path is not None and is_run(path):
-        loaded = load_tree(path, step="best")
-        names = class_names_of(loaded.metadata)
-        return _Pretrained(evaluation_arrays(loaded.tree), str(loaded.folder), names)
-    facts, arrays = read_model(place)
+def _adapt_to_channels(given: TrainedWeights, facts: ModelFacts, model: Any) -> TrainedWeights:
     if type(facts.config) is not type(model.config):
         raise CheckpointMismatch(
-            f"{place} holds {facts.description}, and the run's model is of the family "
+            f"{given.place} holds {facts.description}, and the run's model is of the family "
             f"{family_of(model).name}. Start from a model of that family."
         )
     adapted = adapt_arrays(
-        arrays,
+        given.arrays,
         family_of(model),
         num_classes=facts.config.num_classes,
         in_channels=model.config.in_channels,
     )
-    prepared = facts.preprocessing
-    remark = f" They were trained with mean {prepared.mean}, std {prepared.std}."
-    return _Pretrained(adapted, str(place), facts.class_names, remark)
+    return given._replace(arrays=adapted)
 
 
 def _differ_in_classes_only(

@@ -7,12 +7,15 @@ on the disk is never taken for a Hub id.
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER, find_step_folder
+from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER, find_step_folder, load_tree
+from lska_jax.training.run_record import class_names_of
 from lska_jax.weights.hub import HUB_PREFIX
 from lska_jax.weights.model_facts import CONFIG_NAME, ModelFacts
 from lska_jax.weights.model_folder import is_model_folder, read_model_folder, write_model_folder
@@ -20,6 +23,7 @@ from lska_jax.weights.model_folder import is_model_folder, read_model_folder, wr
 if TYPE_CHECKING:
     import numpy as np
 
+_LIKE_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
 KINDS = "a model folder, a run, a step of its checkpoints, a checkpoint file or a Hub id"
 
 
@@ -47,7 +51,6 @@ def read_model(
     if path.is_file():
         return _read_checkpoint(path, report)
     if is_run(path):
-        # Imported here: runs need jax and their task.
         from lska_jax.training.publish import read_run
 
         run = read_run(path, report=report)
@@ -57,6 +60,55 @@ def read_model(
             f"There is no checkpoint in {path}, and it is no model folder. Give {KINDS}."
         )
     return read_model_folder(path)
+
+
+class TrainedWeights(NamedTuple):
+    """Weights as they were trained, whatever network they are for.
+
+    Attributes:
+      arrays: parameters and statistics by path, averaged where a run kept an average.
+      place: where they are, for messages.
+      class_names: of the network's outputs, in their order; None where they are not known.
+      step: of the run; 0 where they are no run's.
+      record: of the run's checkpoint, see ``run_record``; empty where they are no run's.
+      facts: of the model folder; None where they are a run's.
+    """
+
+    arrays: dict[str, Any]
+    place: str
+    class_names: tuple[str, ...] | None
+    step: int = 0
+    record: Mapping[str, Any] = MappingProxyType({})
+    facts: ModelFacts | None = None
+
+
+def read_weights(place: str | Path) -> TrainedWeights:
+    """Return the weights of a place; see ``read_model``, also for what is raised.
+
+    Unlike there, a run's checkpoint need not say which network it is of.
+    """
+    path = local_path(place)
+    if path is None or not is_run(path):
+        facts, arrays = read_model(place)
+        return TrainedWeights(arrays, str(place), facts.class_names, facts=facts)
+    loaded = load_tree(path, step="best")
+    return TrainedWeights(
+        evaluation_arrays(loaded.tree),
+        str(loaded.folder),
+        class_names_of(loaded.metadata),
+        step=loaded.step,
+        record=loaded.metadata,
+    )
+
+
+def evaluation_arrays(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters and statistics of a loaded checkpoint by path, averaged where it has them.
+
+    Args:
+      tree: ``LoadedTree.tree`` of a ``TrainState``.
+    """
+    chosen = tree["ema"] if tree.get("ema") else tree
+    return {**chosen["params"], **chosen["batch_stats"]}
 
 
 @contextlib.contextmanager
@@ -98,15 +150,14 @@ def local_path(place: str | Path) -> Path | None:
         return path
     if path.exists():
         raise ValueError(f"{path} is neither a file nor a folder; give {KINDS}.")
-    is_path = isinstance(place, Path) or path.parts[:1] != (text.partition("/")[0],)
+    is_like_hub_id = isinstance(place, str) and _LIKE_HUB_ID.fullmatch(text) is not None
     # "runs/typo" has the form of a Hub id; a folder runs/ here says what was meant.
-    is_path = is_path or len(path.parts) != 2 or Path(path.parts[0]).exists()
-    if is_path:
-        raise FileNotFoundError(
-            f"There is no folder or file {path}{_neighbours(path)}. Give {KINDS}"
-            f"{f' (of this name: {HUB_PREFIX}{text})' if text.count('/') == 1 else ''}."
-        )
-    return None
+    if is_like_hub_id and not Path(path.parts[0]).exists():
+        return None
+    hub_id = f" (of this name: {HUB_PREFIX}{text})" if is_like_hub_id else ""
+    raise FileNotFoundError(
+        f"There is no folder or file {path}{_neighbours(path)}. Give {KINDS}{hub_id}."
+    )
 
 
 def is_run(path: Path) -> bool:

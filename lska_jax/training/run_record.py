@@ -10,12 +10,14 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
 from lska_jax.training.metric_writers import flatten
-from lska_jax.training.run import Run
+
+if TYPE_CHECKING:
+    from lska_jax.training.run import Run
 
 UNKNOWN_CLASSES = "The checkpoint does not say its classes: labels are taken by position."
 MAPPED_CLASSES = "The data has the run's classes in another order: labels are mapped by name."

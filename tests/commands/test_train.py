@@ -135,7 +135,7 @@ def test_no_mistake_imports_anything_heavy(mistaken):
         ),
         (["--config.training.fsdp=3"], "fsdp=3 does not divide the 8 devices; allowed: 1, 2, 4, 8"),
         (["--num_processes=2"], "--coordinator_address, --num_processes and --process_id"),
-        (["--eval_only", "--checkpoint=/no/such"], "no checkpoint in /no/such"),
+        (["--eval_only", "--checkpoint=/no/such"], "There is no folder or file /no/such"),
     ],
     ids=lambda case: case[0] if isinstance(case, list) else "",
 )

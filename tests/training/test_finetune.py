@@ -14,7 +14,8 @@ from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import Checkpointer, CheckpointMismatch
 from lska_jax.training.checkpoint.tree_difference import check_same_tree
-from lska_jax.training.finetune import evaluation_arrays, load_for_finetuning
+from lska_jax.training.finetune import load_for_finetuning
+from lska_jax.training.model_places import evaluation_arrays
 from lska_jax.training.optimizer import make_optimizer
 from lska_jax.training.state import host_state
 
