@@ -118,15 +118,15 @@ def run(
         return _CLOSED_PIPE
     except (ValueError, OSError, ImportError) as error:
         return fail(error)
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:
+        from lska_jax.running.missing_platform import describe_missing_platform
         from lska_jax.training.checkpoint.errors import CheckpointDamaged
 
-        if isinstance(error, CheckpointDamaged):
-            return fail(error)
-        # What jax raises where a platform is not there; others are no mistakes.
-        if "initialize backend" not in str(error):
+        problem = describe_missing_platform(error)
+        if problem is None and not isinstance(error, CheckpointDamaged):
+            # No mistake of whoever called the command.
             raise
-        return fail(f"JAX has no device to run on: {error}")
+        return fail(problem or error)
     except KeyboardInterrupt:
         return INTERRUPTED
 

@@ -155,7 +155,16 @@ def _prepare(
     import jax
 
     _keep_compiled_programs(compilation_cache)
-    check_against_devices(settings, device_count=jax.device_count())
+    try:
+        device_count = jax.device_count()
+    except (RuntimeError, AssertionError) as error:
+        from lska_jax.running.missing_platform import describe_missing_platform
+
+        problem = describe_missing_platform(error)
+        if problem is None:
+            raise
+        raise ValueError(problem) from error
+    check_against_devices(settings, device_count=device_count)
     if jax.default_backend() == "cpu":
         from lska_jax.running.huge_pages import explain_huge_pages
 

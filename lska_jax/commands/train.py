@@ -110,7 +110,7 @@ def _work(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
     if arguments.dry_run:
         from lska_jax.training.dry_run import describe_run
 
-        print(describe_run(config))
+        print(describe_run(config, report=frame.remark))
         return None
     workdir = _workdir(arguments)
     checkpoint = arguments.checkpoint or workdir

@@ -19,6 +19,7 @@ import jax
 
 from lska_jax.running.whole_file import write_whole
 
+_WRITABLE_BY_OTHERS = 0o022
 _ENTRY, _SEAL = "-cache", "-cache.sha256"
 _LARGEST_FOLDER = 4 * 2**30
 # An entry without a seal is being written, or was when its process was killed.
@@ -47,9 +48,25 @@ def use_compilation_cache(choice: str | None = None) -> Path | None:
     settings: Any = jax.config
     if choice is None and settings.jax_compilation_cache_dir:
         return None
-    folder = Path(choice).expanduser().absolute() if choice else default_folder()
+    try:
+        folder = Path(choice).expanduser().absolute() if choice else default_folder()
+    except RuntimeError:
+        print(
+            "Compiled programs are not kept: HOME is not set, and the user has no home folder. "
+            "XDG_CACHE_HOME or --compilation_cache names a folder for them.",
+            file=sys.stderr,
+        )
+        return None
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = folder.stat().st_mode
+        if mode & _WRITABLE_BY_OTHERS:
+            print(
+                f"Compiled programs are not kept: others can write to {folder} (mode "
+                f"{mode & 0o777:o}), and could run programs as you. To use it: chmod go-w {folder}",
+                file=sys.stderr,
+            )
+            return None
         _remove_damaged(folder)
         _remove_oldest(folder, _LARGEST_FOLDER)
     except OSError as error:
@@ -69,6 +86,8 @@ def use_compilation_cache(choice: str | None = None) -> Path | None:
 
 def default_folder() -> Path:
     """Return ``$XDG_CACHE_HOME/lska_jax/xla/MACHINE``, with ``~/.cache`` where that is not set.
+
+    RuntimeError where nobody knows of a home folder.
 
     A home folder may be shared by machines that do not run each other's programs, and JAX's key
     does not always tell them apart; so MACHINE has a hash of what the processor can do.

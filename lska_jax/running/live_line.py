@@ -71,6 +71,9 @@ class LiveLine:
             self._next_refresh = float("-inf")
 
     def _write(self, text: str) -> None:
+        # Names of files need not be text, and some terminals know few letters.
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        text = text.encode(encoding, errors="backslashreplace").decode(encoding)
         # A terminal that went away (a closed window, a pipe to `head`) must not end a run.
         try:
             self._stream.write(text)

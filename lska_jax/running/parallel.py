@@ -25,13 +25,20 @@ from jax.sharding import (
     PartitionSpec,
 )
 
+from lska_jax.running.joining import (
+    alone_in_slurm,
+    describe_cluster,
+    seconds_to_join,
+    watched_joining,
+)
+
 DATA_AXES = ("data", "fsdp")
 DISTRIBUTED_MODES = ("auto", "on", "off")
 
 # How long a process may be silent before the others are ended. It is silent while its machine is
 # out of memory or suspended, not while it compiles or computes.
 LOST_PROCESS_SECONDS = 60
-_JOIN_SECONDS = 300
+_SECONDS_TO_SAY_SO = 60
 
 # Splitting a small array saves no memory and costs a gather.
 _MIN_FSDP_ELEMENTS = 2**14
@@ -55,7 +62,8 @@ def start_processes(
       num_processes: how many processes there are.
       process_id: this one's number, 0 based.
       distributed: "auto" joins where the three are given or where JAX finds a cluster (TPU pod,
-        SLURM, Open MPI, Kubernetes); "on" fails where there is neither; "off" never joins.
+        SLURM, Open MPI, Kubernetes), but not in a SLURM step of one task; "on" fails where there is
+        neither; "off" never joins.
       timeout_seconds: after how long without a heartbeat a process counts as lost.
 
     Raises:
@@ -72,16 +80,26 @@ def start_processes(
         _check_description(given, distributed)
     elif distributed == "off":
         return
-    try:
-        jax.distributed.initialize(
-            coordinator_address=coordinator_address,
-            num_processes=num_processes,
-            process_id=process_id,
-            cluster_detection_method="deactivate" if process_id is not None else None,
-            heartbeat_timeout_seconds=timeout_seconds,
-            shutdown_timeout_seconds=timeout_seconds,
-            initialization_timeout=_JOIN_SECONDS,
+    elif distributed == "auto" and (reason := alone_in_slurm()):
+        print(
+            f"{reason}: going on alone. --distributed=off says so, --distributed=on joins.",
+            file=sys.stderr,
         )
+        return
+    seconds = seconds_to_join()
+    described = describe_cluster() if process_id is None else f"--num_processes={num_processes} has"
+    try:
+        with watched_joining(described_by=described, seconds=seconds):
+            jax.distributed.initialize(
+                coordinator_address=coordinator_address,
+                num_processes=num_processes,
+                process_id=process_id,
+                cluster_detection_method="deactivate" if process_id is not None else None,
+                heartbeat_timeout_seconds=timeout_seconds,
+                shutdown_timeout_seconds=timeout_seconds,
+                # Later than our own end, whose message is readable.
+                initialization_timeout=int(seconds) + _SECONDS_TO_SAY_SO,
+            )
         # The service ends a process whose partner is lost by a signal, which shows no stack itself.
         if sys.__stderr__ is not None:
             faulthandler.enable(sys.__stderr__)

@@ -33,6 +33,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
-    """Write text (UTF-8) or bytes to a file, whole or not at all; see ``whole_file``."""
+    """Write text (UTF-8) or bytes to a file, whole or not at all; see ``whole_file``.
+
+    Names of files in a text need not be Unicode; what is none is written escaped.
+    """
+    if isinstance(content, str):
+        content = content.encode(errors="backslashreplace")
     with whole_file(path) as beside:
-        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+        beside.write_bytes(content)

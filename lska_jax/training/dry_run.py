@@ -1,6 +1,7 @@
 """What a run would be and cost, without computing a parameter or reading an image."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,19 +15,22 @@ from lska_jax.training.checkpoint.checkpointer import tree_bytes
 _IMAGENET_TRAIN_EXAMPLES = 1_281_167
 
 
-def describe_run(config: ConfigDict) -> str:
+def describe_run(config: ConfigDict, *, report: Callable[[str], None] = lambda text: None) -> str:
     """Compile a config's steps abstractly and return their sizes and costs as text.
 
     Args:
       config: checked by ``training.config_check.check_config``. Its data may be missing on
         this machine; steps are then counted for ImageNet-1K, and the text says so.
+      report: told what is waited for, one line each.
 
     Raises:
       ValueError: the batches or the mesh do not fit the devices.
     """
     examples, origin = _count_examples(config)
     run = building.build_run(config, num_train_examples=examples)
+    report("compiling the train step ...")
     train_step = building.train_program(run).compile()
+    report("compiling the evaluation step ...")
     eval_step = building.eval_program(run).compile()
     training, devices = config.training, jax.devices()
     rows = [

@@ -144,7 +144,9 @@ class Reporter:
                 self._writers[name], remarks = lines, lines.remarks
             else:
                 self._writers[name] = _make_service(name, workdir, start_step, run_name, config)
-        self._log = (workdir / "log.txt").open("a", encoding="utf-8")
+        # Names of files need not be text; what is none is written escaped.
+        log = workdir / "log.txt"
+        self._log = log.open("a", encoding="utf-8", errors="backslashreplace")
         for remark in remarks:
             self.message(remark)
 

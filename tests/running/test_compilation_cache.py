@@ -134,3 +134,22 @@ def test_the_oldest_entries_go_where_there_are_too_many(tmp_path, monkeypatch):
         "jit_middle-cache",
         "jit_new-cache",
     ]
+
+
+def test_without_a_home_nothing_is_kept_and_the_program_goes_on(monkeypatch, capsys):
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", unknown)
+    jax.config.update("jax_compilation_cache_dir", None)
+    assert use_compilation_cache() is None
+    assert "HOME is not set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707])
+def test_a_folder_that_others_can_write_to_is_not_used(tmp_path, mode, capsys):
+    tmp_path.chmod(mode)
+    assert use_compilation_cache(str(tmp_path)) is None
+    error = capsys.readouterr().err
+    assert f"others can write to {tmp_path}" in error and f"chmod go-w {tmp_path}" in error

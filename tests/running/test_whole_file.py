@@ -35,3 +35,8 @@ def test_writers_that_need_the_suffix_see_it(tmp_path):
     with whole_file(tmp_path / "weights.npz") as beside:
         assert beside.suffix == ".npz" and beside.parent == tmp_path
         beside.write_bytes(b"")
+
+
+def test_a_name_that_is_no_text_is_written_escaped(tmp_path):
+    write_whole(tmp_path / "notes.txt", "a\udcff.jpg")
+    assert (tmp_path / "notes.txt").read_text() == "a\\udcff.jpg"

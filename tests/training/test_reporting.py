@@ -314,6 +314,15 @@ def test_the_log_file_has_times_and_no_control_characters(tmp_path, terminal):
     assert lines[-2:] == ["red and a bell", "second line"]
 
 
+def test_a_name_that_is_no_text_is_logged_and_shown_escaped(tmp_path):
+    file = (tmp_path / "shown").open("w+", encoding="utf-8")
+    with file, make_reporter(tmp_path, stream=file) as reporter:
+        reporter.message("Broken image left out: a\udcff.jpg")
+        file.seek(0)
+        assert "a\\udcff.jpg" in file.read()
+    assert "a\\udcff.jpg" in (tmp_path / "log.txt").read_text()
+
+
 def test_a_resumed_run_continues_its_log(tmp_path):
     for text in ("first", "second"):
         with make_reporter(tmp_path, start_step=3) as reporter:
