@@ -44,6 +44,16 @@ def lock_file(file: IO[Any]) -> bool:
     return True
 
 
+def is_in_place(file: IO[Any], path: Path) -> bool:
+    """Tell whether an open file is still the one of its name: not deleted, moved or replaced."""
+    mine = os.fstat(file.fileno())
+    try:
+        there = path.stat()
+    except OSError:
+        return False
+    return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
+
+
 class FolderLock:
     """Keeps everybody else out of a folder; a context manager.
 
@@ -101,15 +111,7 @@ class FolderLock:
         Raises:
           FileNotFoundError: it was deleted, moved or replaced.
         """
-        if self._file is None:
-            return
-        mine = os.fstat(self._file.fileno())
-        try:
-            there = self._path.stat()
-            is_there = (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
-        except OSError:
-            is_there = False
-        if not is_there:
+        if self._file is not None and not is_in_place(self._file, self._path):
             raise FileNotFoundError(
                 f"The folder {self._path.parent} was deleted, moved or replaced while the "
                 f"{self._what} wrote to it; what came after that is lost. If it was moved, the "

@@ -13,6 +13,7 @@ start, so nothing done is lost and nothing is counted twice. One process at a ti
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from lska_jax.robustness.sweep.results_lines import (
     encode_result,
     read_object,
 )
-from lska_jax.running.folder_lock import InUse, lock_file
+from lska_jax.running.folder_lock import InUse, is_in_place, lock_file
 
 FORMAT = "lska_jax robustness results"
 VERSION = 2
@@ -155,6 +156,12 @@ class ResultsFile:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         if self._file is not None:
+            if not is_in_place(self._file, self.path):
+                raise ResultsNotWritten(
+                    errno.ENOENT,
+                    f"{self.path} was deleted, moved or replaced while the sweep appended to it. "
+                    "Put it back, then run the same command again",
+                )
             try:
                 self._file.write(encode_line(line))
                 self._file.flush()

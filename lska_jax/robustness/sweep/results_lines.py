@@ -111,6 +111,7 @@ def _decode_model(record: Mapping[str, Any]) -> ModelStamp:
     for name in ("name", "sha256", "preprocessing"):
         _checked(record, name, _is_text)
     _checked(record, "facts", lambda facts: isinstance(facts, dict))
+    _checked({"k": None, **record["facts"]}, "k", _is_kernel_size)
     return ModelStamp(**record)
 
 
@@ -181,6 +182,10 @@ def _is_text(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**53
+
+
+def _is_kernel_size(value: Any) -> bool:
+    return value is None or (type(value) is int and 0 < value < 2**16)
 
 
 def _is_value(value: Any) -> bool:

@@ -139,8 +139,7 @@ def sweep(
                 display.end()
             if is_main:
                 samples.write_sheet(path.parent / SHEET_NAME)
-        wanted = {classifier.stamp.name for classifier in chosen}
-        summaries = {s.model.name: s for s in summarise(file.results) if s.model.name in wanted}
+        summaries = {one.model.name: one for one in summarise(file.results, where=path)}
     return [summaries[classifier.stamp.name] for classifier in chosen]
 
 

@@ -12,6 +12,8 @@ from lska_jax.robustness.scores.scorer import CellsOfSet
 from lska_jax.robustness.sets.catalogue import find_scorer
 from lska_jax.robustness.sweep.results_file import Results, load_results
 
+# What scores raise whose results lack something, or differ in length.
+_UNFIT = (ValueError, LookupError, TypeError, AttributeError, AssertionError)
 _NOT_MEASURED = "not measured yet: the sweep has not come to it; run the same command again"
 
 
@@ -22,12 +24,29 @@ def load_summaries(path: str | Path) -> list[Summary]:
       FileNotFoundError: there is no such file.
       ValueError: it is no results file, of another version, or damaged.
     """
-    return summarise(load_results(path))
+    return summarise(load_results(path), where=path)
 
 
-def summarise(results: Results) -> list[Summary]:
-    """Return one summary for each model, in the order of the results."""
-    return [_summarise_model(results, name) for name in results.models]
+def summarise(results: Results, *, where: str | Path) -> list[Summary]:
+    """Return one summary for each model, in the order of the results.
+
+    Args:
+      results: of a file.
+      where: the file, for messages.
+
+    Raises:
+      ValueError: results do not hold what scores over several cells need.
+    """
+    summaries = []
+    for name in results.models:
+        try:
+            summaries.append(_summarise_model(results, name))
+        except _UNFIT as error:
+            raise ValueError(
+                f"{where}: the results of {name} do not fit together ({type(error).__name__}: "
+                f"{error}). Remove their lines: their cells are then measured again."
+            ) from error
+    return summaries
 
 
 def _summarise_model(results: Results, name: str) -> Summary:

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from sweep_results import FOG, SETTINGS, result, written
 
+from lska_jax.robustness import load_summaries
+from lska_jax.robustness.cells import Cell
+from lska_jax.robustness.sweep import results_file
 from lska_jax.robustness.sweep.results_file import ResultsFile, ResultsNotWritten, load_results
 from lska_jax.robustness.sweep.results_lines import decode_line, encode_line, encode_result
 from lska_jax.running.folder_lock import InUse
@@ -84,6 +87,9 @@ WRONG = {
     "content that expands": with_array(zlib_b85=bomb()),
     "a model without a name": {"model": {"sha256": "", "preprocessing": "", "facts": {}}},
     "a model with a number": {"model": {"name": 1, "sha256": "", "preprocessing": "", "facts": {}}},
+    "an absurd kernel size": {
+        "model": {"name": "", "sha256": "", "preprocessing": "", "facts": {"k": 10**30}}
+    },
     "a plan of numbers": {"plan": [1]},
     "a hole without a reason": {"hole": {"cell": list(FOG), "reason": None}},
 }
@@ -101,6 +107,13 @@ def test_a_line_of_wrong_types_is_named_though_its_sum_fits(path, tmp_path, wron
         assert tracemalloc.get_traced_memory()[1] < 20e6
     finally:
         tracemalloc.stop()
+
+
+def test_results_that_lack_what_their_scores_need_are_named_with_the_file(tmp_path):
+    """The example has no bytes that say which images a cell shows."""
+    file = written(tmp_path / "r", results=[result(), result(Cell("imagenet_c", "fog", 4))])
+    with pytest.raises(ValueError, match=f"{file}: the results of a do not fit together"):
+        load_summaries(file)
 
 
 def test_deep_nesting_is_damage(path, tmp_path):
@@ -140,8 +153,16 @@ def test_a_file_of_other_settings_is_given_back(path):
     ResultsFile(path, SETTINGS).close()
 
 
-def test_a_full_disk_says_what_to_do(tmp_path):
+def test_a_file_that_goes_away_ends_the_sweep(tmp_path):
+    with ResultsFile(tmp_path / "r", SETTINGS) as file:
+        (tmp_path / "r").rename(tmp_path / "moved")
+        with pytest.raises(ResultsNotWritten, match="was deleted, moved or replaced"):
+            file.add_result(result())
+
+
+def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
     """The kernel's file of no room."""
+    monkeypatch.setattr(results_file, "is_in_place", lambda file, path: True)
     with ResultsFile(tmp_path / "r", SETTINGS) as file:
         file._file.close()
         file._file = Path("/dev/full").open("w")  # noqa: SIM115

@@ -34,7 +34,7 @@ def result(cell: Cell, right: int, **changes) -> CellResult:
 def summary(results, plan=None):
     cells = {(r.model, r.cell): r for r in results}
     plan = [r.cell for r in results] if plan is None else list(plan)
-    (only,) = summarise(Results({}, plan=plan, models={"m": STAMP}, cells=cells))
+    (only,) = summarise(Results({}, plan=plan, models={"m": STAMP}, cells=cells), where="results")
     return only
 
 
