@@ -22,6 +22,8 @@ from lska_jax.tasks.task import Batch, Best, Task
 from lska_jax.weights.class_names import readable_names
 
 _PROBED_EXAMPLES = 64
+# The first five of as many classes are all there are.
+_TOP = 5
 
 # Images (B, H, W, C), targets (B, K) that sum to one, weights (B,) that sum to one over the batch.
 Mixed = tuple[jax.Array, jax.Array, jax.Array]
@@ -143,12 +145,15 @@ class Classification(Task):
         return eval_sums(logits, batch["label"], batch["mask"])
 
     def means(self, total: EvalSums) -> dict[str, float]:
-        """Return top1 and top5 in [0, 1], and loss."""
-        return total.means()
+        """Return top1 and, of more than five classes, top5 in [0, 1], and loss."""
+        means = total.means()
+        if self.config.model.num_classes <= _TOP:
+            del means["top5"]
+        return means
 
     def describe(self, means: Mapping[str, float]) -> str:
-        """Return the accuracies in percent, and the loss; top5 only where it says something."""
-        shown = ("top1", "top5") if self.config.model.num_classes > 5 else ("top1",)
+        """Return the accuracies in percent, and the loss."""
+        shown = [name for name in ("top1", "top5") if name in means]
         accuracies = [f"{name} {100 * means[name]:.2f} %" for name in shown]
         return ", ".join([*accuracies, f"loss {means['loss']:.4g}"])
 

@@ -16,6 +16,7 @@ from lska_jax.running.whole_file import write_whole
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import Checkpointer, check_writable, tree_bytes
 from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER
+from lska_jax.training.evaluators import main_means
 from lska_jax.training.feeding import Oversight
 from lska_jax.training.finetune import load_for_finetuning
 from lska_jax.training.reporting import Reporter
@@ -105,7 +106,8 @@ def train(
         ) as reporter:
             checkpointer.report = reporter.message
             if start_step >= run.total_steps and not is_evaluation_due:
-                reporter.message(f"The run in {workdir} is complete: {record['evaluation']}")
+                shown = run.task.describe(main_means(record["evaluation"]))
+                reporter.message(f"The run in {workdir} is complete: {shown}")
                 return record["evaluation"]
             if start_step:
                 reporter.message(f"Resuming at step {start_step} of {run.total_steps}.")

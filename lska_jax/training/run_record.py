@@ -26,6 +26,10 @@ MAPPED_CLASSES = "The data has the run's classes in another order: labels are ma
 _SILENT_KEYS = frozenset(
     {
         "data.num_workers",
+        "data.max_broken_fraction",
+        "training.eval_batch_size",
+        "training.fsdp",
+        "training.max_bad_steps",
         "training.writers",
         "training.log_every_steps",
         "training.checkpoint_every_steps",
