@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER, find_step_folder, load_tree
-from lska_jax.training.run_record import class_names_of
+from lska_jax.training.run_record import check_record, class_names_of
 from lska_jax.weights.hub import HUB_PREFIX
 from lska_jax.weights.model_facts import CONFIG_NAME, ModelFacts
 from lska_jax.weights.model_folder import is_model_folder, read_model_folder, write_model_folder
@@ -92,6 +92,7 @@ def read_weights(place: str | Path) -> TrainedWeights:
         facts, arrays = read_model(place)
         return TrainedWeights(arrays, str(place), facts.class_names, facts=facts)
     loaded = load_tree(path, step="best")
+    check_record(loaded.metadata, where=loaded.folder)
     return TrainedWeights(
         evaluation_arrays(loaded.tree),
         str(loaded.folder),

@@ -16,7 +16,7 @@ from lska_jax.models.table import COMPUTE_FIELDS, Preprocessing, plain
 from lska_jax.tasks.class_order import describe_difference, positions_in, same_order
 from lska_jax.tasks.table import task_entry
 from lska_jax.training.checkpoint.load_tree import LoadedTree, load_tree
-from lska_jax.training.run_record import class_names_of
+from lska_jax.training.run_record import check_record, class_names_of
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import check_can_write, write_model_folder
 
@@ -65,7 +65,7 @@ def publish(
 
     Raises:
       FileNotFoundError: there is no checkpoint, or not this step.
-      CheckpointDamaged: the checkpoint is not what was saved.
+      CheckpointDamaged: the checkpoint is not what was saved, or its record not of its types.
       FileExistsError: ``out`` is not empty.
       ValueError: no average was kept, the checkpoint does not tell its config, the number of
         class names is wrong, or they are those that were trained in another order.
@@ -98,8 +98,14 @@ def read_run(
     settings = loaded.metadata.get("config")
     if not isinstance(settings, dict):
         raise ValueError(f"{loaded.folder} was saved without its config; it cannot be published.")
+    check_record(loaded.metadata, where=loaded.folder)
     arrays, is_averaged = _arrays(loaded, use_ema)
-    config, prepared = _architecture(settings["model"]), _preprocessing(settings)
+    try:
+        config, prepared = _architecture(settings["model"]), _preprocessing(settings)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"The config in {loaded.folder} is none of a run ({type(error).__name__}: {error})."
+        ) from error
     names = _class_names(loaded, class_names, report)
     # Evaluation takes the average where there is one: of the other weights nothing was measured.
     is_evaluated = is_averaged or not loaded.tree.get("ema")

@@ -11,7 +11,7 @@ from lska_jax.training.checkpoint.errors import CheckpointDamaged
 from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER, find_step_folder
 from lska_jax.training.checkpoint.manifest import ManifestError, read_manifest
 from lska_jax.training.config import base_config, model_section
-from lska_jax.training.run_record import record_problems
+from lska_jax.training.run_record import check_record
 
 
 def config_of_run(place: str | Path) -> ConfigDict:
@@ -22,7 +22,7 @@ def config_of_run(place: str | Path) -> ConfigDict:
 
     Raises:
       FileNotFoundError: there is no checkpoint.
-      CheckpointDamaged: its manifest cannot be read.
+      CheckpointDamaged: its manifest cannot be read, or is not of its types.
       ValueError: the checkpoint does not say its config, or it is none of this version.
     """
     folder = find_step_folder(place, step="best")
@@ -30,11 +30,12 @@ def config_of_run(place: str | Path) -> ConfigDict:
         record = read_manifest(folder)["metadata"]
     except ManifestError as error:
         raise CheckpointDamaged(f"{error}.") from error
-    if "config" not in record or record_problems(record):
+    check_record(record, where=folder)
+    if "config" not in record:
         raise ValueError(f"{folder} does not say its config; give one with --config.")
     try:
         return _restored(record["config"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"The config in {folder} is none of this version ({error}); give one with --config."
         ) from error

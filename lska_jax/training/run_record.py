@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
+from lska_jax.training.checkpoint.errors import CheckpointDamaged
+from lska_jax.training.checkpoint.manifest import MANIFEST_NAME
 from lska_jax.training.metric_writers import flatten
 
 if TYPE_CHECKING:
@@ -82,6 +84,21 @@ def record_problems(record: Mapping[str, Any]) -> list[str]:
         for name, is_right in _TYPES.items()
         if name in record and not is_right(record[name])
     ]
+
+
+def check_record(record: Mapping[str, Any], *, where: Path) -> None:
+    """Refuse the record of a checkpoint that is to be used without its run.
+
+    Args:
+      record: of the checkpoint.
+      where: the checkpoint's folder.
+
+    Raises:
+      CheckpointDamaged: something in it is not of its type.
+    """
+    problems = record_problems(record)
+    if problems:
+        raise CheckpointDamaged(f"{where / MANIFEST_NAME} is damaged: {'; '.join(problems)}.")
 
 
 def class_names_of(record: Mapping[str, Any]) -> tuple[str, ...] | None:

@@ -85,6 +85,8 @@ def test_an_evaluation_without_a_config_takes_the_runs_own(place, tmp_path, caps
     config = config_of_run(place / "run=0.1")
     of_folder = lska_jax.evaluate(config, checkpoint=checkpoint, workdir=tmp_path / "folder")
     assert {name: of_run[name] for name in of_folder} == of_folder
+    run = place / "run=0.1"
+    assert lska_jax.evaluate(checkpoint=run, workdir=tmp_path / "python") == of_folder
 
 
 def test_a_runs_config_comes_back_as_it_was(place):

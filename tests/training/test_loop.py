@@ -1,5 +1,6 @@
 """Real runs of the loop on two virtual devices: what they do, leave behind, and refuse."""
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,12 @@ from toy_family import FAMILY
 
 from lska_jax.running.stop_signals import StopSignals
 from lska_jax.training import run as building
-from lska_jax.training.checkpoint.checkpointer import Checkpointer, CheckpointMismatch, load_tree
+from lska_jax.training.checkpoint.checkpointer import (
+    Checkpointer,
+    CheckpointMismatch,
+    check_writable,
+    load_tree,
+)
 from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER
 from lska_jax.training.config import model_section
 from lska_jax.training.evaluate_only import evaluate_checkpoint
@@ -324,6 +330,17 @@ def test_a_disk_too_small_for_the_checkpoints_is_refused_before_training(tmp_pat
     config.model.dims = (1_000_000,)
     with pytest.raises(OSError, match="GB free and needs .* GB for the checkpoints"):
         train(config, workdir=tmp_path)
+
+
+def test_a_full_disk_is_refused_and_no_probe_is_left(tmp_path, monkeypatch):
+    def write_no_byte(path: Path, content: bytes) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_no_byte)
+    with pytest.raises(OSError, match="cannot write to .*No space left"):
+        check_writable(tmp_path, bytes_needed=0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_more_steps_than_a_counter_holds_are_refused():

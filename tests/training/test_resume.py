@@ -14,12 +14,17 @@ from toy_family import FAMILY
 from lska_jax.running.folder_lock import FolderLock, InUse
 from lska_jax.tasks import classification
 from lska_jax.tasks.class_order import RelabelledSource
-from lska_jax.training.checkpoint.checkpointer import CheckpointWarning, load_tree
+from lska_jax.training.checkpoint.checkpointer import (
+    CheckpointDamaged,
+    CheckpointWarning,
+    load_tree,
+)
 from lska_jax.training.checkpoint.manifest import read_manifest, write_manifest
 from lska_jax.training.config import model_section
 from lska_jax.training.evaluate_only import evaluate_checkpoint
 from lska_jax.training.loop import train
 from lska_jax.training.publish import publish
+from lska_jax.training.recorded_config import config_of_run
 from lska_jax.training.reporting import Reporter
 from lska_jax.weights import read_model_folder
 
@@ -288,6 +293,31 @@ def test_a_record_of_wrong_types_falls_back_to_the_step_before(images, workdir, 
         train(config_of(images), workdir=workdir)
     assert load_tree(workdir).step == 6
     assert (workdir / "checkpoints" / "6.damaged").is_dir()
+
+
+@pytest.mark.parametrize("use", ["evaluation", "publication", "config"])
+def test_a_record_of_wrong_types_is_damage_wherever_it_is_read(images, workdir, tmp_path, use):
+    for folder in (workdir / "checkpoints").iterdir():
+        manifest = read_manifest(folder)
+        record = {**manifest["metadata"], "class_names": 5}
+        write_manifest(folder, step=manifest["step"], metadata=record, metric=manifest["metric"])
+    with pytest.raises(CheckpointDamaged, match="manifest.json is damaged: class_names is 5"):
+        if use == "evaluation":
+            evaluate_checkpoint(config_of(images), workdir=tmp_path / "out", checkpoint=workdir)
+        elif use == "publication":
+            publish(workdir, tmp_path / "out", report=lambda line: None)
+        else:
+            config_of_run(workdir)
+
+
+@pytest.mark.parametrize("config", [{}, {"model": 5}, {"model": {"name": "toy_small"}, "data": 1}])
+def test_a_config_of_no_run_is_one_message(workdir, tmp_path, config):
+    for folder in (workdir / "checkpoints").iterdir():
+        manifest = read_manifest(folder)
+        record = {**manifest["metadata"], "config": config}
+        write_manifest(folder, step=manifest["step"], metadata=record, metric=manifest["metric"])
+    with pytest.raises((ValueError, CheckpointDamaged), match="checkpoints/\\d"):
+        publish(workdir, tmp_path / "out", report=lambda line: None)
 
 
 def test_a_step_under_another_number_falls_back_to_the_step_before(images, workdir):
