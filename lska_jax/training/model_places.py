@@ -23,6 +23,8 @@ from lska_jax.weights.model_folder import is_model_folder, read_model_folder, wr
 if TYPE_CHECKING:
     import numpy as np
 
+# What is no path at all may be a name that ``find_model_folder`` knows.
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _LIKE_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
 KINDS = "a model folder, a run, a step of its checkpoints, a checkpoint file or a Hub id"
 
@@ -137,7 +139,7 @@ def as_model_folder(place: str | Path, *, report: Callable[[str], None] = print)
 
 
 def local_path(place: str | Path) -> Path | None:
-    """Return the path that a place is; None for a Hub id.
+    """Return the path that a place is; None for a Hub id or a name.
 
     Raises:
       FileNotFoundError: it is a path, and nothing is there.
@@ -151,6 +153,8 @@ def local_path(place: str | Path) -> Path | None:
         return path
     if path.exists():
         raise ValueError(f"{path} is neither a file nor a folder; give {KINDS}.")
+    if isinstance(place, str) and _NAME.fullmatch(text):
+        return None
     is_like_hub_id = isinstance(place, str) and _LIKE_HUB_ID.fullmatch(text) is not None
     # "runs/typo" has the form of a Hub id; a folder runs/ here says what was meant.
     if is_like_hub_id and not Path(path.parts[0]).exists():
@@ -187,7 +191,8 @@ def _read_from_hub(place: str) -> tuple[ModelFacts, dict[str, Any]]:
     try:
         return read_model_folder(place)
     except (ImportError, ConnectionError) as error:
-        if place.startswith(HUB_PREFIX):
+        # "There is no folder" is said once.
+        if "no folder" in str(error) or place.startswith(HUB_PREFIX):
             raise
         raise type(error)(
             f"There is no folder or file {place}, so it was taken for a Hub id. {error}"

@@ -120,7 +120,7 @@ def test_a_mistyped_folder_is_said_to_be_missing_with_its_neighbours(
 
 
 @pytest.mark.parametrize(
-    "text", ["./org/name", "/org/name", "a/b/c", "name", "../name", "org/name/", "runs/lr=0.1"]
+    "text", ["./org/name", "/org/name", "a/b/c", "na me", "../name", "org/name/", "runs/lr=0.1"]
 )
 def test_what_can_only_be_a_path_is_no_hub_id(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -115,7 +115,7 @@ def test_several_models_get_the_names_they_are_given(model, clean, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("--model", "nowhere"), "There is no folder or file nowhere"),
+        (("--model", "nowhere"), "There is no model folder 'nowhere'"),
         (("--suite", "imagenet_z"), "There is no suite or image set 'imagenet_z'"),
         (("--clean", "folder:/nowhere"), "/nowhere does not exist"),
         (("--clean_split", "train"), "train"),
