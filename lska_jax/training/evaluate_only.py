@@ -61,10 +61,10 @@ def evaluate_checkpoint(
     )
     wanted = {**run.state.params, **run.state.batch_stats}
     arrays, names = given.arrays, given.class_names
-    check_same_tree(arrays, wanted, where=given.place)
     trained = sources
     if names is not None:
         trained = building.in_class_order(run.task, sources, names, whose=given.place)
+    check_same_tree(arrays, wanted, where=given.place)
     placed = {
         path: place(arrays[path], state_sharding(run.mesh, leaf)) for path, leaf in wanted.items()
     }

@@ -13,8 +13,10 @@ from lska_jax.running import parallel
 from lska_jax.running.folder_lock import FolderLock
 from lska_jax.running.stop_signals import StopSignals
 from lska_jax.running.whole_file import write_whole
+from lska_jax.tasks.class_order import describe_difference, same_order
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import Checkpointer, check_writable, tree_bytes
+from lska_jax.training.checkpoint.errors import CheckpointMismatch
 from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER
 from lska_jax.training.evaluators import main_means
 from lska_jax.training.feeding import Oversight
@@ -83,7 +85,7 @@ def train(
         kept = config.training.keep_latest + config.training.keep_best + 1
         missing = max(1, kept - len(checkpointer.all_steps()))
         check_writable(workdir, bytes_needed=missing * tree_bytes(run.state))
-        latest = _restore_latest(run, checkpointer)
+        latest = _restore_latest(run, checkpointer, sources.class_names)
         record, start_step = latest.record, latest.step
         is_evaluation_due = record.get("is_evaluation_due", False)
         # All that a start refuses comes before anything is written.
@@ -166,11 +168,24 @@ class _Latest(NamedTuple):
     record: dict[str, Any]
 
 
-def _restore_latest(run: Run, checkpointer: Checkpointer) -> _Latest:
+def _restore_latest(
+    run: Run, checkpointer: Checkpointer, class_names: Sequence[str] | None
+) -> _Latest:
     step = checkpointer.latest_intact_step()
     if step is None:
         return _Latest(0, None, {})
-    state, record = checkpointer.restore(run.state, step=step)
+    record = checkpointer.metadata(step)
+    try:
+        state, _ = checkpointer.restore(run.state, step=step)
+    except CheckpointMismatch as error:
+        trained = class_names_of(record)
+        if trained is None or class_names is None or same_order(class_names, trained):
+            raise
+        # The first of the differences, and the reason of others.
+        difference = describe_difference(
+            class_names, trained, what="the data", other_what="the run"
+        )
+        raise CheckpointMismatch(f"{error}\nThe classes differ too: {difference}.") from None
     return _Latest(step, state, record)
 
 

@@ -269,6 +269,7 @@ def test_a_checkpoint_of_another_class_count_in_the_workdir_is_refused(finished,
         train(folder_config(tmp_path, classes=3), workdir=workdir)
     message = str(caught.value)
     assert "nothing was loaded" in message
+    assert "the run has 10 classes (0, 1, 2" in message and "the data has 3 (class_0, " in message
     for group in ("params", "ema/params", "opt_state/0/mu"):
         assert f"{group}/classifier/kernel: checkpoint has (8, 10), model wants (8, 3)" in message
     assert {p: p.read_bytes() for p in workdir.glob("[!.]*") if p.is_file()} == before
