@@ -5,6 +5,7 @@ from known_models import PREPARED, picture, reader, write_pictures
 
 from lska_jax.robustness import evaluate, load_summaries, wrap_function
 from lska_jax.robustness.report import terminal_table
+from lska_jax.robustness.report.write import write_report
 from lska_jax.robustness.sets.label_sets import imagenet_wnids, shape_classes, subset_classes
 from lska_jax.robustness.sweep.results_file import load_results
 
@@ -310,6 +311,8 @@ def test_ones_own_images_are_not_called_official_and_five_classes_have_no_top5(t
     assert "(own)" in table and "official files" not in table.replace("not the official files", "")
     for line in ("brightness error", "contrast 3 error"):
         assert line in table
+    page = write_report([summary], tmp_path / "report").read_text().lower()
+    assert "brightness" in page and "contrast 3" in page
 
 
 def test_results_of_other_models_or_settings_are_not_mixed_in(tmp_path):
