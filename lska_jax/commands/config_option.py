@@ -67,7 +67,7 @@ def find_config(location: str) -> ConfigPlace:
     if path.parent == Path(_FOLDER) and path.stem in shipped:
         return ConfigPlace(shipped[path.stem], argument)
     kind = "config file" if is_path else "config"
-    close = difflib.get_close_matches(path.stem, shipped, n=2)
+    close = difflib.get_close_matches(path.stem, shipped, n=2, cutoff=0.7)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     if not is_path and path.with_suffix(".py").is_file():
         hint = f" To read the file here, write {name}.py."
