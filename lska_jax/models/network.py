@@ -1,17 +1,38 @@
 """What the networks of all families share: from maps to logits, blocks, rates of drop path."""
 
+import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from lska_jax.models.build import abstract_model
 from lska_jax.models.config import NetworkConfig
+from lska_jax.models.maps import named_maps
 from lska_jax.models.table import family_of
 from lska_jax.nn.dense import Dense
+from lska_jax.nn.functional import parameters
+from lska_jax.nn.initial_values import RngsLike, as_rngs
+
+
+class FeatureInfo(NamedTuple):
+    """What one map of ``features`` is.
+
+    Attributes:
+      name: of the map.
+      channels: its last axis.
+      stride: pixels of the image for each of its own, along one axis; None of tokens.
+    """
+
+    name: str
+    channels: int
+    stride: int | None
 
 
 class Network(nnx.Module):
@@ -31,6 +52,46 @@ class Network(nnx.Module):
     def __init__(self, config: NetworkConfig):
         self.config: Any = config
         self.preprocessing = family_of(config).preprocessing.for_channels(config.in_channels)
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        """What ``features`` returns, map by map; found by tracing, without computing anything."""
+        config = self.config
+        side = math.lcm(family_of(config).image_multiple(vars(config)), 64)
+        while side < config.least_side:
+            side *= 2
+        images = jax.ShapeDtypeStruct((1, side, side, config.in_channels), jnp.float32)
+        graph, state = nnx.split(self)
+        maps = jax.eval_shape(
+            lambda state, images: nnx.merge(graph, state).features(images), state, images
+        )
+        return tuple(
+            FeatureInfo(name, found.shape[-1], side // found.shape[1] if found.ndim == 4 else None)
+            for name, found in maps._asdict().items()
+        )
+
+    def reset_classifier(self, num_classes: int, *, rngs: RngsLike = 0) -> None:
+        """Put a fresh classifier for other classes in place of the last layer.
+
+        Args:
+          num_classes: size of the logits; 0 makes the model return pooled features.
+          rngs: source of its initial parameters.
+        """
+        with_one = abstract_model(dataclasses.replace(self.config, num_classes=1))
+        rngs = as_rngs(rngs)
+        self.config = dataclasses.replace(self.config, num_classes=num_classes)
+        for name in dict.fromkeys(path.split("/")[0] for path in family_of(self.config).head):
+            if getattr(with_one, name) is not None:
+                channels = getattr(with_one, name).in_features
+                setattr(self, name, make_classifier(channels, self.config, rngs=rngs))
+
+    def __repr__(self) -> str:
+        """Return the network in a few words; ``nnx.display`` shows every array."""
+        count = sum(array.size for array in parameters(self).values())
+        return (
+            f"{type(self).__name__}({family_of(self.config).describe(self.config)}, "
+            f"{count:,} parameters, {self.config.dtype})"
+        )
 
     def features(
         self,
@@ -71,6 +132,47 @@ class Network(nnx.Module):
           rngs: keys for dropout and drop path in training mode; None takes the model's own.
         """
         return self.head(self.features(images, rngs=rngs)[-1])
+
+
+class FeatureNetwork(nnx.Module):
+    """A network whose call returns maps in place of logits, as dense prediction takes them.
+
+    Args:
+      network: of any family.
+      out_indices: places of the maps that are wanted, negative ones from the end; None is all.
+
+    Raises:
+      ValueError: an index that is none of its maps.
+    """
+
+    def __init__(self, network: Network, out_indices: Sequence[int] | None = None):
+        infos = network.feature_info
+        indices = range(len(infos)) if out_indices is None else out_indices
+        wrong = [index for index in indices if not -len(infos) <= index < len(infos)]
+        if wrong:
+            names = ", ".join(info.name for info in infos)
+            raise ValueError(
+                f"out_indices={tuple(indices)}: the network has {len(infos)} maps, {names}; give "
+                f"numbers from 0 to {len(infos) - 1}."
+            )
+        self.network = network
+        self.out_indices = tuple(range(len(infos))[index] for index in indices)
+        self.feature_info = tuple(infos[index] for index in self.out_indices)
+
+    def __call__(
+        self,
+        images: Float[Array | np.ndarray, "batch height width in_channels"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[Array, ...]:
+        """Return the maps that are wanted, by name; arguments as ``Network.features``."""
+        maps = self.network.features(images, rngs=rngs)
+        return named_maps(
+            {
+                info.name: maps[index]
+                for index, info in zip(self.out_indices, self.feature_info, strict=True)
+            }
+        )
 
 
 def make_classifier(channels: int, config: NetworkConfig, *, rngs: nnx.Rngs) -> Any:

@@ -170,3 +170,24 @@ class Summary:
     model: ModelStamp
     scores: Mapping[str, StampedScore]
     holes: tuple[Hole, ...] = ()
+
+    def __str__(self) -> str:
+        """Return every score as a line of a table; reports choose and word them better."""
+        lines = [("score", "value", "95 % interval", "images", "provenance")]
+        for key, stamped in self.scores.items():
+            value, low, high = (
+                "" if number is None else f"{number:.4f}" for number in stamped.score
+            )
+            interval = f"{low} to {high}" if low and high else ""
+            lines.append((key, value, interval, f"{stamped.num_images:,}", stamped.provenance))
+        widths = [max(len(line[column]) for line in lines) for column in range(5)]
+        rows = [
+            "  ".join(
+                entry.ljust(width) for entry, width in zip(line, widths, strict=True)
+            ).rstrip()
+            for line in lines
+        ]
+        missing = f"{len(self.holes)} cells are missing." if self.holes else ""
+        return "\n".join(
+            [f"{self.model.name}: {self.model.preprocessing}", *rows, missing]
+        ).rstrip()

@@ -3,12 +3,14 @@
 import dataclasses
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from flax import nnx
 
 from lska_jax.models.build import build
+from lska_jax.models.network import FeatureNetwork
 from lska_jax.models.table import (
     COMPUTE_FIELDS,
     Family,
@@ -38,6 +40,8 @@ def create_model(
     pretrained: str | Path | bool | None = None,
     num_classes: int | None = None,
     in_channels: int | None = None,
+    features_only: bool = False,
+    out_indices: Sequence[int] | None = None,
     rngs: nnx.Rngs | None = None,
     **config: Any,
 ) -> Any:
@@ -55,6 +59,8 @@ def create_model(
         given for published weights whose classes are not ImageNet's 1000.
       in_channels: channels of the images; None is 3, or that of the pretrained weights. Weights
         for RGB are adapted to another number: summed for one, repeated and scaled for several.
+      features_only: return a ``FeatureNetwork``, whose call returns maps in place of logits.
+      out_indices: places of those maps; None is all of them.
       rngs: source of the initial parameters; None is ``nnx.Rngs(0)``.
       **config: any other field of the family's config, None leaving its default: ``dtype`` and
         ``drop_path_rate`` of all, for VAN also k (23), dilation, drop_rate, stem_stride, remat,
@@ -73,6 +79,13 @@ def create_model(
       ImportError: a Hub id without huggingface_hub installed, or a PyTorch file without PyTorch.
       ConnectionError: the Hub cannot be reached; the message says what to download by hand.
     """
+    if out_indices is not None and not features_only:
+        raise TypeError("out_indices are of features_only=True; features() returns every map.")
+    if features_only:
+        network = create_model(
+            name, pretrained=pretrained, num_classes=0, in_channels=in_channels, rngs=rngs, **config
+        )
+        return FeatureNetwork(network, out_indices)
     rngs = nnx.Rngs(0) if rngs is None else rngs
     given = plain({key: value for key, value in config.items() if value is not None})
     if pretrained is not None and pretrained is not False:

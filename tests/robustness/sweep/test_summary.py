@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from lska_jax.robustness.cells import Cell, CellResult, ModelStamp, Score
+from lska_jax.robustness.cells import (
+    Cell,
+    CellResult,
+    Hole,
+    ModelStamp,
+    Score,
+    StampedScore,
+    Summary,
+)
 from lska_jax.robustness.scores.reference_errors import ALEXNET_ERRORS, ALL_CORRUPTIONS, CORRUPTIONS
 from lska_jax.robustness.sets.catalogue import set_cells
 from lska_jax.robustness.sweep.results_file import Results
@@ -204,3 +212,24 @@ def test_clean_images_that_are_others_give_no_interval_to_what_is_divided_by_the
     assert retention.score.value == pytest.approx(5 / 16) and retention.score.low is None
     assert "clean control: official, short side 248" in retention.note
     assert found.scores["imagenet_c/mce_15"].score.low is not None
+
+
+def test_a_printed_summary_is_a_table_with_a_line_for_each_score():
+    stamp = ModelStamp(name="small", sha256="0" * 64, preprocessing="crop 32")
+    scores = {
+        "imagenet/top1": StampedScore(
+            score=Score(0.5, 0.25, 0.75), provenance="own", preprocessing="", num_images=1200
+        ),
+        "imagenet/nll": StampedScore(
+            score=Score(None), provenance="own", preprocessing="", num_images=3
+        ),
+    }
+    cell = Cell("imagenet_v2", "top_images")
+    printed = str(Summary(model=stamp, scores=scores, holes=(Hole(cell, "not there"),)))
+    assert printed.splitlines() == [
+        "small: crop 32",
+        "score          value   95 % interval     images  provenance",
+        "imagenet/top1  0.5000  0.2500 to 0.7500  1,200   own",
+        "imagenet/nll                             3       own",
+        "1 cells are missing.",
+    ]

@@ -1,0 +1,94 @@
+"""What networks have besides maps: feature_info, chosen maps, a fresh classifier, a name."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lska_jax import create_model, fold_batch_norm
+from lska_jax.models.network import FeatureInfo
+
+NARROW = {"dims": (4, 6), "depths": (1, 1), "num_classes": 5}
+SMALL = {
+    "van_lska_tiny": {**NARROW, "ffn_ratios": (2, 2)},
+    "convnext_tiny": NARROW,
+    "swin_tiny_patch4_window7_224": {**NARROW, "heads": (1, 2)},
+    "pvt_v2_b0": {**NARROW, "heads": (1, 2), "ffn_ratios": (2, 2), "reductions": (2, 1)},
+    "inception_next_tiny": {**NARROW, "dims": (8, 16), "mlp_ratios": (2, 2)},
+    "unireplknet_a": {**NARROW, "large_every": (0, 1)},
+    "deit_tiny_distilled_patch16_224": {"dim": 6, "heads": 2, "depth": 2, "num_classes": 5},
+}
+IMAGES = jnp.asarray(np.random.default_rng(0).standard_normal((2, 64, 64, 3)), jnp.float32)
+
+
+def small(name: str, **fields):
+    return create_model(name, **{**SMALL[name], **fields})
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_feature_info_says_what_features_returns(name):
+    model = small(name)
+    graph, state = nnx.split(model)
+    maps = jax.eval_shape(lambda state: nnx.merge(graph, state).features(IMAGES), state)
+    assert len(model.feature_info) == len(maps)
+    for info, found in zip(model.feature_info, maps, strict=True):
+        assert getattr(maps, info.name) is found
+        assert info.channels == found.shape[-1]
+        assert info.stride == (64 // found.shape[1] if found.ndim == 4 else None)
+
+
+def test_feature_info_of_the_published_sizes():
+    assert small("convnext_tiny", dims=(4, 5, 6, 7), depths=(1, 1, 1, 1)).feature_info == (
+        FeatureInfo("stage1", 4, 4),
+        FeatureInfo("stage2", 5, 8),
+        FeatureInfo("stage3", 6, 16),
+        FeatureInfo("stage4", 7, 32),
+    )
+
+
+def test_a_network_of_features_returns_the_maps_that_are_wanted():
+    name = "van_lska_tiny"
+    features = create_model(name, **{**SMALL[name], "num_classes": None}, features_only=True)
+    features.eval()
+    chosen = create_model(name, **SMALL[name], features_only=True, out_indices=(-1,))
+    chosen.eval()
+    assert [info.name for info in chosen.feature_info] == ["stage2"]
+    whole, last = features(IMAGES), chosen(IMAGES)
+    assert whole._fields == ("stage1", "stage2")
+    np.testing.assert_array_equal(last.stage2, whole.stage2)
+
+
+def test_indices_of_no_map_are_refused_with_the_maps_that_there_are():
+    with pytest.raises(ValueError, match=r"has 2 maps, stage1, stage2; give numbers from 0 to 1"):
+        small("van_lska_tiny", features_only=True, out_indices=(0, 2))
+    with pytest.raises(TypeError, match="out_indices are of features_only=True"):
+        small("van_lska_tiny", out_indices=(0,))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_fresh_classifier_is_for_other_classes(name):
+    model = small(name)
+    model.eval()
+    model.reset_classifier(3, rngs=1)
+    assert model.config.num_classes == 3
+    assert jax.eval_shape(lambda: model.head(model.features(IMAGES)[-1])).shape == (2, 3)
+    model.reset_classifier(0)
+    assert model.classifier is None
+    model.reset_classifier(2)
+    assert jax.eval_shape(lambda: model(IMAGES)).shape == (2, 2)
+
+
+def test_a_fresh_classifier_leaves_everything_else_alone():
+    model = small("inception_next_tiny")
+    before = model.hidden.kernel[...]
+    model.reset_classifier(9)
+    np.testing.assert_array_equal(model.hidden.kernel[...], before)
+
+
+def test_a_network_is_shown_in_a_line():
+    model = small("van_lska_tiny")
+    assert repr(model).startswith("VAN(a VAN with lska, k=23, dims=(4, 6)")
+    assert repr(model).endswith(" parameters, float32)")
+    assert len(repr(model)) < 200
+    assert repr(fold_batch_norm(model)).startswith("FoldedVAN(")
