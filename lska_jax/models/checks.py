@@ -37,11 +37,26 @@ def _check_count(label: str, value: object, *, low: int) -> list[str]:
 
 def check_rates(fields: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """Check that fields are rates, in [0, 1)."""
-    return [
-        f"{name}={fields[name]!r} must be at least 0 and below 1."
-        for name in names
-        if not is_number(fields[name]) or not 0 <= fields[name] < 1
-    ]
+    return [p for name in names for p in check_range(name, fields[name], low=0, below=1)]
+
+
+def check_range(
+    name: str,
+    value: Any,
+    *,
+    above: int | float = -math.inf,
+    low: int | float = -math.inf,
+    high: int | float = math.inf,
+    below: int | float = math.inf,
+) -> list[str]:
+    """Check that a number is finite, above one bound or at least it, below one or at most it."""
+    if is_number(value) and low <= value <= high and above < value < below:
+        return []
+    bounds = [f"above {above:.12g}"] if above > -math.inf else []
+    bounds += [f"at least {low:.12g}"] if low > -math.inf else []
+    bounds += [f"at most {high:.12g}"] if high < math.inf else []
+    bounds += [f"below {below:.12g}"] if below < math.inf else []
+    return [f"{name}={value!r} must be {' and '.join(bounds) or 'finite'}."]
 
 
 def check_choice(fields: Mapping[str, Any], name: str, allowed: Sequence[str]) -> list[str]:

@@ -1,8 +1,9 @@
 """Checks of single values of a config; each adds a sentence to a list of problems."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from lska_jax.models import checks
 
 
 def collect(problems: list[str], check: Callable[[], object]) -> None:
@@ -13,24 +14,9 @@ def collect(problems: list[str], check: Callable[[], object]) -> None:
         problems.append(str(error))
 
 
-def check_range(
-    problems: list[str],
-    name: str,
-    value: int | float,
-    *,
-    above: int | float = -math.inf,
-    low: int | float = -math.inf,
-    high: int | float = math.inf,
-    below: int | float = math.inf,
-) -> None:
-    """Check that a number is finite, above one bound or at least it, below one or at most it."""
-    if math.isfinite(value) and low <= value <= high and above < value < below:
-        return
-    bounds = [f"above {above:.12g}"] if above > -math.inf else []
-    bounds += [f"at least {low:.12g}"] if low > -math.inf else []
-    bounds += [f"at most {high:.12g}"] if high < math.inf else []
-    bounds += [f"below {below:.12g}"] if below < math.inf else []
-    problems.append(f"{name}={value} must be {' and '.join(bounds) or 'finite'}.")
+def check_range(problems: list[str], name: str, value: int | float, **bounds: int | float) -> None:
+    """Check a number against bounds; see ``models.checks.check_range``."""
+    problems += checks.check_range(name, value, **bounds)
 
 
 def check_entries(
@@ -53,5 +39,4 @@ def check_entries(
 
 def check_choice(problems: list[str], name: str, value: str, allowed: Sequence[str]) -> None:
     """Check that a word is one of those allowed."""
-    if value not in allowed:
-        problems.append(f"{name}={value!r} is unknown; allowed: {', '.join(allowed)}.")
+    problems += checks.check_choice({name: value}, name, allowed)
