@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lska_jax.weights.folder_files import sha256_of
+
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
 # The name under which Orbax stores a step's arrays.
@@ -68,7 +70,7 @@ def write_manifest(
         "files": {
             path.relative_to(folder).as_posix(): {
                 "bytes": path.stat().st_size,
-                "sha256": _sha256_of_file(path),
+                "sha256": sha256_of(path),
             }
             for path in sorted(_listed_files(folder))
         },
@@ -194,7 +196,7 @@ def _changed_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> list
     for name, facts in files.items():
         path = folder / name
         try:
-            intact = _sha256_of_file(path) == facts["sha256"]
+            intact = sha256_of(path) == facts["sha256"]
         except OSError as error:
             problems.append(f"{path} cannot be read ({error})")
             continue
@@ -207,11 +209,6 @@ def _listed_files(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
         if path.is_file() and path.name not in _CHANGED_BY_COMMIT:
             yield path
-
-
-def _sha256_of_file(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sha256_of_json(content: Mapping[str, Any]) -> str:
