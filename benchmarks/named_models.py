@@ -8,10 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results import markdown_table
 from lska_jax.models.table import Family, Preprocessing, families
 from lska_jax.models.weight_tags import WeightTag, weights_of
-
-from benchmarks.results import markdown_table
 
 PAGE = Path("docs/families.md")
 HEADER = (

@@ -78,7 +78,8 @@ def run(command: list[str], copy: Path) -> str:
 @pytest.mark.slow
 def test_the_family_trains_and_its_weights_go_out_and_come_back(copy):
     printed = run([sys.executable, "-c", TRAIN_ONCE], copy)
-    assert "['pool_tiny', 'pool_small'] PoolConfig(dims=(16, 32), window=3" in printed
+    assert "['pool_tiny', 'pool_small'] PoolConfig(num_classes=10, in_channels=1" in printed
+    assert "dims=(16, 32), window=3" in printed
     before, after = (copy / name / "model.safetensors" for name in ("folder", "again"))
     assert before.read_bytes() == after.read_bytes()
 
@@ -87,6 +88,6 @@ def test_the_family_trains_and_its_weights_go_out_and_come_back(copy):
 def test_its_commands_work_one_after_the_other(copy):
     printed = run(["bash", "-c", " && ".join(COMMANDS)], copy)
     assert "['pool_tiny', 'pool_small']" in printed
-    assert "a Pool of (16, 32), 10 classes" in printed
+    assert "pool_tiny, dims=(16, 32), 10 classes" in printed
     before, after = (copy / name / "model.safetensors" for name in ("pool_folder", "pool_again"))
     assert before.read_bytes() == after.read_bytes()

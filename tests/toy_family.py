@@ -7,39 +7,29 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lska_jax.models.checks import check_computation, check_counts
+from lska_jax.models.config import NetworkConfig
+from lska_jax.models.maps import named_maps
+from lska_jax.models.network import Network, make_classifier
 from lska_jax.models.table import Family, Preprocessing, register_family
 from lska_jax.weights.names.naming import Names
 from lska_jax.weights.names.rows import CONV, MATRIX, Row
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ToyConfig:
+class ToyConfig(NetworkConfig):
     width: int = 8
-    num_classes: int = 1000
-    in_channels: int = 3
-    dtype: str = "float32"
 
 
-class Toy(nnx.Module):
+class Toy(Network):
     """A convolution and a linear classifier."""
 
     def __init__(self, config: ToyConfig, *, rngs: nnx.Rngs):
-        self.config = config
-        self.preprocessing = FAMILY.preprocessing.for_channels(config.in_channels)
+        super().__init__(config)
         self.stem = nnx.Conv(config.in_channels, config.width, (3, 3), strides=2, rngs=rngs)
-        self.classifier = nnx.data(
-            nnx.Linear(config.width, config.num_classes, rngs=rngs) if config.num_classes else None
-        )
+        self.classifier = make_classifier(config.width, config, rngs=rngs)
 
-    def features(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> list[jax.Array]:
-        return [jax.nn.relu(self.stem(jnp.asarray(images, self.config.dtype)))]
-
-    def head(self, features: jax.Array) -> jax.Array:
-        pooled = jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
-        return pooled if self.classifier is None else self.classifier(pooled)
-
-    def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        return self.head(self.features(images, rngs=rngs)[-1])
+    def features(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> tuple[jax.Array, ...]:
+        return named_maps({"map": jax.nn.relu(self.stem(jnp.asarray(images, self.config.dtype)))})
 
 
 FAMILY = Family(
