@@ -61,7 +61,7 @@ def _export_state_dict(arguments: argparse.Namespace) -> None:
         notes = export_checkpoint(
             folder, arguments.out, naming=naming, overwrite=arguments.overwrite
         )
-    names = f"{naming or 'the reference code'}'s names"
+    names = f"names of the naming {naming}" if naming else "the family's first names"
     print(f"Wrote {arguments.out}, a state_dict with {names}.", *notes, sep="\n")
 
 

@@ -93,6 +93,9 @@ class Network(nnx.Module):
             f"{count:,} parameters, {self.config.dtype})"
         )
 
+    # nnx's own shows the whole tree.
+    __str__ = __repr__
+
     def features(
         self,
         images: Float[Array | np.ndarray, "batch height width in_channels"],

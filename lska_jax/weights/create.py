@@ -62,9 +62,9 @@ def create_model(
       features_only: return a ``FeatureNetwork``, whose call returns maps in place of logits.
       out_indices: places of those maps; None is all of them.
       rngs: source of the initial parameters; None is ``nnx.Rngs(0)``.
-      **config: any other field of the family's config, None leaving its default: ``dtype`` and
-        ``drop_path_rate`` of all, for VAN also k (23), dilation, drop_rate, stem_stride, remat,
-        implementation, or dims, depths and ffn_ratios of a size of your own.
+      **config: any other field of the family's config, None leaving its default: ``dtype``,
+        ``drop_path_rate`` and ``remat`` of all, for VAN also k (23), dilation, drop_rate,
+        stem_stride, implementation, or dims, depths and ffn_ratios of a size of your own.
 
     Returns:
       A model in training mode, as ``nnx`` builds it; call ``model.eval()`` for inference. Its
