@@ -11,8 +11,8 @@ sides, and their outputs are compared first.
 - Memory of the train step at batch 32: the largest resident set of a process of its own that does
   nothing else, less what it has once its libraries, weights and images are there.
 
-Every network's rows are written as soon as they are measured; ``--models`` measures some again and
-keeps the rest.
+Every network's rows are written as soon as they are measured; ``--models`` and ``--batch_sizes``
+measure some again and keep the rest.
 """
 
 import argparse
@@ -60,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     conditions = results.start(_EXPECTED, is_quick=options.quick)
     folder = results.output_folder(options)
     known = None if options.quick else results.read_result(folder, NAME)
-    rows = [row for row in known["rows"] if row["model"] not in options.models] if known else []
+    rows = [row for row in known["rows"] if not _is_measured_anew(row, options)] if known else []
     result: dict[str, Any] = {"rows": rows}
-    for of_model in _measure(options.models, is_quick=options.quick):
+    for of_model in _measure(options):
         rows = [*rows, *of_model]
         result = results.write_result(
             folder, NAME, conditions=conditions, rows=rows, is_quick=options.quick
@@ -78,23 +78,35 @@ def _parser() -> argparse.ArgumentParser:
     every = [name for of_size in MODELS.values() for name in of_size]
     parser = results.option_parser(NAME, __doc__)
     parser.add_argument("--models", nargs="+", choices=every, default=every, metavar="MODEL")
+    parser.add_argument(
+        "--batch_sizes", nargs="+", type=int, choices=BATCH_SIZES, default=BATCH_SIZES
+    )
+    parser.add_argument(
+        "--eager_only", action="store_true", help="leave torch.compile out, which takes longest"
+    )
     parser.add_argument("--memory_of", nargs=2, help=argparse.SUPPRESS)
     return parser
 
 
-def _measure(models: Sequence[str], *, is_quick: bool) -> Iterator[list[dict[str, Any]]]:
+def _is_measured_anew(row: dict[str, Any], options: argparse.Namespace) -> bool:
+    return row["model"] in options.models and row["batch_size"] in options.batch_sizes
+
+
+def _measure(options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
     from benchmarks import harness, results
     from benchmarks.progress import Progress
 
-    batch_sizes = (1,) if is_quick else BATCH_SIZES
+    batch_sizes = (1,) if options.quick else options.batch_sizes
+    models = options.models[:2] if options.quick else options.models
+    use_compile = not (options.quick or options.eager_only)
     progress = Progress(len(models) * len(MODES) * len(batch_sizes))
-    for model in models[:2] if is_quick else models:
+    for model in models:
         rows = []
         facts = {"model": model, "commit": results.commit(), **_facts(model)}
         for mode in MODES:
             for batch_size in batch_sizes:
                 progress.begin(f"{model} {mode}, batch {batch_size}, compiling")
-                contenders = _contenders(model, mode, batch_size, is_quick=is_quick)
+                contenders = _contenders(model, mode, batch_size, use_compile=use_compile)
                 progress.begin(f"{model} {mode}, batch {batch_size}")
                 timings = harness.measure_alternately(
                     contenders,
@@ -141,7 +153,7 @@ def _facts(model: str) -> dict[str, Any]:
     }
 
 
-def _contenders(model: str, mode: str, batch_size: int, *, is_quick: bool) -> dict[str, Any]:
+def _contenders(model: str, mode: str, batch_size: int, *, use_compile: bool) -> dict[str, Any]:
     """Return the calls of one network, checked to compute the same."""
     from benchmarks import harness, networks, torch_peers
 
@@ -159,7 +171,7 @@ def _contenders(model: str, mode: str, batch_size: int, *, is_quick: bool) -> di
         }
         fastest = min(seconds, key=seconds.__getitem__)
         found |= eager
-        if not is_quick:
+        if use_compile:
             found[COMPILED] = torch_peers.call(
                 model, network, fastest, mode, images, labels, is_compiled=True
             )
