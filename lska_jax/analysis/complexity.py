@@ -115,7 +115,9 @@ def _count(
         else:
             output: Any = equation.outvars[0]
             size = math.prod(output.aval.shape) * times
-            if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            is_product = equation.primitive.name in ("dot_general", "conv_general_dilated")
+            # A product with a vector is a sum, LayerNorm's on CPU.
+            if is_product and all(len(atom.aval.shape) > 1 for atom in equation.invars):
                 counted[""] += size * _depth(equation)
             elif any(of_images for _, of_images in operands):
                 # A parameter meets the map: an addition of a bias, or a step of a norm.

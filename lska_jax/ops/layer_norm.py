@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from lska_jax.ops.broadcast import along_channels
 from lska_jax.ops.checks import check_dtype, check_parameter
+from lska_jax.ops.fusion import written_out
 from lska_jax.ops.platform import target_platform, vary_alike
 from lska_jax.ops.reverse_mode import reverse_mode_only
 
@@ -87,7 +88,8 @@ def _backward(
     product = wide * whitened
     of_whitened = wide if scale is None else wide * along_channels(scale, x)
     rest = _mean_over_channels(wide, scale) + whitened * _mean_over_channels(product, scale)
-    x_gradient = (factor * (of_whitened - rest)).astype(x.dtype)
+    # What sums over it, as a depth-wise convolution's kernel gradient does, is to read it as it is.
+    x_gradient = written_out((factor * (of_whitened - rest)).astype(x.dtype))
     pixels = tuple(range(x.ndim - 1))
     scale_gradient = None if scale is None else jnp.sum(product, pixels)
     bias_gradient = None if bias is None else jnp.sum(wide, pixels)
