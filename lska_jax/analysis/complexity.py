@@ -114,8 +114,11 @@ def _count(
             outputs = _count(inner, operands[-len(inner.invars) :], counted, times=times * repeats)
         else:
             output: Any = equation.outvars[0]
+            atoms: list[Any] = equation.invars
             size = math.prod(output.aval.shape) * times
-            if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            is_product = equation.primitive.name in ("dot_general", "conv_general_dilated")
+            # A product with a vector is a sum, LayerNorm's on CPU.
+            if is_product and all(atom.aval.ndim > 1 for atom in atoms):
                 counted[""] += size * _depth(equation)
             elif any(of_images for _, of_images in operands):
                 # A parameter meets the map: an addition of a bias, or a step of a norm.

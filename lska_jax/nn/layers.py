@@ -19,6 +19,7 @@ from lska_jax.ops.batch_norm import affine, moments, normalise
 from lska_jax.ops.broadcast import add_bias, scale_by
 from lska_jax.ops.checks import check_dilation
 from lska_jax.ops.formulations import canonical
+from lska_jax.ops.layer_norm import layer_norm
 from lska_jax.ops.pallas import conv_ffn, ffn_fits
 from lska_jax.ops.plain_numbers import plain_float, plain_int
 from lska_jax.ops.platform import takes_pallas
@@ -131,20 +132,20 @@ class LayerNorm(nnx.LayerNorm):
         dtype: DTypeLike = jnp.float32,
         rngs: RngsLike,
     ):
-        # nnx's fast variance, a mean of squares less a squared mean, is lost in rounding where the
-        # mean is large: of a mean of 2048 and a spread of 1 nothing is left.
         super().__init__(
             plain_int("channels", channels),
             epsilon=plain_float("epsilon", epsilon),
             dtype=jnp.float32,
-            use_fast_variance=False,
             rngs=as_rngs(rngs),
         )
         self.output_dtype = dtype
 
     def __call__(self, x: Array) -> Array:  # type: ignore[override]
         """Normalise (..., C) over the last axis."""
-        return super().__call__(x).astype(self.output_dtype)
+        # Another dtype than the output's may be the narrower one.
+        x = x if x.dtype == self.output_dtype else x.astype(jnp.float32)
+        scale, bias = (None if p is None else p[...] for p in (self.scale, self.bias))
+        return layer_norm(x, scale, bias, epsilon=self.epsilon).astype(self.output_dtype)
 
 
 class LayerScale(nnx.Module):
