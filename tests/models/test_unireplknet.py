@@ -142,6 +142,7 @@ def test_a_large_block_is_what_brute_force_computes_of_it():
     )
 
 
+@pytest.mark.slow
 def test_branches_side_by_side_are_what_evaluation_computes_as_one_kernel():
     mixer = random_tiny().stages[1].blocks[0].mixer
     x = jnp.asarray(draw(2, 6, 9, 8))
@@ -237,6 +238,7 @@ def test_every_second_or_third_block_of_a_stage_is_large():
     assert large("unireplknet_s") == list(range(0, 27, 3))
 
 
+@pytest.mark.slow
 def test_weights_go_through_a_file_of_the_reference_and_a_program(tmp_path):
     model = random_tiny()
     facts = ModelFacts(config=model.config, preprocessing=model.preprocessing)

@@ -90,7 +90,7 @@ def test_other_networks_have_the_logits_of_the_class_token_alone():
     np.testing.assert_allclose(logits, model.classifier(draw(2, 4, 8)[:, 0]), **FUSED)
 
 
-@pytest.mark.parametrize("kind", ["deit", "deit_distilled"])
+@pytest.mark.parametrize("kind", [pytest.param("deit", marks=pytest.mark.slow), "deit_distilled"])
 def test_without_classes_the_model_returns_its_tokens_in_front(kind):
     model, images = narrow(kind, num_classes=0), draw(2, 12, 12, 3)
     tokens = model.features(images)[-1]
@@ -175,10 +175,10 @@ def test_a_vit_is_told_from_the_deit_of_its_size():
 
 
 def test_what_a_name_does_not_say_is_described():
-    assert describe(narrow(dim=192, depth=12, heads=3).config) == (
+    assert describe(ViTConfig(**{**NARROW, "dim": 192, "depth": 12, "heads": 3})) == (
         "deit_tiny_patch16_224, patch_size=4, position_grid=3, 5 classes"
     )
-    assert describe(narrow(num_classes=0, in_channels=1).config) == (
+    assert describe(ViTConfig(**{**NARROW, "num_classes": 0, "in_channels": 1})) == (
         "a Vision Transformer of the kind deit, dim=8, depth=2, heads=2, patch_size=4, "
         "position_grid=3, no head, 1 input channels"
     )

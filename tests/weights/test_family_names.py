@@ -101,7 +101,7 @@ def test_every_name_is_read_back_as_its_path(record, fields):
     ],
 )
 def test_a_named_model_is_recognised_by_its_names_and_shapes(record, model):
-    config, names = config_of(section_of(model, num_classes=7)), names_of(record)
+    config, names = config_of(section_of(model)), names_of(record)
     first: dict[tuple[str, ...], str] = {}
     for naming in namings_of(config, names):
         shapes = torch_shapes(config, naming)
@@ -112,7 +112,11 @@ def test_a_named_model_is_recognised_by_its_names_and_shapes(record, model):
         assert names.choose_config(inferred, entry=None, given={}) == config
 
 
-@pytest.mark.parametrize("others", [{}, {"num_classes": 0, "in_channels": 1}], ids=["", "no_head"])
+@pytest.mark.parametrize(
+    "others",
+    [{}, pytest.param({"num_classes": 0, "in_channels": 1}, marks=pytest.mark.slow)],
+    ids=["", "no_head"],
+)
 @each_network
 def test_import_after_export_gives_the_same_bytes(tmp_path, record, fields, others):
     config, names = record.config(**fields, **others), names_of(record)
