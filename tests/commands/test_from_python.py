@@ -1,7 +1,6 @@
 """Training, evaluating and predicting by calls, in a process that goes on afterwards."""
 
 import contextlib
-import functools
 import io
 import os
 import re
@@ -12,13 +11,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import jax
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
 import lska_jax
-from lska_jax.running import parallel
 from lska_jax.running.borrowed_signals import BorrowedSignals
 from lska_jax.running.stop_signals import StopRequested
 from lska_jax.training import loop
@@ -43,15 +40,6 @@ def handlers() -> Iterator[None]:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     yield
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-
-
-@pytest.fixture(scope="module", autouse=True)
-def two_devices() -> Iterator[None]:
-    """Let runs have two of the eight devices: Orbax saves every array in a piece for each."""
-    with pytest.MonkeyPatch.context() as patch:
-        two = functools.partial(parallel.make_mesh, devices=jax.devices()[:2])
-        patch.setattr(parallel, "make_mesh", two)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +115,8 @@ def test_a_config_object_needs_a_workdir():
 
 
 def test_mistakes_are_those_of_the_command_line(tmp_path):
-    with pytest.raises(ValueError, match="divisible by 2"):
-        lska_jax.train(tiny_config(batch_size=61), workdir=tmp_path / "run")
+    with pytest.raises(ValueError, match="divisible by 8"):
+        lska_jax.train(tiny_config(batch_size=60), workdir=tmp_path / "run")
     with pytest.raises(ValueError, match="Did you mean digits"):
         lska_jax.evaluate("digts")
     assert not (tmp_path / "run").exists()
