@@ -37,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # Files that take longest, first: with one of them left for the end, all cores but one would wait.
 _SLOWEST = (
+    "models/test_families.py",
     "training/test_processes.py",
     "training/test_interruption.py",
     "models/test_van.py",

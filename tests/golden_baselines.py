@@ -16,9 +16,10 @@ import numpy as np
 from flax import nnx
 
 from lska_jax.models.build import array_shapes, config_of
-from lska_jax.models.table import families, family_of, load_capability, model_entry, section_of
+from lska_jax.models.table import family_of, load_capability, section_of
 from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
 from lska_jax.nn.layers import BATCH_NORM_MOMENTUM, BatchNorm
+from lska_jax.weights.names.rows import Layout
 from lska_jax.weights.pretrained import build_from_arrays
 
 
@@ -28,33 +29,55 @@ def golden(case: str) -> dict[str, np.ndarray]:
         return dict(stored)
 
 
-def weight(name: str, shape: tuple[int, ...], *, is_small: bool = False) -> np.ndarray:
+def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Return the golden value of one array of a checkpoint, in PyTorch layout."""
     n, last = golden_weights.normal(name, shape), name.rpartition(".")[2]
     if last in ("pos_embed", "cls_token", "dist_token", "beta"):
-        value = 0.2 * n
-    elif last == "gamma":
-        value = 0.2 + 0.05 * n
-    else:
-        value = golden_weights.weight(name, shape)
-    if not is_small:
-        return value
+        return 0.2 * n
+    if last == "gamma":
+        return 0.2 + 0.05 * n
+    return golden_weights.weight(name, shape)
+
+
+def small_factor(name: str, shape: tuple[int, ...]) -> np.float32:
+    """Return what the arrays of a ``_small`` case are multiplied with."""
+    last = name.rpartition(".")[2]
     if last == "running_var":
-        return value * np.float32(1e-4)
+        return np.float32(1e-4)
     is_kept = name.startswith("head") or last == "gamma" or (last == "weight" and len(shape) == 1)
-    return value if is_kept else value * np.float32(0.01)
+    return np.float32(1 if is_kept else 0.01)
+
+
+@functools.lru_cache(maxsize=1)
+def arrays_of_config(config: Any) -> dict[str, np.ndarray]:
+    """Return the golden arrays of a network by our paths."""
+    arrays = {}
+    for path, (name, shape, layout) in _torch_arrays(config).items():
+        arrays[path] = layout.array(weight(name, shape).astype(np.float32))
+    return arrays
+
+
+def _torch_arrays(config: Any) -> dict[str, tuple[str, tuple[int, ...], Layout]]:
+    """Return {our path: name and shape in PyTorch, layout}."""
+    names, found = load_capability(family_of(config), "names"), {}
+    for path, shape in array_shapes(config).items():
+        name, layout = names.name_of(path, variant=names.variant_of(config))
+        found[path] = name, layout.torch_shape(shape), layout
+    return found
 
 
 @functools.cache
 def loaded(model: str, *, is_small: bool = False) -> Any:
     """Return a model with golden weights, in evaluation mode."""
-    config = config_of(section_of(model))
-    names = load_capability(families()[model_entry(model).family], "names")
-    arrays = {}
-    for path, shape in array_shapes(config).items():
-        name, layout = names.name_of(path, variant=names.variant_of(config))
-        value = weight(name, layout.torch_shape(shape), is_small=is_small)
-        arrays[path] = layout.array(value.astype(np.float32))
+    return network_of(config_of(section_of(model)), is_small=is_small)
+
+
+def network_of(config: Any, *, is_small: bool = False) -> Any:
+    """Return a config's network with golden weights, in evaluation mode."""
+    arrays = arrays_of_config(config)
+    if is_small:
+        named = _torch_arrays(config)
+        arrays = {path: small_factor(*named[path][:2]) * a for path, a in arrays.items()}
     network = build_from_arrays(config, arrays, rngs=nnx.Rngs(0))
     network.eval()
     return network
@@ -88,13 +111,30 @@ def evaluated(case: str) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return logits and feature maps of a case."""
     model, _, _, kind = parsed(case)
     network = loaded(model, is_small=kind == "small")
+    return jax.tree.map(np.asarray, logits_and_maps(network, images(case)))
 
-    @nnx.jit
-    def run(network: Any, images: jax.Array) -> Any:
-        maps = network.features(images)
-        return network.head(maps[-1]), maps
 
-    return jax.tree.map(np.asarray, run(network, images(case)))
+@nnx.jit
+def logits_and_maps(network: Any, images: jax.Array) -> Any:
+    """Return logits and feature maps; cases of one size and model share the program."""
+    maps = network.features(images)
+    return network.head(maps[-1]), maps
+
+
+def output_errors(case: str) -> dict[str, float]:
+    """Return {output: relative error} of a case's logits and of the maps that are stored."""
+    stored, (logits, maps) = golden(case), evaluated(case)
+    found = {"logits": logits}
+    for number, of_stage in enumerate(maps):
+        found[f"stage{number}_map"] = of_stage
+        # A vision transformer's: its tokens, of which the first is the class token.
+        found[f"block{number}_tokens"] = of_stage
+    found["norm_tokens"] = maps[-1]
+    errors = {}
+    for name in sorted(stored.keys() & found.keys()):
+        expected = stored[name][:, 1:] if name.startswith("block") else stored[name]
+        errors[name] = relative_error(found[name], expected)
+    return errors
 
 
 @functools.cache
@@ -177,14 +217,20 @@ def statistics_errors(case: str) -> dict[str, float]:
 
 def _normalised(model: Any, images: jax.Array) -> dict[str, tuple[int, int]]:
     """Return {path of a BatchNorm: values that each channel is averaged over, channels}."""
-    norms = (entry for entry in nnx.iter_modules(model) if isinstance(entry[1], BatchNorm))
-    paths = {id(norm): "/".join(map(str, path)) for path, norm in norms}
     found, normalise = {}, BatchNorm.__call__
 
-    def record(norm: BatchNorm, x: jax.Array) -> jax.Array:
-        found[paths[id(norm)]] = (x.size // x.shape[-1], x.shape[-1])
-        return normalise(norm, x)
+    def run(model: Any, images: jax.Array) -> Any:
+        norms = (entry for entry in nnx.iter_modules(model) if isinstance(entry[1], BatchNorm))
+        paths = {id(norm): "/".join(map(str, path)) for path, norm in norms}
 
-    with mock.patch.object(BatchNorm, "__call__", record):
-        jax.eval_shape(model, images)
+        def record(norm: BatchNorm, x: jax.Array) -> jax.Array:
+            found[paths[id(norm)]] = (x.size // x.shape[-1], x.shape[-1])
+            return normalise(norm, x)
+
+        with mock.patch.object(BatchNorm, "__call__", record):
+            return model(images)
+
+    # In training mode: in evaluation, some networks have merged their norms.
+    training = nnx.view(model, deterministic=False, use_running_average=False)
+    nnx.eval_shape(run, training, images)
     return found

@@ -1,4 +1,4 @@
-"""InceptionNeXt against timm's, its sizes against the published, folding, and what is its own."""
+"""InceptionNeXt: its mixer, head, sizes, folding, errors and recipe."""
 
 import inspect
 import re
@@ -11,29 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lska_jax import create_model, fold_batch_norm
-from lska_jax.analysis.complexity import network_cost
-from lska_jax.models.build import abstract_model, array_shapes, config_of
+from lska_jax.models.build import abstract_model
 from lska_jax.models.inception_next import InceptionNeXt, Mixer
 from lska_jax.models.inception_next_config import FAMILY, InceptionNeXtConfig, check
-from lska_jax.models.table import model_entry, section_of
-from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
+from lska_jax.models.table import model_entry
+from lska_jax.nn.functional import batch_stats, parameters
 from lska_jax.ops import depthwise_conv
 from lska_jax.training.config_check import check_config
-
-CASES = ["inception_next_tiny__96x64", "inception_next_tiny__96x64_small"]
-MORE_CASES = ["inception_next_tiny__131x101", "inception_next_tiny__224x224"]
-TRAINED = "inception_next_tiny__96x64_train"
-
-# Parameters and 10^9 multiply-accumulates at 224, measured on timm's.
-PUBLISHED = {
-    "inception_next_atto": (4_156_520, 0.503),
-    "inception_next_tiny": (28_055_680, 4.189),
-    "inception_next_small": (49_374_016, 8.356),
-    "inception_next_base": (86_672_136, 14.841),
-}
 
 NARROW = {
     "dims": (8, 16),
@@ -82,67 +68,9 @@ def scrambled(**config) -> InceptionNeXt:
     return model
 
 
-@pytest.mark.parametrize(
-    "case", [*CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in MORE_CASES)]
-)
-def test_logits_equal_the_reference(case):
-    logits, _ = golden_baselines.evaluated(case)
-    # Float32 rounding through 18 blocks.
-    assert golden_baselines.relative_error(logits, golden_baselines.golden(case)["logits"]) < 1e-5
-
-
-def test_stage_maps_equal_the_reference():
-    case = "inception_next_tiny__96x64"
-    stored = golden_baselines.golden(case)
-    maps = golden_baselines.evaluated(case)[1]
-    assert [stage for stage in range(4) if f"stage{stage}_map" in stored] == [0, 1, 2, 3]
-    errors = [
-        golden_baselines.relative_error(of_stage, stored[f"stage{stage}_map"])
-        for stage, of_stage in enumerate(maps)
-    ]
-    # Float32 rounding through 3 to 18 blocks.
-    assert max(errors) < 1e-5, errors
-
-
-def test_the_training_loss_equals_the_reference():
-    expected = float(golden_baselines.golden(TRAINED)["train_loss"])
-    assert golden_baselines.trained(TRAINED)[0] == pytest.approx(expected, rel=1e-5)
-
-
-def test_every_gradient_equals_the_reference_and_biases_ahead_of_a_norm_have_none():
-    errors, stored = golden_baselines.gradient_errors(TRAINED), golden_baselines.golden(TRAINED)
-    # Of the stem and of each mixer's three convolutions; errors are norms there.
-    assert sum(stored[f"grad/{name}"][0] == 0 for name in errors) == 58
-    # Float32 through a forward and a backward pass of 18 blocks.
-    assert {name: error for name, error in errors.items() if not error < 1e-4} == {}
-
-
-def test_running_statistics_after_one_step_equal_the_reference():
-    errors = golden_baselines.statistics_errors(TRAINED)
-    # Stem, 18 blocks, 3 transitions: a mean and a variance each. Float32 rounding.
-    assert len(errors) == 2 * (1 + 18 + 3)
-    assert {name: error for name, error in errors.items() if not error < 1e-5} == {}
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_a_named_model_has_the_published_parameters(name):
-    found = array_shapes(config_of(section_of(name)))
-    trainable = (s for path, s in found.items() if not path.endswith(("/mean", "/var")))
-    assert sum(int(np.prod(shape)) for shape in trainable) == PUBLISHED[name][0]
-
-
-@pytest.mark.parametrize(
-    "name",
-    [n if n.endswith("atto") else pytest.param(n, marks=pytest.mark.slow) for n in PUBLISHED],
-)
-def test_a_named_model_costs_what_is_published(name):
-    cost = network_cost(config_of(section_of(name)))
-    assert (cost.parameters, round(cost.macs / 1e9, 3)) == PUBLISHED[name]
-
-
 def test_base_alone_is_prepared_with_a_larger_crop():
-    crops = {name: model_entry(name).preprocessing.crop_pct for name in PUBLISHED}
-    assert crops == {**dict.fromkeys(PUBLISHED, 0.875), "inception_next_base": 0.95}
+    crops = {name: model_entry(name).preprocessing.crop_pct for name in FAMILY.models}
+    assert crops == {**dict.fromkeys(FAMILY.models, 0.875), "inception_next_base": 0.95}
 
 
 @pytest.mark.parametrize(
@@ -203,12 +131,6 @@ def test_dropout_stands_ahead_of_the_classifier_and_rests_in_evaluation():
     np.testing.assert_array_equal(model.head(features), model.head(features))
 
 
-def test_drop_path_rates_grow_linearly_over_all_blocks():
-    model = narrow(depths=(2, 3), drop_path_rate=0.2)
-    rates = [block.drop_path.rate for stage in model.stages for block in stage.blocks]
-    np.testing.assert_allclose(rates, [0, 0.05, 0.1, 0.15, 0.2], atol=1e-12)
-
-
 def test_initial_values_are_those_of_the_authors():
     model = narrow(dims=(64, 128))
     block = model.stages[1].blocks[0]
@@ -238,63 +160,6 @@ def test_nothing_of_batch_norm_and_layer_scale_is_left_by_folding():
     assert not kinds & {"BatchNorm", "LayerScale", "Dropout", "DropPath"}
     assert batch_stats(folded) == {}
     assert all(np.array_equal(before[path], after) for path, after in parameters(model).items())
-
-
-def training_step(model: InceptionNeXt):
-    """Return a function of parameters and images to loss and gradients in training, and them."""
-    functions, stats = ModelFunctions(model), batch_stats(model)
-
-    def loss(params, images):
-        logits, updated = functions.train(params, stats, images, key=jax.random.key(5))
-        return jnp.mean(jnp.square(logits)), updated
-
-    return jax.value_and_grad(loss, has_aux=True), parameters(model)
-
-
-def test_gradients_with_drop_path_and_dropout_are_finite():
-    run, params = training_step(narrow(drop_path_rate=0.5, drop_rate=0.2))
-    (value, updated), gradients = jax.jit(run)(params, draw(4, 20, 17, 3))
-    assert np.isfinite(value)
-    assert all(np.all(np.isfinite(array)) for array in (*gradients.values(), *updated.values()))
-    assert any(np.any(gradient) for gradient in gradients.values())
-
-
-@pytest.mark.slow
-def test_rematerialisation_changes_neither_loss_nor_statistics_nor_gradients():
-    found = []
-    for remat in (False, True):
-        run, params = training_step(narrow(drop_path_rate=0.5, drop_rate=0.2, remat=remat))
-        found.append(jax.jit(run)(params, draw(4, 20, 17, 3)))
-    for plain, again in zip(*map(jax.tree.leaves, found), strict=True):
-        # The same operations, fused otherwise: float32 roundings.
-        np.testing.assert_allclose(plain, again, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.slow
-def test_a_batch_on_two_devices_has_the_gradients_and_statistics_of_one():
-    images = draw(4, 20, 17, 3)
-    run, params = training_step(narrow())
-    expected = jax.jit(run)(params, images)
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
-    split = jax.device_put(images, NamedSharding(mesh, PartitionSpec("data")))
-    whole = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-    with jax.set_mesh(mesh):
-        found = jax.jit(run)(whole, split)
-    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        # Sums over the batch in another order.
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
-
-
-def test_bfloat16_maps_are_near_the_float32_ones_and_logits_float32():
-    images = draw(2, 20, 17, 3)
-    exact, rounded = (
-        maps_and_logits(scrambled(dtype=dtype), images) for dtype in ("float32", "bfloat16")
-    )
-    assert rounded[1].dtype == jnp.float32
-    for ours, theirs in zip(rounded[0], exact[0], strict=True):
-        assert ours.dtype == jnp.bfloat16
-        # Some roundings of 2**-9, a few after each other.
-        assert golden_baselines.relative_error(ours.astype(jnp.float32), np.asarray(theirs)) < 0.02
 
 
 @pytest.mark.parametrize(

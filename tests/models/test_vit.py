@@ -1,6 +1,4 @@
-"""ViT, DeiT and DeiT-III: golden outputs, costs, sizes, heads, modes and errors."""
-
-import math
+"""ViT, DeiT and DeiT-III: tokens, positions, heads and errors; test_families.py has the rest."""
 
 import golden_baselines as goldens
 import jax
@@ -11,37 +9,12 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from lska_jax import create_model
-from lska_jax.analysis.complexity import network_cost
 from lska_jax.models.build import array_shapes, config_of
 from lska_jax.models.table import family_of, model_entry, section_of
 from lska_jax.models.vit import ViT, resample_positions
 from lska_jax.models.vit_config import ViTConfig, check, describe
 from lska_jax.nn.functional import ModelFunctions, parameters
 
-CASES = ("deit_tiny_patch16_224__96x64", "deit_tiny_patch16_224__96x64_small")
-MORE_CASES = (
-    "deit_tiny_patch16_224__224x224",
-    "deit_small_patch16_224__256x192",
-    "deit_small_distilled_patch16_224__224x224",
-    "deit3_small_patch16_224__96x128",
-    "vit_small_patch16_224__160x288",
-)
-TRAINED = "deit_tiny_patch16_224__96x64_train"
-# Parameters at 1000 classes, and multiply-accumulates at 224 x 224 in units of 1e9, of timm's.
-COSTS = {
-    "deit_tiny_patch16_224": (5_717_416, 1.254),
-    "deit_small_patch16_224": (22_050_664, 4.599),
-    "deit_base_patch16_224": (86_567_656, 17.564),
-    "deit_tiny_distilled_patch16_224": (5_910_800, 1.261),
-    "deit_small_distilled_patch16_224": (22_436_432, 4.624),
-    "deit_base_distilled_patch16_224": (87_338_192, 17.657),
-    "deit3_small_patch16_224": (22_059_496, 4.599),
-    "deit3_medium_patch16_224": (38_849_512, 7.991),
-    "deit3_base_patch16_224": (86_585_320, 17.564),
-    "vit_tiny_patch16_224": (5_717_416, 1.254),
-    "vit_small_patch16_224": (22_050_664, 4.599),
-    "vit_base_patch16_224": (86_567_656, 17.564),
-}
 NARROW = {"dim": 8, "depth": 2, "heads": 2, "patch_size": 4, "position_grid": 3, "num_classes": 5}
 NAMES = {
     "deit": "deit_tiny_patch16_224",
@@ -60,60 +33,12 @@ def draw(*shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
 
 
-def training_step(model: ViT, images: jax.Array):
-    """Return a function of parameters to logits and gradients."""
-    functions = ModelFunctions(model)
-
-    def loss(params, images):
-        logits, _ = functions.train(params, {}, images, key=jax.random.key(5))
-        return jnp.sum(jnp.square(logits)), logits
-
-    return lambda params: jax.value_and_grad(loss, has_aux=True)(params, images)
-
-
-@pytest.mark.parametrize(
-    "case", [*CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in MORE_CASES)]
-)
-def test_logits_equal_the_reference(case):
-    logits, _ = goldens.evaluated(case)
-    # Float32 rounding through 12 blocks; 1.4e-6 was the worst seen.
-    assert goldens.relative_error(logits, goldens.golden(case)["logits"]) < 1e-5
-
-
-def test_tokens_and_maps_equal_the_reference():
-    stored, model = goldens.golden(CASES[0]), goldens.loaded("deit_tiny_patch16_224")
-    _, maps = goldens.evaluated(CASES[0])
-    embedded = nnx.jit(lambda model, x: model.tokens(x)[0])(model, goldens.images(CASES[0]))
-    assert goldens.relative_error(embedded, stored["tokens"]) < 1e-5
-    assert goldens.relative_error(maps.tokens, stored["norm_tokens"]) < 1e-5
-    for block in (0, 5, 11):
-        patches = stored[f"block{block}_tokens"][:, 1:].reshape(1, 6, 4, 192)
-        assert goldens.relative_error(maps[block], patches) < 1e-5
-
-
-def test_training_loss_and_every_gradient_equal_the_reference():
-    expected = goldens.golden(TRAINED)["train_loss"].item()
-    assert goldens.trained(TRAINED)[0] == pytest.approx(expected, rel=1e-5)
-    errors = goldens.gradient_errors(TRAINED)
-    # Float32 through a forward and a backward pass of 12 blocks.
-    assert {name: error for name, error in errors.items() if not error < 1e-4} == {}
-
-
-@pytest.mark.parametrize("name", COSTS)
-def test_parameters_are_those_of_the_reference(name):
-    shapes = array_shapes(config_of(section_of(name)))
-    assert sum(map(math.prod, shapes.values())) == COSTS[name][0]
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if "deit_tiny_p" in name else pytest.param(name, marks=pytest.mark.slow)
-        for name in COSTS
-    ],
-)
-def test_multiply_accumulates_are_those_of_the_reference(name):
-    assert round(network_cost(config_of(section_of(name))).macs / 1e9, 3) == COSTS[name][1]
+@pytest.mark.slow
+def test_embedded_tokens_equal_the_reference():
+    case, model = "deit_tiny_patch16_224__96x64", goldens.loaded("deit_tiny_patch16_224")
+    embedded = nnx.jit(lambda model, x: model.tokens(x)[0])(model, goldens.images(case))
+    # Float32 rounding of sums of 768 products.
+    assert goldens.relative_error(embedded, goldens.golden(case)["tokens"]) < 1e-5
 
 
 @pytest.mark.parametrize(("kind", "prefix"), [("deit", 1), ("deit_distilled", 2), ("deit3", 1)])
@@ -165,7 +90,7 @@ def test_other_networks_have_the_logits_of_the_class_token_alone():
     np.testing.assert_allclose(logits, model.classifier(draw(2, 4, 8)[:, 0]), **FUSED)
 
 
-@pytest.mark.parametrize("kind", ["deit", "deit_distilled"])
+@pytest.mark.parametrize("kind", [pytest.param("deit", marks=pytest.mark.slow), "deit_distilled"])
 def test_without_classes_the_model_returns_its_tokens_in_front(kind):
     model, images = narrow(kind, num_classes=0), draw(2, 12, 12, 3)
     tokens = model.features(images)[-1]
@@ -185,70 +110,32 @@ def test_a_block_adds_its_scaled_branches_one_after_the_other():
     np.testing.assert_allclose(block(x), expected, **FUSED)
 
 
-@pytest.mark.parametrize("kind", ["deit_distilled", "deit3"])
-def test_gradients_are_finite_with_dropout_and_drop_path(kind):
-    model = narrow(kind, drop_rate=0.2, drop_path_rate=0.5)
-    params = parameters(model)
-    (_, logits), gradients = jax.jit(training_step(model, draw(4, 8, 12, 3)))(params)
-    assert logits.shape == (4, 5)
-    assert gradients.keys() == params.keys()
-    assert all(np.isfinite(g).all() and np.any(g != 0) for g in gradients.values())
-
-
-def test_drop_path_grows_linearly_and_drops_whole_images():
-    model = narrow(depth=3, drop_path_rate=0.5)
-    assert [block.drop_path.rate for block in model.blocks] == [0, 0.25, 0.5]
-    dropped = np.asarray(model.blocks[2].drop_path(jnp.ones((50, 2, 8)), rngs=nnx.Rngs(0)))
+def test_drop_path_drops_whole_images():
+    model = narrow(drop_path_rate=0.5)
+    dropped = np.asarray(model.blocks[1].drop_path(jnp.ones((50, 2, 8)), rngs=nnx.Rngs(0)))
     assert {float(image.std()) for image in dropped} == {0}
     assert set(np.unique(dropped)) == {0, 2}
 
 
 @pytest.mark.slow
-def test_rematerialisation_changes_neither_logits_nor_gradients():
-    found = []
-    for remat in (False, True):
-        model = narrow(drop_rate=0.2, drop_path_rate=0.3, remat=remat)
-        found.append(jax.jit(training_step(model, draw(4, 8, 12, 3)))(parameters(model)))
-    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
-        np.testing.assert_allclose(a, b, **FUSED)
-
-
-@pytest.mark.slow
-def test_gradients_over_two_devices_are_those_of_one():
+def test_gradients_mapped_over_two_devices_are_those_of_one():
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     model, images = narrow("deit3"), draw(4, 8, 12, 3)
-    expected = jax.jit(training_step(model, images))(parameters(model))[1]
-    functions = ModelFunctions(model)
+    functions, params = ModelFunctions(model), parameters(model)
     split, whole = PartitionSpec("data"), PartitionSpec()
 
-    def total(params, images):
+    def loss(params, images):
         logits, _ = functions.train(params, {}, images, key=jax.random.key(5))
-        return jax.lax.psum(jnp.sum(jnp.square(logits)), "data")
+        return jnp.sum(jnp.square(logits))
+
+    def total(params, images):
+        return jax.lax.psum(loss(params, images), "data")
 
     mapped = jax.shard_map(total, mesh=mesh, in_specs=(whole, split), out_specs=whole)
-    found = [
-        jax.jit(jax.grad(mapped))(parameters(model), images),
-        jax.jit(jax.grad(lambda p, x: jnp.sum(jnp.square(functions.evaluate(p, {}, x)))))(
-            parameters(model), jax.device_put(images, jax.NamedSharding(mesh, split))
-        ),
-    ]
-    for gradients in found:
-        for path, gradient in expected.items():
-            scale = np.abs(gradient).max() + 1e-3
-            np.testing.assert_allclose(
-                gradients[path] / scale, gradient / scale, atol=1e-4, err_msg=path
-            )
-
-
-def test_bfloat16_keeps_parameters_and_logits_in_float32_and_is_near():
-    images = draw(2, 12, 12, 3)
-    model = narrow(dtype=jnp.bfloat16)
-    assert {p.dtype for p in parameters(model).values()} == {jnp.dtype("float32")}
-    maps, exact = nnx.jit(lambda m: m.features(images))(model), narrow().features(images)
-    assert {m.dtype for m in maps} == {jnp.dtype("bfloat16")}
-    assert jax.eval_shape(model.head, maps[-1]).dtype == jnp.float32
-    # Roundings of 2**-9 of normalised values up to 3, through two blocks.
-    assert np.abs(np.asarray(maps[-1], np.float32) - exact[-1]).max() < 0.1
+    found = jax.jit(jax.grad(mapped))(params, images)
+    for path, gradient in jax.jit(jax.grad(loss))(params, images).items():
+        scale = np.abs(gradient).max() + 1e-3
+        np.testing.assert_allclose(found[path] / scale, gradient / scale, atol=1e-4, err_msg=path)
 
 
 def test_positions_are_spared_from_decay():
@@ -288,10 +175,10 @@ def test_a_vit_is_told_from_the_deit_of_its_size():
 
 
 def test_what_a_name_does_not_say_is_described():
-    assert describe(narrow(dim=192, depth=12, heads=3).config) == (
+    assert describe(ViTConfig(**{**NARROW, "dim": 192, "depth": 12, "heads": 3})) == (
         "deit_tiny_patch16_224, patch_size=4, position_grid=3, 5 classes"
     )
-    assert describe(narrow(num_classes=0, in_channels=1).config) == (
+    assert describe(ViTConfig(**{**NARROW, "num_classes": 0, "in_channels": 1})) == (
         "a Vision Transformer of the kind deit, dim=8, depth=2, heads=2, patch_size=4, "
         "position_grid=3, no head, 1 input channels"
     )

@@ -158,6 +158,7 @@ def test_fsdp_keeps_a_part_of_every_large_array_on_each_device(on_mesh, layout):
     assert bytes_on_one_device(state) == rest + split
 
 
+@pytest.mark.slow
 def test_fsdp_lowers_what_the_compiled_step_holds_on_a_device(on_mesh):
     replicated, split = (
         on_mesh(DEVICES, fsdp).step.memory_analysis().argument_size_in_bytes for fsdp in (1, 4)

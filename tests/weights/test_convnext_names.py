@@ -1,21 +1,14 @@
 """ConvNeXt's names: those of the published checkpoints, read off files of every naming."""
 
-import json
-
 import golden_weights
 import numpy as np
 import pytest
 
 from lska_jax import create_model
-from lska_jax.models.build import array_shapes, config_of
+from lska_jax.models.build import array_shapes
 from lska_jax.models.convnext_config import ConvNeXtConfig
-from lska_jax.models.table import section_of
-from lska_jax.weights.export_torch import export_checkpoint
 from lska_jax.weights.import_torch import import_checkpoint
-from lska_jax.weights.model_facts import ModelFacts
-from lska_jax.weights.model_folder import write_model_folder
 from lska_jax.weights.names.convnext import NAMES, NAMINGS
-from lska_jax.weights.names.recognition import recognise
 from lska_jax.weights.pretrained import arrays_of
 from lska_jax.weights.safetensors_file import save_safetensors
 from lska_jax.weights.state_dict import name_arrays
@@ -51,27 +44,6 @@ def imported(tmp_path, state_dict, **options):
     return create_model(pretrained=tmp_path / "model"), lines[0]
 
 
-@pytest.mark.parametrize("model", ["convnext_tiny", "convnext_small"])
-def test_names_shapes_and_order_are_those_of_timm(model):
-    config = config_of(section_of(model))
-    assert list(names_of(config, "timm").items()) == list(golden_weights.keys(model).items())
-
-
-@pytest.mark.parametrize(("place", "naming"), [(0, "original"), (1, "hugging_face")])
-def test_other_namings_are_those_of_their_checkpoints(place, naming):
-    listed = json.loads((golden_weights.GOLDEN / "convnext_tiny.names.json").read_text())
-    config = config_of(section_of("convnext_tiny"))
-    ours = dict(zip(names_of(config, "timm"), names_of(config, naming), strict=True))
-    assert ours == {timm: others[place] for timm, others in listed.items()}
-
-
-@pytest.mark.parametrize("naming", NAMINGS)
-def test_every_name_means_its_path_alone_in_its_naming(naming):
-    for path in array_shapes(ConvNeXtConfig(dims=(4, 6), depths=(1, 11))):
-        name, _ = NAMES.name_of(path, variant="", naming=naming)
-        assert [m.path for m in NAMES.read(name) if m.naming == naming] == [path]
-
-
 @pytest.mark.parametrize("naming", NAMINGS)
 def test_a_file_of_any_naming_shows_the_whole_network(tmp_path, naming):
     model, line = imported(tmp_path, small_state_dict(naming))
@@ -96,35 +68,6 @@ def test_a_hugging_face_file_without_its_first_word_and_classifier_is_read(tmp_p
     model, line = imported(tmp_path, bare)
     assert "naming hugging_face" in line
     assert model.config == ConvNeXtConfig(**{**SMALL, "num_classes": 0, "in_channels": 1})
-
-
-def test_named_sizes_are_recognised_without_being_named():
-    for name in ("convnext_tiny", "convnext_small", "convnext_base"):
-        config = config_of(section_of(name, num_classes=7))
-        inferred = NAMES.infer(names_of(config, "original"))
-        assert inferred.naming == "original"
-        assert NAMES.choose_config(inferred, entry=None, given={}) == config
-
-
-@pytest.mark.parametrize("naming", NAMINGS)
-def test_files_of_every_naming_are_recognised_as_the_familys(naming):
-    names = names_of(config_of(section_of("convnext_tiny")), naming)
-    assert recognise(names).family.name == "convnext"
-
-
-def test_a_published_model_goes_to_pytorchs_names_and_back(tmp_path):
-    model = create_model("convnext_tiny", **SMALL)
-    facts = ModelFacts(config=model.config, preprocessing=model.preprocessing)
-    write_model_folder(tmp_path / "published", facts, arrays_of(model))
-    export_checkpoint(tmp_path / "published", tmp_path / "out.safetensors", naming="original")
-    import_checkpoint(
-        tmp_path / "out.safetensors", tmp_path / "back", report=lambda line: None, class_names=None
-    )
-    before, after = (
-        arrays_of(create_model(pretrained=tmp_path / name)) for name in ("published", "back")
-    )
-    assert before.keys() == after.keys()
-    assert all(np.array_equal(before[path], after[path]) for path in before)
 
 
 def test_what_is_missing_or_of_another_network_is_listed(tmp_path):

@@ -1,24 +1,19 @@
 """PVT v2's names: those of three kinds of checkpoints, told apart from VAN's, in and out."""
 
-import json
-
 import golden_weights
 import numpy as np
 import pytest
 from small_models import write_safetensors
 
-from lska_jax.models.build import array_shapes, config_of
-from lska_jax.models.pvt_v2_config import FAMILY, PVTv2Config
-from lska_jax.models.table import Preprocessing, list_models, section_of
+from lska_jax.models.build import array_shapes
+from lska_jax.models.pvt_v2_config import PVTv2Config
+from lska_jax.models.table import Preprocessing
 from lska_jax.models.van_config import VANConfig
 from lska_jax.weights import (
-    ModelFacts,
-    export_checkpoint,
     import_checkpoint,
     read_model_folder,
-    write_model_folder,
 )
-from lska_jax.weights.names.pvt_v2 import NAMES, NAMINGS
+from lska_jax.weights.names.pvt_v2 import NAMES
 from lska_jax.weights.names.recognition import recognise
 from lska_jax.weights.names.van import NAMES as VAN_NAMES
 from lska_jax.weights.state_dict import name_arrays
@@ -31,10 +26,6 @@ SMALL = {
     "reductions": (2, 1),
     "num_classes": 6,
 }
-LINEAR = {**SMALL, "reductions": (1, 1), "is_linear": True}
-
-# Of all sizes; the deep ones take long to trace and say the same.
-FAST = ("pvt_v2_b0", "pvt_v2_b2_li")
 
 
 def state_dict(config, naming: str = "") -> dict[str, np.ndarray]:
@@ -48,65 +39,12 @@ def torch_shapes(config, naming: str = "") -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in name_arrays(config, arrays, naming=naming).items()}
 
 
-@pytest.mark.parametrize("model", ["pvt_v2_b0", "pvt_v2_b2", "pvt_v2_b2_li"])
-def test_names_shapes_and_order_are_those_of_timm(model):
-    named = torch_shapes(config_of(section_of(model)))
-    assert list(named.items()) == list(golden_weights.keys(model).items())
-
-
-@pytest.mark.parametrize("naming", ["original", "hugging_face"])
-def test_the_other_namings_are_those_of_the_files(naming):
-    listed = json.loads((golden_weights.GOLDEN / "pvt_v2_b0.names.json").read_text())
-    theirs = [names[NAMINGS.index(naming) - 1] for names in listed.values()]
-    names = [part for name in theirs for part in ([name] if isinstance(name, str) else name)]
-    assert list(torch_shapes(PVTv2Config(), naming)) == names
-
-
-@pytest.mark.parametrize("naming", NAMINGS)
-def test_every_name_is_read_back_as_its_path(naming):
-    config = PVTv2Config(**{**SMALL, "depths": (1, 11)})
-    for path in array_shapes(config):
-        parts, _ = NAMES.parts_of(path, variant="", naming=naming)
-        for name in parts:
-            assert {m.path for m in NAMES.read(name) if m.naming == naming} == {path}
-
-
-@pytest.mark.parametrize("naming", NAMINGS)
-@pytest.mark.parametrize(
-    "name",
-    [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in list_models("pvt_v2_*")],
-)
-def test_a_named_model_is_recognised_by_its_shapes(name, naming):
-    config = config_of(section_of(name))
-    shapes = torch_shapes(config, naming)
-    assert recognise(shapes) is NAMES
-    inferred = NAMES.infer(shapes)
-    assert inferred.naming == naming
-    assert NAMES.choose_config(inferred, entry=None, given={}) == config
-
-
 @pytest.mark.parametrize("naming", VAN_NAMES.namings)
 @pytest.mark.parametrize("depths", [(1, 1), (2, 3)])
 def test_van_is_not_taken_for_pvt_v2(naming, depths):
     sizes = {"dims": (4, 8), "ffn_ratios": (2, 2), "depths": depths}
     config = VANConfig(attention="lka", num_classes=0, **sizes)
     assert recognise(torch_shapes(config, naming)) is VAN_NAMES
-
-
-@pytest.mark.parametrize("fields", [SMALL, LINEAR])
-@pytest.mark.parametrize("naming", NAMINGS)
-def test_import_after_export_gives_the_same_bytes(tmp_path, naming, fields):
-    config = PVTv2Config(**fields)
-    arrays = {p: golden_weights.normal(p, shape) for p, shape in array_shapes(config).items()}
-    facts = ModelFacts(config=config, preprocessing=FAMILY.preprocessing)
-    folder = write_model_folder(tmp_path / "model", facts, arrays)
-    exported = tmp_path / "exported.safetensors"
-    export_checkpoint(folder, exported, naming=naming)
-    again = tmp_path / "again"
-    imported = import_checkpoint(exported, again, report=lambda line: None, heads=(1, 2))
-    assert imported.config == config
-    first, second = (f / "model.safetensors" for f in (folder, again))
-    assert second.read_bytes() == first.read_bytes()
 
 
 def test_what_the_other_code_has_to_be_told_is_said():

@@ -1,22 +1,16 @@
 """Swin's table of names: those of timm, the authors and transformers, read and written."""
 
-import json
-
 import golden_weights
 import numpy as np
 import pytest
 from flax import nnx
 from small_models import write_safetensors
 
-from lska_jax import create_model
-from lska_jax.models.build import array_shapes, build, config_of
+from lska_jax.models.build import array_shapes, build
 from lska_jax.models.swin_config import SwinConfig
-from lska_jax.models.table import section_of
 from lska_jax.weights import (
-    export_checkpoint,
     import_checkpoint,
     load_state_dict,
-    make_state_dict,
     read_model_folder,
 )
 from lska_jax.weights.names.recognition import recognise
@@ -25,7 +19,6 @@ from lska_jax.weights.pretrained import arrays_of
 from lska_jax.weights.state_dict import name_arrays
 
 TINY = "swin_tiny_patch4_window7_224"
-SMALL = "swin_small_patch4_window7_224"
 # Three stages, so that there is a patch merging between two others; windows of two sizes.
 NARROW = SwinConfig(
     dims=(4, 8, 12),
@@ -51,27 +44,6 @@ def assert_same_arrays(ours, theirs):
     assert ours.keys() == theirs.keys()
     for path in ours:
         np.testing.assert_array_equal(ours[path], theirs[path], err_msg=path)
-
-
-@pytest.mark.parametrize("model", [TINY, SMALL])
-def test_names_shapes_and_order_are_those_of_timm(model):
-    named = state_dict(config_of(section_of(model)), "timm")
-    expected = golden_weights.keys(model)
-    assert [(name, array.shape) for name, array in named.items()] == list(expected.items())
-
-
-def test_names_of_other_namings_are_those_of_their_files():
-    listed = json.loads((golden_weights.GOLDEN / f"{TINY}.names.json").read_text())
-    config = config_of(section_of(TINY))
-    for path in array_shapes(config):
-        timm, original, hugging_face = (
-            NAMES.parts_of(path, variant="", naming=naming)[0] for naming in NAMINGS
-        )
-        expected_original, expected_hugging_face = listed.pop(timm[0])
-        assert list(original) == [expected_original]
-        parts = expected_hugging_face
-        assert list(hugging_face) == (parts if isinstance(parts, list) else [parts])
-    assert listed == {}
 
 
 @pytest.mark.parametrize("naming", NAMINGS)
@@ -118,19 +90,6 @@ def test_a_missing_patch_merging_is_called_by_the_naming_of_the_file():
     del incomplete["layers.1.downsample.reduction.weight"]
     with pytest.raises(ValueError, match="missing.*\n.*layers.1.downsample.reduction.weight"):
         load_state_dict(model, incomplete)
-
-
-def test_a_network_is_published_exported_and_imported_with_the_same_arrays(tmp_path):
-    model = create_model(TINY, **vars(SwinConfig(**{**vars(NARROW), "image_size": 224})))
-    path = write_safetensors(tmp_path / "a.safetensors", make_state_dict(model))
-    import_checkpoint(path, tmp_path / "one", report=lambda line: None)
-    for naming in NAMINGS:
-        exported = tmp_path / f"{naming}.safetensors"
-        export_checkpoint(tmp_path / "one", exported, naming=naming)
-        import_checkpoint(exported, tmp_path / naming, report=lambda line: None)
-        again = create_model(pretrained=tmp_path / naming)
-        assert again.config == model.config
-        assert_same_arrays(arrays_of(again), arrays_of(model))
 
 
 def test_a_file_without_bias_tables_is_refused_with_what_it_does_not_show(tmp_path):

@@ -4,12 +4,10 @@ import golden_weights
 import numpy as np
 import pytest
 
-from lska_jax.models.build import array_shapes, config_of
-from lska_jax.models.table import section_of
-from lska_jax.models.unireplknet_config import SIZES, UniRepLKNetConfig
+from lska_jax.models.build import array_shapes
+from lska_jax.models.unireplknet_config import UniRepLKNetConfig
 from lska_jax.weights.import_torch import import_checkpoint
 from lska_jax.weights.model_folder import read_model_folder
-from lska_jax.weights.names.recognition import recognise
 from lska_jax.weights.names.unireplknet import NAMES
 from lska_jax.weights.safetensors_file import save_safetensors
 from lska_jax.weights.state_dict import name_arrays
@@ -37,37 +35,6 @@ def import_into(folder, arrays: dict[str, np.ndarray], **options):
     return import_checkpoint(file, folder / "out", report=lambda line: None, **options)
 
 
-@pytest.mark.parametrize("model", ["unireplknet_a", "unireplknet_t"])
-def test_names_shapes_and_order_are_those_of_the_checkpoint(model):
-    shapes = array_shapes(config_of(section_of(model)))
-    named = {}
-    for path in NAMES.in_order(list(shapes), variant=""):
-        name, layout = NAMES.name_of(path, variant="")
-        named[name] = layout.torch_shape(shapes[path])
-    stored = golden_weights.keys(model)
-    wanted = {name: shape for name, shape in stored.items() if not name.endswith(COUNTER)}
-    assert list(named.items()) == list(wanted.items())
-
-
-def test_an_exported_file_has_the_counters_where_the_reference_has_them():
-    assert list(shapes_of(config_of(section_of("unireplknet_a")))) == list(
-        golden_weights.keys("unireplknet_a")
-    )
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_every_named_model_is_recognised_by_names_and_shapes(size):
-    config = config_of(section_of(f"unireplknet_{size}"))
-    shapes = {}
-    for path, shape in array_shapes(config).items():
-        name, layout = NAMES.name_of(path, variant="")
-        shapes[name] = layout.torch_shape(shape)
-    assert recognise(shapes) is NAMES
-    inferred = NAMES.infer(shapes)
-    assert inferred.naming == "original"
-    assert NAMES.choose_config(inferred, entry=None, given={}) == config
-
-
 @pytest.mark.parametrize(
     ("depths", "large_every"), [((1, 1), (1, 1)), ((2, 3), (2, 3)), ((4, 5), (3, 2))]
 )
@@ -75,12 +42,6 @@ def test_where_the_large_kernels_are_is_read_off_the_names(depths, large_every):
     config = UniRepLKNetConfig(dims=(4, 8), depths=depths, large_every=large_every)
     inferred = NAMES.infer(shapes_of(config))
     assert NAMES.choose_config(inferred, entry=None, given={}) == config
-
-
-def test_every_name_is_read_back_as_its_path_alone():
-    for path in array_shapes(TINY):
-        name, _ = NAMES.name_of(path, variant="")
-        assert [meaning.path for meaning in NAMES.read(name)] == [path]
 
 
 @pytest.mark.parametrize(
