@@ -96,6 +96,18 @@ def test_a_folder_of_timm_with_sizes_of_its_own(tmp_path, model):
     assert_read(tmp_path, config, arrays)
 
 
+def test_a_preprocessing_of_images_too_small_for_the_network_is_refused(tmp_path):
+    config, arrays = small("convnext_tiny")
+    record = {
+        **{"architecture": "convnext_tiny", "num_classes": 3},
+        "model_args": SMALL["convnext_tiny"][1],
+        "pretrained_cfg": {**PREPARED, "input_size": [3, 7, 7]},
+    }
+    write(tmp_path, config, arrays, "timm", record)
+    with pytest.raises(ValueError, match="image_size must be at least 8, got 7"):
+        read_model_folder(tmp_path)
+
+
 @pytest.mark.parametrize("model", TRANSFORMERS)
 def test_a_folder_of_transformers_with_sizes_of_its_own(tmp_path, model):
     config, arrays = small(model)
