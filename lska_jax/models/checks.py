@@ -97,6 +97,12 @@ def is_number(value: object) -> bool:
     return -math.inf < value < math.inf
 
 
+def least_side(config: Any) -> int:
+    """Return the least height and width of a network's images; 1 if its family names none."""
+    side: int = getattr(config, "least_side", 1)
+    return side
+
+
 def check_images(images: Any, config: Any) -> None:
     """Check the images that a network is given.
 
@@ -111,12 +117,12 @@ def check_images(images: Any, config: Any) -> None:
     if len(shape) != 4 or shape[-1] != config.in_channels:
         raise ValueError(f"images must have shape (B, H, W, {config.in_channels}), got {shape}.")
     multiple = family_of(config).image_multiple(vars(config))
-    if shape[1] % multiple or shape[2] % multiple or not shape[1] or not shape[2]:
+    if shape[1] % multiple or shape[2] % multiple:
         raise ValueError(
             f"images must have a height and width that are multiples of {multiple}, got "
             f"{shape[1]} x {shape[2]}."
         )
-    least = getattr(config, "least_side", 1)
+    least = max(least_side(config), multiple)
     if min(shape[1:3]) < least:
         raise ValueError(
             f"images must have at least {least} x {least} pixels, got {shape[1]} x {shape[2]}: a "

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from lska_jax.models.checks import least_side
 from lska_jax.models.table import fields_of
 from lska_jax.running.value_checks import check_choice, check_range
 from lska_jax.tasks.table import task_entry
@@ -168,6 +169,12 @@ def _check_model(config: ConfigDict, problems: list[str]) -> None:
         problems.append(
             f"data.image_size={size}: {section.name} takes multiples of {multiple}; nearest: "
             f"{' or '.join(map(str, nearest))}."
+        )
+    least = 1 if found else least_side(family.config(**fields))
+    if 0 < config.data.image_size < least:
+        problems.append(
+            f"data.image_size={config.data.image_size}: {section.name} takes {least} or more; less "
+            "leaves a map without a pixel."
         )
     check_range(problems, "model.num_classes", section.num_classes, low=1)
 

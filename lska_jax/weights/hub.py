@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from lska_jax.models.table import list_models
 from lska_jax.models.weight_tags import WeightTag, find_tag, list_tags, weights_of
 from lska_jax.weights.model_facts import CONFIG_NAME, WEIGHTS_NAME
 
@@ -65,6 +66,8 @@ def find_model_folder(pretrained: str | Path) -> Located:
     if not match or ".." in text:
         model = text.partition(".")[0]
         tags = f" {list_tags(model)}" if weights_of(model) else ""
+        if models := [name for name in list_models() if text in weights_of(name)]:
+            tags = f" As the tag of weights it needs a model's name too: {', '.join(models)}."
         raise FileNotFoundError(
             f"There is no model folder {text!r}, and it is no Hub id such as 'org/name' or "
             f"'hf-hub:org/name@revision'.{tags}"
@@ -88,13 +91,18 @@ def find_weights_folder(tag: WeightTag) -> Located:
             "and pass DIR."
         )
     files = (tag.file,) if tag.file else ()
-    return _download(tag.hub, None, files=files)._replace(tag=tag)
+    return _download(tag.hub, None, files=files, tag=tag)
 
 
 def _download(
-    repo: str, revision: str | None, *, files: Sequence[str] = (), lost: str = ""
+    repo: str,
+    revision: str | None,
+    *,
+    files: Sequence[str] = (),
+    lost: str = "",
+    tag: WeightTag | None = None,
 ) -> Located:
-    by_hand = _by_hand(repo, revision, files or (CONFIG_NAME, WEIGHTS_NAME))
+    by_hand = _by_hand(repo, revision, files or (CONFIG_NAME, WEIGHTS_NAME), tag)
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
@@ -117,7 +125,7 @@ def _download(
             f"{lost}{repo} could not be downloaded ({reason[0] if reason else type(error).__name__}"
             f"). {by_hand}"
         ) from error
-    return Located(folder, _store_of(folder) or folder)
+    return Located(folder, _store_of(folder) or folder, tag)
 
 
 def _store_of(folder: Path) -> Path | None:
@@ -130,12 +138,12 @@ def _store_of(folder: Path) -> Path | None:
     return snapshots.parent if is_cached else None
 
 
-def _by_hand(repo: str, revision: str | None, files: Sequence[str]) -> str:
+def _by_hand(repo: str, revision: str | None, files: Sequence[str], tag: WeightTag | None) -> str:
     place = f"https://huggingface.co/{repo}/resolve/{revision or 'main'}"
     addresses = " and ".join(f"{place}/{file}" for file in files)
-    if len(files) == 1:
+    if tag and tag.file:
         return (
-            f"Without it, download {addresses} by hand, then: lska-jax import FILE --weights TAG "
-            "--out DIR, and pass DIR."
+            f"Without it, download {addresses} by hand, then: lska-jax import FILE --model "
+            f"{tag.model} --weights {tag.tag} --out DIR, and pass DIR."
         )
     return f"Without it, download {addresses} by hand into one folder and pass that folder."

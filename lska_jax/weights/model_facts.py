@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lska_jax.models.checks import is_count, is_number
+from lska_jax.models.checks import is_count, is_number, least_side
 from lska_jax.models.table import Family, Preprocessing, families, family_of, named_model, plain
 
 FORMAT = "lska_jax model folder"
@@ -202,6 +202,8 @@ def check_facts(facts: ModelFacts) -> None:
     multiple = family_of(config).image_multiple(vars(config))
     if size % multiple:
         raise ValueError(f"image_size must be a multiple of {multiple}, got {size}.")
+    if size < (least := least_side(config)):
+        raise ValueError(f"image_size must be at least {least}, got {size}.")
     crop = prepared.crop_pct
     if not is_number(crop) or not size / _LARGEST_SIDE <= crop <= size:
         raise ValueError(f"crop_pct must be a fraction such as 0.9, got {crop!r}.")

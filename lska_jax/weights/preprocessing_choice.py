@@ -29,25 +29,25 @@ def find_weights(names: Names, inferred: Inferred, tag: str, *, model: str | Non
     Args:
       names: the table of the file's family.
       inferred: what the file's names and shapes say.
-      tag: as given.
+      tag: as given; "fb_in1k" or, as messages list it, "convnext_tiny.fb_in1k".
       model: the named model that was asked for, if any.
 
     Raises:
       ValueError: no model that the file can be has such weights; lists those there are.
     """
     possible = [model] if model else _same_sizes(names, inferred)
-    having = [name for name in possible if tag in weights_of(name)]
-    if len(having) > 1:
+    found = [w for name in possible for w in weights_of(name).values() if tag in (w.tag, w.name)]
+    if len(found) > 1:
         # Of models of equal sizes, the one whose words the arrays show.
-        having = [name for name in having if _agrees(inferred, model_entry(name).fields)] or having
-    if not having:
+        found = [w for w in found if _agrees(inferred, model_entry(w.model).fields)] or found
+    if not found:
         listed = " ".join(list_tags(name) for name in possible)
         raise ValueError(
             f"weights={tag!r} is no tag of a model that the file can be. "
             f"{listed or f'Its sizes are those of no named model of {names.family.name}.'} For "
             "other weights give --preprocessing."
         )
-    return weights_of(having[0])[tag]
+    return found[0]
 
 
 def choose_preprocessing(

@@ -9,7 +9,7 @@ transformers 5.24.0).
 from collections.abc import Mapping
 from typing import Any
 
-from lska_jax.models.checks import is_number
+from lska_jax.models.checks import is_count, is_number
 from lska_jax.models.table import Preprocessing, families
 from lska_jax.weights.stated import (
     Stated,
@@ -95,12 +95,36 @@ def _unseen_fields(record: Mapping[str, Any], family: str) -> dict[str, Any]:
     for name in ("num_attention_heads", "num_heads"):
         if "heads" in known and record.get(name) is not None:
             fields["heads"] = whole_numbers(name, record[name])
+    if "image_size" in known and record.get("image_size") is not None:
+        fields["image_size"] = _windowed_side(record)
     epsilon = record.get("layer_norm_eps")
     if "layer_norm_epsilon" in known and epsilon is not None:
         if not is_number(epsilon) or not 0 < epsilon < 1:
             raise ValueError(f"layer_norm_eps={epsilon!r} must be above 0 and below 1.")
         fields["layer_norm_epsilon"] = float(epsilon)
     return fields
+
+
+def _windowed_side(record: Mapping[str, Any]) -> int:
+    """Return the side of the images that Swin's windows are laid out for.
+
+    Where a map is no whole number of windows, transformers' network is one of its own: logits are
+    off by a tenth at 256 pixels and windows of 7.
+    """
+    side = square_side("image_size", record["image_size"])
+    window, patch = (record.get(n) or usual for n, usual in (("window_size", 7), ("patch_size", 4)))
+    depths = record.get("depths")
+    stages = len(depths) if isinstance(depths, list) else 4
+    if not is_count(window, low=1) or not is_count(patch, low=1):
+        raise ValueError(f"window_size={window!r} and patch_size={patch!r} must be whole numbers.")
+    maps = [side // (patch * 2**stage) for stage in range(stages)]
+    if any(pixels < 1 or pixels % window for pixels in maps):
+        raise ValueError(
+            f"its image_size is {side}, where maps of {', '.join(map(str, maps))} pixels are no "
+            f"whole windows of {window}; transformers computes something else there. Import the "
+            "weights alone: lska-jax import FILE --weights TAG --out DIR."
+        )
+    return side
 
 
 def _class_names(record: Mapping[str, Any]) -> tuple[str, ...] | None:

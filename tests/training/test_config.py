@@ -224,6 +224,13 @@ def test_a_bad_value_is_refused_with_what_was_given_and_what_is_allowed(changes,
         check_config(digits(**changes))
 
 
+def test_images_too_small_for_the_network_are_refused_before_a_run_begins():
+    config = load(next(path for path in CONFIGS if path.stem == "convnext"))
+    config.data.image_size = 31
+    with pytest.raises(ValueError, match=r"data\.image_size=31: convnext_tiny takes 32 or more"):
+        check_config(config)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

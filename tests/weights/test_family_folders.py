@@ -96,12 +96,47 @@ def test_a_folder_of_timm_with_sizes_of_its_own(tmp_path, model):
     assert_read(tmp_path, config, arrays)
 
 
+def test_a_preprocessing_of_images_too_small_for_the_network_is_refused(tmp_path):
+    config, arrays = small("convnext_tiny")
+    record = {
+        **{"architecture": "convnext_tiny", "num_classes": 3},
+        "model_args": SMALL["convnext_tiny"][1],
+        "pretrained_cfg": {**PREPARED, "input_size": [3, 7, 7]},
+    }
+    write(tmp_path, config, arrays, "timm", record)
+    with pytest.raises(ValueError, match="image_size must be at least 8, got 7"):
+        read_model_folder(tmp_path)
+
+
 @pytest.mark.parametrize("model", TRANSFORMERS)
 def test_a_folder_of_transformers_with_sizes_of_its_own(tmp_path, model):
     config, arrays = small(model)
     write_json(tmp_path / "preprocessor_config.json", PROCESSOR)
     write(tmp_path, config, arrays, "hugging_face", {**TRANSFORMERS[model], "hidden_act": "gelu"})
     assert_read(tmp_path, config, arrays)
+
+
+def test_transformers_windows_are_those_of_the_images_that_it_states(tmp_path):
+    config, arrays = small("swin_tiny_patch4_window7_224")
+    config = dataclasses.replace(config, window=12, image_size=96)
+    arrays = {path: np.resize(arrays[path], shape) for path, shape in array_shapes(config).items()}
+    record = {
+        **{"model_type": "swin", "num_heads": [2, 4], "depths": [1, 2]},
+        **{"image_size": 96, "window_size": 12, "patch_size": 4},
+    }
+    write_json(tmp_path / "preprocessor_config.json", PROCESSOR)
+    write(tmp_path, config, arrays, "hugging_face", record)
+    assert_read(tmp_path, config, arrays)
+
+
+@pytest.mark.parametrize("side", [112, 256])
+def test_transformers_windows_that_do_not_fill_its_maps_are_refused(tmp_path, side):
+    config, arrays = small("swin_tiny_patch4_window7_224")
+    record = {"model_type": "swin", "num_heads": [2, 4], "image_size": side}
+    write_json(tmp_path / "preprocessor_config.json", PROCESSOR)
+    write(tmp_path, config, arrays, "hugging_face", record)
+    with pytest.raises(ValueError, match=f"its image_size is {side}, where maps of .* no whole"):
+        read_model_folder(tmp_path)
 
 
 def load_capability_naming(model: str) -> str:

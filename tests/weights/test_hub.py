@@ -140,6 +140,8 @@ def test_an_unknown_tag_is_refused_with_those_that_there_are(toy_tags):
     )
     with pytest.raises(FileNotFoundError, match="Published weights of toy_small: plain"):
         create_model(pretrained="toy_small.fancy")
+    with pytest.raises(FileNotFoundError, match="it needs a model's name too: toy_small"):
+        create_model(pretrained="plain")
     with pytest.raises(ValueError, match="No published weights of toy_large are known"):
         create_model("toy_large", pretrained=True)
 
@@ -160,6 +162,11 @@ def test_weights_that_are_not_on_the_hub_say_where_they_are():
         create_model("van_lska_tiny", pretrained=True)
     assert "Large-Separable-Kernel-Attention" in str(refusal.value)
     assert "lska-jax import FILE --weights in1k" in str(refusal.value)
+
+
+def test_offline_one_file_is_to_be_imported_as_the_model_and_tag_that_were_asked_for(hub):
+    with pytest.raises(ConnectionError, match="--model van_lka_tiny --weights in1k --out DIR"):
+        create_model("van_lka_tiny", pretrained="in1k")
 
 
 def test_one_file_in_a_repository_is_read_by_its_tag(hub, monkeypatch, tmp_path):

@@ -92,6 +92,13 @@ def test_a_missing_patch_merging_is_called_by_the_naming_of_the_file():
         load_state_dict(model, incomplete)
 
 
+def test_an_exported_file_says_that_windows_of_other_images_do_not_show():
+    model = create_model(TINY, **vars(NARROW))
+    (note,) = NAMES.export_notes("timm", model.config)
+    assert f"images of {NARROW.image_size} pixels" in note
+    assert NAMES.export_notes("timm", SwinConfig()) == []
+
+
 def test_a_file_without_bias_tables_is_refused_with_what_it_does_not_show(tmp_path):
     named = state_dict(NARROW, "timm")
     broken = {name: array for name, array in named.items() if "bias_table" not in name}

@@ -160,6 +160,11 @@ def test_a_tag_names_the_model_where_none_is_given(toy_file):
     assert imported(toy_file, weights="plain").name == "toy_small"
 
 
+def test_a_tag_is_taken_with_its_models_name_as_the_messages_list_it(toy_file):
+    facts = imported(toy_file, weights="toy_small.squashed", **TOY)
+    assert facts.source["tag"] == "toy_small.squashed"
+
+
 def test_22k_classes_have_no_names_and_are_left_out_or_named(toy_file):
     path = write_safetensors(toy_file, toy_state_dict(21841))
     message = refusal(path, weights="large", **TOY)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lska_jax.models.swin_config import FAMILY
+from lska_jax.models.swin_config import FAMILY, SwinConfig
 from lska_jax.weights.names.naming import Inferred, Names
 from lska_jax.weights.names.rows import CONV, MATRIX, NORM, Layout, Row, Shape
 from lska_jax.weights.names.shapes import axis, block_counts, usual_axis
@@ -108,6 +108,15 @@ class SwinNames(Names):
             or 0,
         }
         return Inferred(fields, naming)
+
+    def export_notes(self, naming: str, config: SwinConfig) -> list[str]:
+        """Return what no array shows: the images that the windows are laid out for."""
+        if config.image_size == self.family.defaults["image_size"]:
+            return []
+        return [
+            f"The windows are laid out for images of {config.image_size} pixels, which no array "
+            f"shows: set it in the {naming} code, and as import_checkpoint(image_size=...) here."
+        ]
 
 
 NAMES = SwinNames(

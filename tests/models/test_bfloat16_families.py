@@ -1,0 +1,86 @@
+"""Gradients of every family's small network in bfloat16 against float32, at real map sizes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lska_jax import create_model
+from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
+
+# Of the norm of a gradient. Values are rounded to 8 significant bits, 0.2 % each, a few times.
+MOST = 0.02
+# Of the norm of all gradients: below it differences of nearly equal numbers are left over, as of a
+# bias ahead of a BatchNorm, or of queries that attend to all pixels nearly alike.
+LEAST_SHARE = 1e-4
+ONE = {"dims": (32,), "depths": (1,)}
+TOKENS = {"dim": 32, "heads": 2, "depth": 1, "patch_size": 8}
+FAMILIES = {
+    "convnext_tiny": ONE,
+    "swin_tiny_patch4_window7_224": {**ONE, "heads": (2,), "depths": (2,)},
+    "pvt_v2_b0": {**ONE, "heads": (2,), "ffn_ratios": (2,), "reductions": (4,)},
+    "pvt_v2_b2_li": {**ONE, "heads": (2,), "ffn_ratios": (2,), "reductions": (1,)},
+    "inception_next_tiny": {**ONE, "mlp_ratios": (2,)},
+    "unireplknet_a": {**ONE, "large_every": (1,)},
+    "deit3_small_patch16_224": TOKENS,
+    "deit_tiny_distilled_patch16_224": TOKENS,
+}
+
+
+def gradients(name, dtype):
+    model = create_model(name, **FAMILIES[name], num_classes=10, dtype=dtype)
+    functions, stats = ModelFunctions(model), batch_stats(model)
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.standard_normal((8, 128, 128, 3)), jnp.float32)
+    drawn = {
+        path: 3 * array
+        if path.endswith("kernel")
+        else jnp.asarray(rng.uniform(0.5, 1.5, array.shape), jnp.float32)
+        for path, array in parameters(model).items()
+    }
+
+    @jax.jit
+    def run(params):
+        def loss(params):
+            logits, _ = functions.train(params, stats, images, key=jax.random.key(0))
+            return -jnp.mean(jnp.diagonal(jax.nn.log_softmax(logits)[:, :5]))
+
+        return jax.grad(loss)(params)
+
+    return jax.tree.map(np.asarray, run(drawn))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_gradient_is_that_of_float32(name):
+    exact, found = gradients(name, "float32"), gradients(name, "bfloat16")
+    whole = np.sqrt(sum(float(np.sum(np.square(array))) for array in exact.values()))
+    norms = {path: float(np.linalg.norm(array)) for path, array in exact.items()}
+    seen = [path for path, norm in norms.items() if norm > LEAST_SHARE * whole]
+    assert len(seen) > len(exact) // 2
+    errors = {p: float(np.linalg.norm(found[p] - exact[p])) / norms[p] for p in seen}
+    assert {path: error for path, error in errors.items() if not error < MOST} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_sum_over_a_map_is_a_bfloat16_one_where_it_is_lowered_for_others(name, platform):
+    model = create_model(name, **FAMILIES[name], num_classes=10, dtype="bfloat16")
+    functions, stats = ModelFunctions(model), batch_stats(model)
+
+    def loss(params, images):
+        logits, _ = functions.train(params, stats, images, key=jax.random.key(0))
+        return jnp.mean(logits)
+
+    traced = jax.jit(jax.grad(loss)).trace(parameters(model), jnp.zeros((2, 64, 64, 3)))
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    sums = [line for line in text.splitlines() if "stablehlo.reduce(" in line and "add" in line]
+    assert sums
+    assert [line for line in sums if "xbf16>" in line.rpartition("->")[0]] == []
+
+
+def test_the_families_are_all_there():
+    from lska_jax.models.table import families, model_entry
+
+    assert {model_entry(name).family for name in FAMILIES} == {*families()} - {"van"}
