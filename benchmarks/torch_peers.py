@@ -70,7 +70,8 @@ def _peer(model: str, network: Any) -> Any:
     import torch
 
     timm = require("timm", "Comparing with timm")
-    peer = timm.create_model(model, num_classes=network.config.num_classes)
+    # Swin drops paths by default.
+    peer = timm.create_model(model, num_classes=network.config.num_classes, drop_path_rate=0.0)
     state = {name: torch.from_numpy(array) for name, array in make_state_dict(network).items()}
     peer.load_state_dict(state)
     return copy.deepcopy(peer)
