@@ -100,8 +100,11 @@ def draw(result: dict[str, Any], folder: Path) -> None:
             panel.scatter(milliseconds, top1, s=size, color=colour, alpha=0.6)
             panel.annotate(row["model"].replace("_", " "), (milliseconds, top1), fontsize=7,
                            xytext=(0, -12), textcoords="offset points", ha="center")  # fmt: skip
-        panel.set_xscale("log")
-        panel.set_xlabel(f"{mode}, milliseconds an image (batch {BATCH_SIZES[0]}, JAX)")
+        panel.set_xlim(left=0, right=1.25 * max(panel.get_xlim()[1], 1.0))
+        panel.margins(y=0.15)
+        panel.set_xlabel(
+            f"{mode}, milliseconds an image (batch {BATCH_SIZES[0]}, JAX)\narea: parameters"
+        )
     panels[0][0].set_ylabel("published ImageNet top-1, %")
     drawing.save(figure, folder / f"{NAME}.png")
 
