@@ -11,8 +11,7 @@ Hardware: any number of TPU or GPU devices that the batch divides over;
 
 from ml_collections import ConfigDict
 
-from lska_jax.models.table import model_entry
-from lska_jax.training.config import base_config, model_section
+from lska_jax.training.named_recipe import named_config
 
 DROP_PATH_RATES = {
     "convnext_tiny": 0.1,
@@ -29,20 +28,7 @@ def get_config(argument: str = "") -> ConfigDict:
     Raises:
       ValueError: another argument.
     """
-    name = argument or "convnext_tiny"
-    if name not in DROP_PATH_RATES:
-        raise ValueError(
-            f"Config argument {argument!r} is not understood; allowed: "
-            f"{', '.join(DROP_PATH_RATES)}."
-        )
-    config = base_config()
-    config.model = model_section(name, drop_path_rate=DROP_PATH_RATES[name])
-
-    prepared = model_entry(name).preprocessing
-    config.data.mean = prepared.mean
-    config.data.std = prepared.std
-    config.data.crop_pct = prepared.crop_pct
-    config.data.train_interpolation = "bicubic"
+    config = named_config(argument, DROP_PATH_RATES)
 
     config.optimizer.learning_rate = 4e-3
     config.optimizer.warmup_learning_rate = 0.0

@@ -11,8 +11,7 @@ Hardware: any number of TPU or GPU devices that the batch divides over. Result: 
 
 from ml_collections import ConfigDict
 
-from lska_jax.models.table import model_entry
-from lska_jax.training.config import base_config, model_section
+from lska_jax.training.named_recipe import named_config
 
 MODELS = ("deit_tiny_patch16_224", "deit_small_patch16_224", "deit_base_patch16_224")
 
@@ -23,19 +22,8 @@ def get_config(argument: str = "") -> ConfigDict:
     Raises:
       ValueError: another argument.
     """
-    name = argument or MODELS[0]
-    if name not in MODELS:
-        raise ValueError(
-            f"Config argument {argument!r} is not understood; allowed: {', '.join(MODELS)}."
-        )
-    config = base_config()
-    config.model = model_section(name, drop_path_rate=0.1)
-
-    prepared = model_entry(name).preprocessing
-    config.data.mean = prepared.mean
-    config.data.std = prepared.std
+    config = named_config(argument, dict.fromkeys(MODELS, 0.1))
     config.data.crop_pct = 0.875  # DeiT's code evaluates from a short side of 256, timm at 0.9
-    config.data.train_interpolation = "bicubic"
 
     config.training.batch_size = 1024
     config.optimizer.learning_rate = 5e-4 * 1024 / 512

@@ -12,8 +12,7 @@ Hardware: any number of TPU or GPU devices that the batch divides over;
 
 from ml_collections import ConfigDict
 
-from lska_jax.models.table import model_entry
-from lska_jax.training.config import base_config, model_section
+from lska_jax.training.named_recipe import named_config
 
 DROP_PATH_RATES = {
     "inception_next_atto": 0.1,
@@ -29,22 +28,9 @@ def get_config(argument: str = "") -> ConfigDict:
     Raises:
       ValueError: another argument.
     """
-    name = argument or "inception_next_tiny"
-    if name not in DROP_PATH_RATES:
-        raise ValueError(
-            f"Config argument {argument!r} is not understood; allowed: "
-            f"{', '.join(DROP_PATH_RATES)}."
-        )
-    config = base_config()
-    config.model = model_section(name, drop_path_rate=DROP_PATH_RATES[name])
+    config = named_config(argument or "inception_next_tiny", DROP_PATH_RATES)
 
-    prepared = model_entry(name).preprocessing
-    config.data.mean = prepared.mean
-    config.data.std = prepared.std
-    config.data.crop_pct = prepared.crop_pct
-    config.data.train_interpolation = "bicubic"
-
-    is_atto = name == "inception_next_atto"
+    is_atto = config.model.name == "inception_next_atto"
     config.optimizer.learning_rate = 1e-3 if is_atto else 4e-3
     config.optimizer.warmup_epochs = 5 if is_atto else 20
     config.training.batch_size = 1024 if is_atto else 4096

@@ -12,8 +12,7 @@ Hardware: any number of TPU or GPU devices that the batch divides over. Result: 
 
 from ml_collections import ConfigDict
 
-from lska_jax.models.table import model_entry
-from lska_jax.training.config import base_config, model_section
+from lska_jax.training.named_recipe import named_config
 
 # Stochastic depth of each model; those of 0.3 have their gradients clipped.
 DROP_PATH_RATES = {
@@ -33,24 +32,11 @@ def get_config(argument: str = "") -> ConfigDict:
     Raises:
       ValueError: another argument.
     """
-    name = argument or "pvt_v2_b0"
-    if name not in DROP_PATH_RATES:
-        raise ValueError(
-            f"Config argument {argument!r} is not understood; allowed: "
-            f"{', '.join(DROP_PATH_RATES)}."
-        )
-    drop_path_rate = DROP_PATH_RATES[name]
-    config = base_config()
-    config.model = model_section(name, drop_path_rate=drop_path_rate)
-
-    prepared = model_entry(name).preprocessing
-    config.data.mean = prepared.mean
-    config.data.std = prepared.std
+    config = named_config(argument, DROP_PATH_RATES)
     config.data.crop_pct = 0.875
-    config.data.train_interpolation = "bicubic"
 
     config.training.batch_size = 1024
     config.optimizer.learning_rate = 5e-4 * config.training.batch_size / 512
     config.optimizer.min_learning_rate = 1e-5
-    config.optimizer.clip_norm = 1.0 if drop_path_rate == 0.3 else 0.0
+    config.optimizer.clip_norm = 1.0 if config.model.drop_path_rate == 0.3 else 0.0
     return config

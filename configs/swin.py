@@ -10,8 +10,7 @@ Hardware: any number of TPU or GPU devices that the batch divides over;
 
 from ml_collections import ConfigDict
 
-from lska_jax.models.table import model_entry
-from lska_jax.training.config import base_config, model_section
+from lska_jax.training.named_recipe import named_config
 
 DROP_PATH_RATES = {
     "swin_tiny_patch4_window7_224": 0.2,
@@ -26,20 +25,8 @@ def get_config(argument: str = "") -> ConfigDict:
     Raises:
       ValueError: another argument.
     """
-    name = argument or "swin_tiny_patch4_window7_224"
-    if name not in DROP_PATH_RATES:
-        raise ValueError(
-            f"Config argument {argument!r} is not understood; allowed: "
-            f"{', '.join(DROP_PATH_RATES)}."
-        )
-    config = base_config()
-    config.model = model_section(name, drop_path_rate=DROP_PATH_RATES[name])
-
-    prepared = model_entry(name).preprocessing
-    config.data.mean = prepared.mean
-    config.data.std = prepared.std
+    config = named_config(argument, DROP_PATH_RATES)
     config.data.crop_pct = 0.875  # the authors evaluate from a short side of 256, timm at 0.9
-    config.data.train_interpolation = "bicubic"
 
     config.optimizer.learning_rate = 1e-3
     config.optimizer.min_learning_rate = 1e-5
