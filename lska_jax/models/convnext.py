@@ -12,13 +12,7 @@ from jaxtyping import Array, Float
 
 from lska_jax.models.checks import check_images
 from lska_jax.models.convnext_config import ConvNeXtConfig
-from lska_jax.models.maps import stage_maps
-from lska_jax.models.network import (
-    Network,
-    drop_path_rates,
-    make_classifier,
-    run_blocks,
-)
+from lska_jax.models.network import Network, Stage, drop_path_rates, make_classifier, run_stages
 from lska_jax.nn.dense import KERNEL_STD, MLP
 from lska_jax.nn.initial_values import RngsLike, as_rngs, normal
 from lska_jax.nn.layers import DepthwiseConv, DropPath, LayerNorm, LayerScale
@@ -59,14 +53,14 @@ class Block(nnx.Module):
 
 
 class Stem(nnx.Module):
-    """Patches that do not overlap as one linear map each, LayerNorm."""
+    """Patches that do not overlap as one linear map each, and a norm."""
 
-    def __init__(self, config: ConvNeXtConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: Any, *, norm: Any = LayerNorm, rngs: nnx.Rngs):
         channels = config.dims[0]
         self.projection = Patches(
             config.in_channels, channels, side=config.patch_size, dtype=config.dtype, rngs=rngs
         )
-        self.norm = LayerNorm(channels, dtype=config.dtype, rngs=rngs)
+        self.norm = norm(channels, dtype=config.dtype, rngs=rngs)
 
     def __call__(
         self, images: Float[Array, "batch height width in_channels"]
@@ -76,10 +70,18 @@ class Stem(nnx.Module):
 
 
 class Transition(nnx.Module):
-    """LayerNorm, then 2 x 2 patches: half the height and width of the map."""
+    """A norm, then 2 x 2 patches: half the height and width of the map."""
 
-    def __init__(self, in_channels: int, channels: int, *, dtype: Any, rngs: nnx.Rngs):
-        self.norm = LayerNorm(in_channels, dtype=dtype, rngs=rngs)
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        dtype: Any,
+        norm: Any = LayerNorm,
+        rngs: nnx.Rngs,
+    ):
+        self.norm = norm(in_channels, dtype=dtype, rngs=rngs)
         self.projection = Patches(in_channels, channels, side=2, dtype=dtype, rngs=rngs)
 
     def __call__(
@@ -87,27 +89,6 @@ class Transition(nnx.Module):
     ) -> Float[Array, "batch out_height out_width channels"]:
         """Map (B, H, W, in_channels) to (B, H // 2, W // 2, C)."""
         return self.projection(self.norm(x))
-
-
-class Stage(nnx.Module):
-    """Blocks of one width."""
-
-    def __init__(
-        self, channels: int, config: ConvNeXtConfig, *, drop_path_rates: list[float], rngs: nnx.Rngs
-    ):
-        self.blocks = nnx.List(
-            Block(channels, config, drop_path_rate=rate, rngs=rngs) for rate in drop_path_rates
-        )
-        self.remat = config.remat
-
-    def __call__(
-        self,
-        x: Float[Array, "batch height width channels"],
-        *,
-        rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "batch height width channels"]:
-        """Map (B, H, W, C) to the same shape."""
-        return run_blocks(self.blocks, x, remat=self.remat, rngs=rngs)
 
 
 class ConvNeXt(Network):
@@ -124,7 +105,10 @@ class ConvNeXt(Network):
         dims, dtype = config.dims, config.dtype
         self.stem = Stem(config, rngs=rngs)
         self.stages = nnx.List(
-            Stage(channels, config, drop_path_rates=rates, rngs=rngs)
+            Stage(
+                [Block(channels, config, drop_path_rate=rate, rngs=rngs) for rate in rates],
+                remat=config.remat,
+            )
             for channels, rates in zip(
                 dims, drop_path_rates(config.drop_path_rate, config.depths), strict=True
             )
@@ -157,10 +141,7 @@ class ConvNeXt(Network):
         """
         check_images(images, self.config)
         x = self.stem(jnp.asarray(images, self.config.dtype))
-        maps = [self.stages[0](x, rngs=rngs)]
-        for transition, stage in zip(self.transitions, self.stages[1:], strict=True):
-            maps.append(stage(transition(maps[-1]), rngs=rngs))
-        return stage_maps(maps)
+        return run_stages(self.stages, x, transitions=self.transitions, rngs=rngs)
 
     def pool(
         self, features: Float[Array, "batch height width channels"]

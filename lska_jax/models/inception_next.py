@@ -4,23 +4,21 @@ Reads mixer -> block -> stage -> model; the config is in ``inception_next_config
 are NHWC.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from lska_jax.models.checks import check_images
+from lska_jax.models.convnext import Stem, Transition
 from lska_jax.models.inception_next_config import InceptionNeXtConfig
-from lska_jax.models.maps import stage_maps
 from lska_jax.models.network import (
     Network,
+    Stage,
     drop_path_rates,
     make_classifier,
     make_dropout,
-    run_blocks,
+    run_stages,
 )
 from lska_jax.nn.dense import KERNEL_STD, MLP, Dense
 from lska_jax.nn.initial_values import RngsLike, as_rngs, normal
@@ -31,7 +29,6 @@ from lska_jax.nn.layers import (
     LayerNorm,
     LayerScale,
 )
-from lska_jax.nn.patches import Patches
 from lska_jax.ops import gelu
 
 LAYER_SCALE_INIT = 1e-6
@@ -98,68 +95,6 @@ class Block(nnx.Module):
         return x + self.drop_path(branch, rngs=rngs)
 
 
-class Stem(nnx.Module):
-    """Patches that do not overlap as one linear map each, BatchNorm."""
-
-    def __init__(self, config: InceptionNeXtConfig, *, rngs: nnx.Rngs):
-        self.projection = Patches(
-            config.in_channels,
-            config.dims[0],
-            side=config.patch_size,
-            dtype=config.dtype,
-            rngs=rngs,
-        )
-        self.norm = BatchNorm(config.dims[0], dtype=config.dtype, rngs=rngs)
-
-    def __call__(
-        self, images: Float[Array, "batch height width in_channels"]
-    ) -> Float[Array, "batch out_height out_width channels"]:
-        """Map (B, H, W, in_channels) to (B, H // patch_size, W // patch_size, C)."""
-        return self.norm(self.projection(images))
-
-
-class Transition(nnx.Module):
-    """BatchNorm, then 2 x 2 patches: half the height and width of the map."""
-
-    def __init__(self, in_channels: int, channels: int, *, dtype: Any, rngs: nnx.Rngs):
-        self.norm = BatchNorm(in_channels, dtype=dtype, rngs=rngs)
-        self.projection = Patches(in_channels, channels, side=2, dtype=dtype, rngs=rngs)
-
-    def __call__(
-        self, x: Float[Array, "batch height width in_channels"]
-    ) -> Float[Array, "batch out_height out_width channels"]:
-        """Map (B, H, W, in_channels) to (B, H // 2, W // 2, C)."""
-        return self.projection(self.norm(x))
-
-
-class Stage(nnx.Module):
-    """Blocks of one width."""
-
-    def __init__(
-        self,
-        channels: int,
-        mlp_ratio: int,
-        config: InceptionNeXtConfig,
-        *,
-        drop_path_rates: Sequence[float],
-        rngs: nnx.Rngs,
-    ):
-        self.blocks = nnx.List(
-            Block(channels, mlp_ratio, config, drop_path_rate=rate, rngs=rngs)
-            for rate in drop_path_rates
-        )
-        self.remat = config.remat
-
-    def __call__(
-        self,
-        x: Float[Array, "batch height width channels"],
-        *,
-        rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "batch height width channels"]:
-        """Map (B, H, W, C) to the same shape."""
-        return run_blocks(self.blocks, x, remat=self.remat, rngs=rngs)
-
-
 class InceptionNeXt(Network):
     """InceptionNeXt.
 
@@ -172,19 +107,20 @@ class InceptionNeXt(Network):
         super().__init__(config)
         rngs = as_rngs(rngs)
         dims, dtype = config.dims, config.dtype
-        self.stem = Stem(config, rngs=rngs)
+        self.stem = Stem(config, norm=BatchNorm, rngs=rngs)
         self.stages = nnx.List(
             Stage(
-                dims[i],
-                config.mlp_ratios[i],
-                config,
-                drop_path_rates=rates,
-                rngs=rngs,
+                [
+                    Block(dims[i], config.mlp_ratios[i], config, drop_path_rate=rate, rngs=rngs)
+                    for rate in rates
+                ],
+                remat=config.remat,
             )
             for i, rates in enumerate(drop_path_rates(config.drop_path_rate, config.depths))
         )
         self.transitions = nnx.List(
-            Transition(dims[i], dims[i + 1], dtype=dtype, rngs=rngs) for i in range(len(dims) - 1)
+            Transition(dims[i], dims[i + 1], dtype=dtype, norm=BatchNorm, rngs=rngs)
+            for i in range(len(dims) - 1)
         )
         # The head is float32.
         hidden = HEAD_RATIO * dims[-1]
@@ -214,10 +150,7 @@ class InceptionNeXt(Network):
         """
         check_images(images, self.config)
         x = self.stem(jnp.asarray(images, self.config.dtype))
-        maps = [self.stages[0](x, rngs=rngs)]
-        for transition, stage in zip(self.transitions, self.stages[1:], strict=True):
-            maps.append(stage(transition(maps[-1]), rngs=rngs))
-        return stage_maps(maps)
+        return run_stages(self.stages, x, transitions=self.transitions, rngs=rngs)
 
     def head(
         self,

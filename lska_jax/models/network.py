@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from lska_jax.models.build import abstract_model
 from lska_jax.models.config import NetworkConfig
-from lska_jax.models.maps import named_maps
+from lska_jax.models.maps import named_maps, stage_maps
 from lska_jax.models.table import family_of
 from lska_jax.nn.dense import Dense
 from lska_jax.nn.functional import parameters
@@ -199,6 +199,52 @@ def drop_path_rates(last: float, depths: Sequence[int]) -> list[list[float]]:
     step = last / max(sum(depths) - 1, 1)
     blocks = itertools.count()
     return [[step * next(blocks) for _ in range(depth)] for depth in depths]
+
+
+class Stage(nnx.Module):
+    """Blocks of one width, one after the other.
+
+    Args:
+      blocks: see ``run_blocks``.
+      remat: recompute each in the backward pass instead of keeping its activations.
+    """
+
+    def __init__(self, blocks: Iterable[nnx.Module], *, remat: bool):
+        self.blocks = nnx.List(blocks)
+        self.remat = remat
+
+    def __call__(
+        self,
+        x: Float[Array, "batch height width channels"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch height width channels"]:
+        """Map (B, H, W, C) to the same shape."""
+        return run_blocks(self.blocks, x, remat=self.remat, rngs=rngs)
+
+
+def run_stages(
+    stages: Sequence[Any],
+    x: Array,
+    *,
+    transitions: Sequence[Any] = (),
+    rngs: nnx.Rngs | None,
+) -> Any:
+    """Return the map of every stage, named stage1 and so on.
+
+    Args:
+      stages: called as ``stage(x, rngs=rngs)``.
+      x: what the first takes.
+      transitions: from each stage to the next, where they are no part of it.
+      rngs: keys for dropout and drop path.
+    """
+    maps: list[Array] = []
+    for index, stage in enumerate(stages):
+        if index and len(transitions):
+            x = transitions[index - 1](x)
+        x = stage(x, rngs=rngs)
+        maps.append(x)
+    return stage_maps(maps)
 
 
 def run_blocks(

@@ -15,13 +15,13 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from lska_jax.models.checks import check_images
-from lska_jax.models.maps import stage_maps
 from lska_jax.models.network import (
     Network,
     drop_path_rates,
     make_classifier,
     make_dropout,
     run_blocks,
+    run_stages,
 )
 from lska_jax.models.pvt_v2_config import (
     LAYER_NORM_EPSILON,
@@ -257,12 +257,8 @@ class PVTv2(Network):
           s = 4, 8, 16, 32 at the paper's stem stride.
         """
         check_images(images, self.config)
-        maps = []
         x = jnp.asarray(images, self.config.dtype)
-        for stage in self.stages:
-            x = stage(x, rngs=rngs)
-            maps.append(x)
-        return stage_maps(maps)
+        return run_stages(self.stages, x, rngs=rngs)
 
 
 def _block_norm(channels: int, config: PVTv2Config, rngs: nnx.Rngs) -> LayerNorm:

@@ -13,13 +13,13 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lska_jax.models.checks import check_images
-from lska_jax.models.maps import stage_maps
 from lska_jax.models.network import (
     Network,
     drop_path_rates,
     make_classifier,
     make_dropout,
     run_blocks,
+    run_stages,
 )
 from lska_jax.models.swin_config import SwinConfig, Windows
 from lska_jax.models.swin_windows import (
@@ -252,12 +252,8 @@ class Swin(Network):
           s = 4, 8, 16, 32 at the paper's patch size.
         """
         check_images(images, self.config)
-        maps = []
         x = self.patch_embedding(jnp.asarray(images, self.config.dtype), rngs=rngs)
-        for stage in self.stages:
-            x = stage(x, rngs=rngs)
-            maps.append(x)
-        return stage_maps(maps)
+        return run_stages(self.stages, x, rngs=rngs)
 
     def pool(
         self, features: Float[Array, "batch height width channels"]

@@ -9,7 +9,6 @@ with the mixer one 3 x 3 or the sum of ``BRANCHES``, each behind a BatchNorm of 
 the channels by their means (arXiv 1709.01507), GRN by their norms (arXiv 2301.00808).
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,8 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from lska_jax.models.checks import check_images
-from lska_jax.models.maps import stage_maps
-from lska_jax.models.network import Network, drop_path_rates, make_classifier, run_blocks
+from lska_jax.models.network import Network, Stage, drop_path_rates, make_classifier, run_stages
 from lska_jax.models.unireplknet_config import (
     BRANCHES,
     LARGE_KERNEL,
@@ -209,35 +207,6 @@ class Transition(nnx.Module):
         return self.norm(self.projection(x))
 
 
-class Stage(nnx.Module):
-    """Blocks of one size."""
-
-    def __init__(
-        self,
-        index: int,
-        config: UniRepLKNetConfig,
-        *,
-        block_type: Any,
-        drop_path_rates: Sequence[float],
-        rngs: nnx.Rngs,
-    ):
-        self.blocks = nnx.List(
-            block_type(
-                config.dims[index],
-                config,
-                is_large=config.is_large(index, block),
-                drop_path_rate=rate,
-                rngs=rngs,
-            )
-            for block, rate in enumerate(drop_path_rates)
-        )
-        self.remat = config.remat
-
-    def __call__(self, x: _Map, *, rngs: nnx.Rngs | None = None) -> _Map:
-        """Map (B, H, W, C) to the same shape."""
-        return run_blocks(self.blocks, x, remat=self.remat, rngs=rngs)
-
-
 class UniRepLKNet(Network):
     """UniRepLKNet in the form that is trained and published, its branches side by side.
 
@@ -259,11 +228,17 @@ class UniRepLKNet(Network):
         )
         stages: list[Any] = [
             Stage(
-                index,
-                config,
-                block_type=self.block_type,
-                drop_path_rates=rates,
-                rngs=rngs,
+                [
+                    self.block_type(
+                        dims[index],
+                        config,
+                        is_large=config.is_large(index, number),
+                        drop_path_rate=rate,
+                        rngs=rngs,
+                    )
+                    for number, rate in enumerate(rates)
+                ],
+                remat=config.remat,
             )
             for index, rates in enumerate(drop_path_rates(config.drop_path_rate, config.depths))
         ]
@@ -292,11 +267,7 @@ class UniRepLKNet(Network):
         """
         check_images(images, self.config)
         x = self.stem(jnp.asarray(images, self.config.dtype))
-        maps = []
-        for index, stage in enumerate(self.stages):
-            x = stage(self.transitions[index - 1](x) if index else x, rngs=rngs)
-            maps.append(x)
-        return stage_maps(maps)
+        return run_stages(self.stages, x, transitions=self.transitions, rngs=rngs)
 
     def pool(self, features: _Map) -> Float[Array, "batch channels"]:
         """Return the mean over pixels, normalised behind it, in float32."""

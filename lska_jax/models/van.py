@@ -12,8 +12,13 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lska_jax.models.checks import check_images
-from lska_jax.models.maps import stage_maps
-from lska_jax.models.network import Network, drop_path_rates, make_classifier, run_blocks
+from lska_jax.models.network import (
+    Network,
+    drop_path_rates,
+    make_classifier,
+    run_blocks,
+    run_stages,
+)
 from lska_jax.models.van_config import VANConfig
 from lska_jax.nn.attention import LKA, LSKA, LKATrivial, LSKATrivial
 from lska_jax.nn.dense import Pointwise
@@ -250,9 +255,5 @@ class VAN(Network):
           s = 4, 8, 16, 32 at the paper's stem stride.
         """
         check_images(images, self.config)
-        maps = []
         x = jnp.asarray(images, self.config.dtype)
-        for stage in self.stages:
-            x = stage(x, rngs=rngs)
-            maps.append(x)
-        return stage_maps(maps)
+        return run_stages(self.stages, x, rngs=rngs)
