@@ -2,9 +2,12 @@
 
 import gc
 import os
+from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+
+ROOT = Path(__file__).parents[1]
 
 # What importing and collecting makes stays to the end: nothing there to collect.
 gc.disable()
@@ -23,9 +26,17 @@ os.environ.setdefault(
 # tests that trace, for messages of the compiler that none of them reads.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
-# Every annotation is checked at run time, in tests only. Where a test passes what an annotation
-# forbids, to see the package's own error, it calls the function behind the check: inspect.unwrap.
-install_import_hook("lska_jax", "beartype.beartype")
+# Annotations are checked at run time, in tests only, in the files that annotate arrays with their
+# shapes; mypy checks the others. Where a test passes what an annotation forbids, to see the
+# package's own error, it calls the function behind the check: inspect.unwrap.
+install_import_hook(
+    [
+        ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        for file in (ROOT / "lska_jax").rglob("*.py")
+        if "jaxtyping" in file.read_text()
+    ],
+    "beartype.beartype",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

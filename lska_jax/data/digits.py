@@ -1,5 +1,8 @@
 """Scikit-learn's handwritten digits as a source: embedded, so that everything runs at once."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 
 from lska_jax.data.sources import Extent, Record, SourceFacts, check_index
@@ -30,17 +33,15 @@ class DigitsSource:
           ValueError: if the split is none of these.
         """
         _check_digits_split(split)
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        held_out = _every_fifth_of_each_class(digits.target)
+        images, labels = _read()
+        held_out = _every_fifth_of_each_class(labels)
         chosen = {"train": ~held_out, "test": held_out, "all": np.ones_like(held_out)}[split]
         self.name = f"digits/{split}"
         halves = ("train", "test") if split == "all" else (split,)
         self.extents = tuple(Extent(f"digits/{half}", 0, _NUM_EXAMPLES[half]) for half in halves)
         self.class_names = tuple(str(digit) for digit in range(_NUM_CLASSES))
-        self._images = np.rint(digits.images[chosen] * (255 / 16)).astype(np.uint8)[..., None]
-        self._labels = digits.target[chosen]
+        self._images = np.rint(images[chosen] * (255 / 16)).astype(np.uint8)[..., None]
+        self._labels = labels[chosen]
         self._positions = np.flatnonzero(chosen)
 
     def __len__(self) -> int:
@@ -66,6 +67,24 @@ def inspect_digits(split: str) -> SourceFacts:
     """
     _check_digits_split(split)
     return SourceFacts(_NUM_CLASSES, _NUM_EXAMPLES[split])
+
+
+def _read() -> tuple[np.ndarray, np.ndarray]:
+    """Return grey levels (1797, 8, 8) from 0 to 16, and labels (1797,).
+
+    From scikit-learn's own file, where it lies: importing the library takes longer than all other
+    imports of a training run together.
+    """
+    library = importlib.util.find_spec("sklearn")
+    for folder in (library.submodule_search_locations or ()) if library else ():
+        file = Path(folder, "datasets", "data", "digits.csv.gz")
+        if file.exists():
+            table = np.loadtxt(file, delimiter=",")
+            return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return digits.images, digits.target
 
 
 def _every_fifth_of_each_class(labels: np.ndarray) -> np.ndarray:

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy
 from jax.sharding import NamedSharding, PartitionSpec
-from scipy import stats
 
 from lska_jax.data.mixing import MixingSpec, mix, normalise, random_erasing, smooth_one_hot
 
@@ -69,7 +69,7 @@ def boxes_of(is_inside: np.ndarray) -> list[tuple[slice, slice]]:
 
 
 def assert_same_distribution(ours: np.ndarray, oracle: np.ndarray) -> None:
-    assert stats.ks_2samp(ours, oracle).pvalue > SMALLEST_P
+    assert scipy.stats.ks_2samp(ours, oracle).pvalue > SMALLEST_P
 
 
 # Normalisation
@@ -122,7 +122,7 @@ def test_erasing_with_probability_zero_returns_the_images() -> None:
 def test_erasing_happens_with_the_given_probability() -> None:
     erased = (erase(0.25) != 1000).any(axis=(1, 2, 3))
     # About 0.2 % of the images find no box that fits, which the tolerance of the test covers.
-    assert stats.binomtest(int(erased.sum()), COUNT, 0.25).pvalue > SMALLEST_P
+    assert scipy.stats.binomtest(int(erased.sum()), COUNT, 0.25).pvalue > SMALLEST_P
 
 
 def test_erased_pixels_form_one_full_rectangle_over_all_channels() -> None:
@@ -166,10 +166,10 @@ def test_erased_area_and_ratio_stay_within_their_bounds() -> None:
 def test_erased_pixels_are_independent_standard_normal_noise() -> None:
     images = erase(1.0)[:200]
     noise = images[images != 1000]
-    assert stats.kstest(noise, "norm").pvalue > SMALLEST_P
+    assert scipy.stats.kstest(noise, "norm").pvalue > SMALLEST_P
     first, second = (images[..., channel][images[..., 0] != 1000] for channel in (0, 1))
-    assert stats.pearsonr(first, second).pvalue > SMALLEST_P
-    assert stats.pearsonr(noise[2:], noise[:-2]).pvalue > SMALLEST_P
+    assert scipy.stats.pearsonr(first, second).pvalue > SMALLEST_P
+    assert scipy.stats.pearsonr(noise[2:], noise[:-2]).pvalue > SMALLEST_P
 
 
 # Targets
@@ -224,7 +224,7 @@ def test_mixup_blends_every_pixel_of_the_batch_by_one_lambda() -> None:
 
 def test_mixup_lambda_follows_its_beta_distribution() -> None:
     _, targets = draw_mixes(MIXUP)
-    assert stats.kstest(targets[:, 0, 0], stats.beta(0.8, 0.8).cdf).pvalue > SMALLEST_P
+    assert scipy.stats.kstest(targets[:, 0, 0], scipy.stats.beta(0.8, 0.8).cdf).pvalue > SMALLEST_P
 
 
 def test_the_partner_is_the_flipped_batch() -> None:
@@ -315,7 +315,7 @@ def test_cutmix_lambda_is_the_exact_share_of_own_pixels() -> None:
 def test_cutmix_is_chosen_with_the_switch_probability() -> None:
     own, _ = draw_mixes(BOTH)
     is_cutmix = np.isin(own[:, 0], (0.0, 1.0)).all(axis=(1, 2))
-    assert stats.binomtest(int(is_cutmix.sum()), COUNT, 0.3).pvalue > SMALLEST_P
+    assert scipy.stats.binomtest(int(is_cutmix.sum()), COUNT, 0.3).pvalue > SMALLEST_P
 
 
 def test_an_image_whose_partner_is_masked_stays_unmixed() -> None:

@@ -28,15 +28,18 @@ each_model = pytest.mark.parametrize(
     ("record", "name"),
     [pytest.param(record, name, id=name) for record in RECORDS for name in record.costs],
 )
-# Of the others, more is known at every change: all names and shapes, in test_family_names.py.
-each_unlisted_model = pytest.mark.parametrize(
+# Of those with key lists, more is known at every change: all names and shapes, in
+# test_family_names.py. Large ones take half a second each.
+each_model_to_count = pytest.mark.parametrize(
     ("record", "name"),
     [
         pytest.param(
-            record, name, id=name, marks=pytest.mark.slow if name in record.key_lists else ()
+            *(record, name),
+            id=name,
+            marks=pytest.mark.slow if name in record.key_lists or parameters > 16e6 else (),
         )
         for record in RECORDS
-        for name in record.costs
+        for name, (parameters, _) in record.costs.items()
     ],
 )
 each_training = pytest.mark.parametrize(
@@ -104,7 +107,7 @@ def test_every_model_of_the_table_is_costed(record):
     assert list(record.costs) == list(record.family.models)
 
 
-@each_unlisted_model
+@each_model_to_count
 def test_parameters_are_those_of_the_reference(record, name):
     shapes = array_shapes(config_of(section_of(name)))
     trained = (shape for path, shape in shapes.items() if not path.endswith(("/mean", "/var")))

@@ -76,7 +76,7 @@ def test_base_alone_is_prepared_with_a_larger_crop():
 @pytest.mark.parametrize(
     ("size", "expected"),
     [
-        ((131, 101), [(32, 25), (16, 12), (8, 6), (4, 3)]),
+        pytest.param((131, 101), [(32, 25), (16, 12), (8, 6), (4, 3)], marks=pytest.mark.slow),
         ((32, 67), [(8, 16), (4, 8), (2, 4), (1, 2)]),
     ],
 )

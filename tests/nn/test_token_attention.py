@@ -52,6 +52,7 @@ def test_the_gradient_is_that_of_autodiff():
     np.testing.assert_allclose(gradient_of(own, qkv), expected, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_the_gradient_has_a_gradient():
     def of_gradient(function):
         return jax.grad(lambda qkv: jnp.sum(jnp.square(gradient_of(function, qkv))))

@@ -245,7 +245,13 @@ def test_a_second_run_in_a_workdir_is_refused(images, workdir):
     assert content(workdir) == before
 
 
-@pytest.mark.parametrize("loss", [shutil.rmtree, lambda folder: folder.rename(f"{folder}.moved")])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        shutil.rmtree,
+        pytest.param(lambda folder: folder.rename(f"{folder}.moved"), marks=pytest.mark.slow),
+    ],
+)
 def test_a_workdir_that_goes_away_ends_the_run_with_an_error(images, tmp_path, monkeypatch, loss):
     workdir = tmp_path / "run"
     report = Reporter.evaluation
@@ -260,7 +266,10 @@ def test_a_workdir_that_goes_away_ends_the_run_with_an_error(images, tmp_path, m
     assert not workdir.exists()
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[1]", "\x00"])
+@pytest.mark.parametrize(
+    "damage",
+    ["{", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("", "[1]", "\x00"))],
+)
 def test_a_damaged_config_of_the_workdir_is_named_and_written_anew(images, workdir, damage):
     (workdir / "config.json").write_text(damage)
     config = config_of(images)
@@ -282,7 +291,13 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("class_names", "config") else pytest.mark.slow)
+        for name in WRONG
+    ],
+)
 def test_a_record_of_wrong_types_falls_back_to_the_step_before(images, workdir, name):
     """The hashes fit: somebody wrote it so."""
     folder = workdir / "checkpoints" / "6"

@@ -41,7 +41,16 @@ def torch_shapes(config, naming: str = "") -> dict[str, tuple[int, ...]]:
 
 
 @pytest.mark.parametrize(
-    "model", [model for record in RECORDS for model in record.key_lists], ids=str
+    "model",
+    [
+        *(model for record in RECORDS for model in record.key_lists),
+        *(
+            pytest.param(model, marks=pytest.mark.slow)
+            for record in RECORDS
+            for model in record.more_key_lists
+        ),
+    ],
+    ids=str,
 )
 def test_names_shapes_and_order_are_those_of_the_checkpoint(model):
     named = torch_shapes(config_of(section_of(model)))
