@@ -84,7 +84,11 @@ def _show_progress(
         ) as bar,
     ):
         for prediction in predict(
-            folder, images, top=arguments.top, batch_size=arguments.batch_size
+            folder,
+            images,
+            top=arguments.top,
+            batch_size=arguments.batch_size,
+            max_image_pixels=arguments.max_image_pixels,
         ):
             if is_printing and prediction.scores:
                 bar.clear()
@@ -161,4 +165,5 @@ def _build_parser() -> frame.Parser:
     add("--top", type=int, default=5, metavar="N", help="classes per image (default: 5)")
     add("--batch_size", type=int, default=32, metavar="N", help="images at once (default: 32)")
     add("--output", metavar="FILE", help="file to write, .csv or .json")
+    frame.add_max_image_pixels(parser)
     return parser

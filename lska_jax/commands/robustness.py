@@ -72,6 +72,9 @@ def _draw_sheet(arguments: argparse.Namespace) -> None:
     import numpy as np
     from PIL import Image, ImageOps
 
+    from lska_jax.data.decode import decode_rgb
+    from lska_jax.data.plain_file import read_plain_file
+    from lska_jax.data.sources import BrokenImage
     from lska_jax.robustness.corruptions import frost_is_comparable, load_frost_pictures
     from lska_jax.robustness.corruptions.sheet import sample_sheet
 
@@ -82,9 +85,12 @@ def _draw_sheet(arguments: argparse.Namespace) -> None:
         print("The frost is drawn, not the benchmark's: it is not comparable.")
     photos = []
     for place in arguments.sheet:
-        with Image.open(place) as photo:
-            square = ImageOps.fit(photo.convert("RGB"), (_SHEET_PIXELS, _SHEET_PIXELS))
-            photos.append(np.asarray(square))
+        try:
+            photo = decode_rgb(read_plain_file(place), max_pixels=arguments.max_image_pixels)
+        except BrokenImage as error:
+            raise ValueError(f"{place} cannot be read: {error}.") from error
+        square = ImageOps.fit(Image.fromarray(photo), (_SHEET_PIXELS, _SHEET_PIXELS))
+        photos.append(np.asarray(square))
     sheet = sample_sheet(np.stack(photos), seed=arguments.seed, frost_pictures=frost)
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out)
@@ -114,6 +120,7 @@ def _sweep(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
         frost_pictures=arguments.frost_pictures,
         batch_size=arguments.batch_size,
         num_workers=arguments.num_workers,
+        max_image_pixels=arguments.max_image_pixels,
     )
     named = [split_name(model) for model in arguments.model]
     classifiers = [load_classifier(place, name=name) for name, place in named]
@@ -204,6 +211,7 @@ def _build_parser(command: str) -> frame.Parser:
         metavar="N",
         help="decoding processes (default: by the number of cores)",
     )
+    frame.add_max_image_pixels(parser)
     add(
         "--out",
         default=_DEFAULT_OUT,
