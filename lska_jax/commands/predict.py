@@ -119,7 +119,12 @@ def _opened(output: Path) -> Iterator[TextIO]:
     """Open a temporary file beside the output; it is gone afterwards, unless it was kept."""
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     # Names of files need not be text; what is none is written escaped.
-    with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    try:
+        file = temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        # Nobody knows the other name.
+        raise OSError(error.errno, error.strerror, str(output)) from None
+    with file:
         try:
             yield file
         finally:

@@ -77,9 +77,12 @@ def _draw_sheet(arguments: argparse.Namespace) -> None:
     from lska_jax.data.sources import BrokenImage
     from lska_jax.robustness.corruptions import frost_is_comparable, load_frost_pictures
     from lska_jax.robustness.corruptions.sheet import sample_sheet
+    from lska_jax.running.whole_file import whole_file
 
     out = Path(arguments.out)
     out = out if out.suffix else out / "sheet.png"
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"--out {out} names no format of pictures; give it .png, for example.")
     frost = load_frost_pictures(arguments.frost_pictures) if arguments.frost_pictures else None
     if not frost_is_comparable(frost):
         print("The frost is drawn, not the benchmark's: it is not comparable.")
@@ -91,9 +94,11 @@ def _draw_sheet(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{place} cannot be read: {error}.") from error
         square = ImageOps.fit(Image.fromarray(photo), (_SHEET_PIXELS, _SHEET_PIXELS))
         photos.append(np.asarray(square))
-    sheet = sample_sheet(np.stack(photos), seed=arguments.seed, frost_pictures=frost)
     out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out)
+    with whole_file(out) as beside:
+        # Before the work, which takes a minute: a place that cannot be written costs none.
+        beside.touch()
+        sample_sheet(np.stack(photos), seed=arguments.seed, frost_pictures=frost).save(beside)
     print(f"Wrote {out}.")
 
 

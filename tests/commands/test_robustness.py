@@ -122,6 +122,17 @@ def test_a_photo_of_a_sheet_is_read_as_all_others(tmp_path, monkeypatch, capsys,
     assert f"{pipe} cannot be read: it is a pipe" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("a" * 250 + ".png", "File name too long"), ("a.v2", "no format of pict")]
+)
+def test_a_sheet_that_cannot_be_written_is_not_drawn(tmp_path, monkeypatch, capsys, name, said):
+    drawn = "lska_jax.robustness.corruptions.sheet.sample_sheet"
+    monkeypatch.setattr(drawn, lambda *_, **__: pytest.fail("drawn"))
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
+    assert main(["--sheet", str(tmp_path / "photo.png"), "--out", str(tmp_path / name)]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_several_models_get_the_names_they_are_given(model, clean, tmp_path):
     more = ("--model", f"twin={model}", "--suite", "imagenet")
     assert main(arguments(f"first={model}", clean, tmp_path, *more)) == 0
