@@ -12,7 +12,7 @@ COMMANDS = {
         "train": "train a model from a config, or resume a run",
         "evaluate": "evaluate a checkpoint of a run",
         "robustness": "measure models on corrupted and shifted image sets",
-        "report": "turn results of robustness into tables, pictures and a page",
+        "report": "write a page about training runs, or about results of robustness",
         "predict": "classify images with a model",
         "explain": "draw what a model looks at, and how far it sees",
     },
