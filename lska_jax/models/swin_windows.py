@@ -129,6 +129,17 @@ def attend_within_windows(
     return _attend(*vary_alike((qkv, bias)), None if mask is None else jnp.asarray(mask))
 
 
+def window_weights(
+    qkv: Float[Array, "batch windows pixels channels_3"],
+    bias: Float[Array, "heads pixels pixels"],
+    mask: Float[np.ndarray | Array, "windows pixels pixels"] | None = None,
+) -> Float[Array, "batch windows heads pixels pixels"]:
+    """Return the softmax's weights, float32; arguments as ``attend_within_windows``."""
+    query, key, _ = _split(qkv, len(bias))
+    mask = None if mask is None else jnp.asarray(mask)
+    return jax.nn.softmax(_logits(query, key, bias, mask), axis=-1)
+
+
 @jax.custom_vjp
 def _attend(qkv: Array, bias: Array, mask: Array | None) -> Array:
     return _forward(qkv, bias, mask)[0]

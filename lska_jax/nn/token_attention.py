@@ -84,6 +84,14 @@ def self_attention(
     return _attend(qkv, heads)
 
 
+def attention_weights(
+    qkv: Float[Array, "batch tokens channels_3"], *, heads: int
+) -> Float[Array, "batch heads tokens tokens"]:
+    """Return softmax(q k^T / sqrt(d)) of every head, float32; arguments as ``self_attention``."""
+    query, key, _ = _split(qkv, heads)
+    return jax.nn.softmax(_product(query, key, (3, 3)), axis=-1)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _attend(qkv: Array, heads: int) -> Array:
     return _forward(qkv, heads)[0]

@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lska_jax.running import parallel
+from lska_jax.running.environment import describe_environment
 from lska_jax.running.folder_lock import FolderLock
 from lska_jax.running.stop_signals import StopSignals
 from lska_jax.running.whole_file import write_whole
@@ -38,6 +39,7 @@ from lska_jax.training.state import TrainState, host_state, place_state
 from lska_jax.training.trainer import Trainer
 
 CONFIG_NAME = "config.json"
+ENVIRONMENT_NAME = "environment.json"
 
 
 def train(
@@ -227,6 +229,8 @@ def _save_config(
             f"{path} is damaged and is written anew; every checkpoint has its own copy."
         )
     write_whole(path, json.dumps(config.to_dict(), indent=2) + "\n")
+    environment = json.dumps(describe_environment(), indent=2) + "\n"
+    write_whole(workdir / ENVIRONMENT_NAME, environment)
 
 
 def _is_json_object(path: Path) -> bool:
