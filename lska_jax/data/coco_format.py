@@ -20,13 +20,13 @@ def annotations_of(source: ObjectSource) -> dict[str, Any]:
     Areas are those of the masks; ids of annotations count from 1.
 
     Args:
-      source: its images are decoded, and each is read once.
+      source: each of its examples is read once.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for index in range(len(source)):
         example = source[index]
-        height, width = np.shape(example.image)[:2]
+        height, width = example.size
         image = {"id": source.image_id(index), "file_name": source.path(index)}
         images.append({**image, "height": height, "width": width})
         categories = [source.category_id(int(label)) for label in example.labels]

@@ -1,11 +1,15 @@
-"""Masks as COCO stores them: polygons and run lengths, rasterised and packed by pycocotools.
+"""Masks as COCO stores them: polygons and run lengths, rasterised and packed by faster-coco-eval.
+
+It is pycocotools with the loops in C++: the same masks and the same metrics on our golden files.
+pycocotools itself (2.0.11) warns at every mask that it decodes under NumPy 2, and takes seven times
+as long over 500 images of 100 boxes.
 
 Source: https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.h
 """
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -16,7 +20,7 @@ RunLengths = dict[str, Any]
 
 def encode_masks(masks: Bool[np.ndarray, "masks height width"]) -> list[RunLengths]:
     """Return masks as compressed run lengths, ready for JSON."""
-    # pycocotools reads column by column; this layout spares it a copy of its own.
+    # Run lengths go column by column; this layout spares a copy.
     columns = np.asarray(masks.transpose(1, 2, 0), np.uint8, order="F")
     return [
         {"size": list(masks.shape[1:]), "counts": packed["counts"].decode("ascii")}
@@ -54,19 +58,15 @@ def decode_mask(segmentation: Any, *, height: int, width: int) -> Bool[np.ndarra
 
 def _mask_api() -> Any:
     try:
-        from pycocotools import mask
+        from faster_coco_eval import mask
     except ImportError as error:
-        refuse_without_pycocotools(error)
+        raise missing_coco_tools(error) from error
     return mask
 
 
-def refuse_without_pycocotools(error: ImportError) -> NoReturn:
-    """Say how to install what reads masks and counts COCO's metrics.
-
-    Raises:
-      ValueError: always.
-    """
-    raise ValueError(
-        f"Masks and COCO's metrics need the package pycocotools, which cannot be imported "
-        f"({error}); install it with: pip install pycocotools"
-    ) from error
+def missing_coco_tools(error: ImportError) -> ValueError:
+    """Return the error where what reads masks and counts COCO's metrics cannot be imported."""
+    return ValueError(
+        "Masks and COCO's metrics need the package faster-coco-eval, which cannot be imported "
+        f"({error}); install it with: pip install faster-coco-eval"
+    )

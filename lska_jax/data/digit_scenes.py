@@ -101,11 +101,24 @@ class DigitScenes(_Scenes):
     """Scenes of digits with a box and a mask each; labels are the digits."""
 
     class_names = tuple(str(digit) for digit in range(_NUM_DIGITS))
+    most_objects = _MOST_DIGITS
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Height and width of every scene, (number of scenes, 2)."""
+        return np.tile(np.array(self._size), (len(self), 1))
 
     def __getitem__(self, index: int) -> ObjectImage:
         """Return scene ``index`` with its digits in the order in which they were laid."""
         scene = self._draw(index)
-        return ObjectImage(scene.pixels, boxes_of(scene.masks), scene.labels, scene.masks, index)
+        return ObjectImage(
+            image=scene.pixels,
+            size=self._size,
+            boxes=boxes_of(scene.masks),
+            labels=scene.labels,
+            masks=scene.masks,
+            position=index,
+        )
 
     def image_id(self, index: int) -> int:
         """Return the id of a scene: ids count from 1."""

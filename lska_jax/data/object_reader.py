@@ -90,10 +90,10 @@ class ObjectReader:
         if isinstance(pixels, bytes):
             pixels = decode_rgb(pixels, max_pixels=self._max_pixels)
         original = pixels.shape[:2]
-        if example.masks is not None and example.masks.shape[1:] != original:
+        if original != example.size:
             raise BrokenImage(
-                f"it has {original[0]} x {original[1]} rows and columns, its masks "
-                f"{example.masks.shape[1]} x {example.masks.shape[2]}"
+                f"it has {original[0]} x {original[1]} rows and columns, its annotations are for "
+                f"{example.size[0]} x {example.size[1]}"
             )
         move = self._choose_move(original, *rng)
         boxes = move.boxes(example.boxes)

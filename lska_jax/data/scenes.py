@@ -21,6 +21,7 @@ class ObjectImage(NamedTuple):
 
     Attributes:
       image: the bytes of an encoded image file, or pixels (H, W, 3) uint8.
+      size: height and width that the annotations are for.
       boxes: (N, 4) float32, x1 y1 x2 y2.
       labels: (N,) int32, in [0, number of classes).
       masks: (N, H, W) bool, which pixels each object shows; None where they are not read.
@@ -28,6 +29,7 @@ class ObjectImage(NamedTuple):
     """
 
     image: bytes | np.ndarray
+    size: tuple[int, int]
     boxes: np.ndarray
     labels: np.ndarray
     masks: np.ndarray | None
@@ -57,6 +59,14 @@ class ObjectSource(Examples, Protocol):
     """
 
     class_names: tuple[str, ...]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Heights and widths of the images, (number of images, 2)."""
+
+    @property
+    def most_objects(self) -> int:
+        """The largest number of objects in one image."""
 
     def __getitem__(self, index: int) -> ObjectImage:
         """Return example ``index``, in [0, len); IndexError otherwise."""
