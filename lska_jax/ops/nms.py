@@ -34,7 +34,7 @@ class Kept(NamedTuple):
 
 class _State(NamedTuple):
     block: Array
-    count: Array
+    kept: Array
     boxes: Array
     labels: Array
     places: Array
@@ -79,24 +79,24 @@ def suppress(
 
     def is_unfinished(state: _State) -> Array:
         block = jnp.minimum(state.block, blocks - 1)
-        return (state.block < blocks) & (state.count < max_outputs) & is_used[block]
+        return (state.block < blocks) & (state.kept < max_outputs) & is_used[block]
 
     def take_block(state: _State) -> _State:
         block_boxes, block_labels, is_box = (
             lax.dynamic_index_in_dim(array, state.block, keepdims=False) for array in in_blocks
         )
-        is_kept = jnp.arange(max_outputs, dtype=jnp.int32) < state.count
+        is_kept = jnp.arange(max_outputs, dtype=jnp.int32) < state.kept
         by_kept = _overlaps(state.boxes, state.labels, block_boxes, block_labels, threshold)
         is_free = is_box & ~jnp.any(by_kept & is_kept[:, None], axis=0)
         among = _overlaps(block_boxes, block_labels, block_boxes, block_labels, threshold)
         stays = _stays(is_free, among & jnp.asarray(np.triu(np.ones((side, side), bool), 1)))
-        ranks = state.count + jnp.cumsum(stays, dtype=jnp.int32) - 1
+        ranks = state.kept + jnp.cumsum(stays, dtype=jnp.int32) - 1
         # What does not stay is written past the end, that is nowhere.
         slots = jnp.where(stays, ranks, max_outputs)
         places = state.block * side + jnp.arange(side, dtype=jnp.int32)
         return _State(
             state.block + 1,
-            jnp.minimum(state.count + jnp.sum(stays, dtype=jnp.int32), max_outputs),
+            jnp.minimum(state.kept + jnp.sum(stays, dtype=jnp.int32), max_outputs),
             state.boxes.at[slots].set(block_boxes, mode="drop"),
             state.labels.at[slots].set(block_labels, mode="drop"),
             state.places.at[slots].set(places, mode="drop"),
@@ -106,7 +106,7 @@ def suppress(
     slots = jnp.zeros((max_outputs,), jnp.int32)
     state = _State(zero, zero, jnp.zeros((max_outputs, 4), jnp.float32), slots, slots)
     state = lax.while_loop(is_unfinished, take_block, state)
-    is_valid = jnp.arange(max_outputs, dtype=jnp.int32) < state.count
+    is_valid = jnp.arange(max_outputs, dtype=jnp.int32) < state.kept
     return Kept(jnp.where(is_valid, order[state.places], 0), is_valid)
 
 

@@ -205,7 +205,7 @@ class _Tile(NamedTuple):
     """
 
     box: Array
-    place: tuple[Array, Array, Array, int]
+    place: tuple[Any, ...]
     y_shares: Array
     x_shares: Array
 
