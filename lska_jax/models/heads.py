@@ -44,8 +44,8 @@ class Head:
       summary: the first sentence of a model card.
       classes: paths of the arrays whose last axis grows with the number of classes.
       num_classes: unless a config says otherwise.
-      names: place of its rows in a table of names, see ``weights.names.dense``; "" if there are no
-        checkpoints of it.
+      names: place of the names of its arrays, a ``weights.names.dense.HeadNames``; "" if there are
+        no checkpoints of it.
       preprocessing: of the images, a ``table.Preprocessing``.
     """
 

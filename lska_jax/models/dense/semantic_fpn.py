@@ -89,3 +89,12 @@ class SemanticFPN(DenseNetwork):
         for one in others:
             first = first + resize_bilinear(one, (first.shape[1], first.shape[2]))
         return self.classifier(first, rngs=rngs)
+
+    def all_logits(
+        self,
+        images: Float[Array | np.ndarray, "batch height width in_channels"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[Float[Array, "batch map_height map_width classes"]]:
+        """Return the logits of all heads, of which there is one."""
+        return (self(images, rngs=rngs),)

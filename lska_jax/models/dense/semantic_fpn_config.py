@@ -57,6 +57,6 @@ HEAD = Head(
     ),
     classes=("classifier/classes/kernel", "classifier/classes/bias"),
     num_classes=ADE20K_CLASSES,
-    names="lska_jax.weights.names.segmentors:semantic_fpn_rows",
+    names="lska_jax.weights.names.segmentors:SEMANTIC_FPN",
     preprocessing=SEGMENTATION_PREPROCESSING,
 )
