@@ -25,7 +25,8 @@ An IMAGE may be a folder, which is searched at any depth. Images are prepared as
 preprocessing says. The five best classes of each image are printed, or written with --output as CSV
 (one row per class) or JSON. Broken images are named and skipped; the exit status is then 1.
 
-What a detector finds is printed, or with --out drawn over the images and written as JSON."""
+What a detector finds, and the classes of a segmentor's pixels, are printed, or with --out drawn
+over the images and written as JSON."""
 
 _EXAMPLES = (
     "lska-jax predict lska_35 cat.jpg",
@@ -57,7 +58,9 @@ def _predict(arguments: argparse.Namespace) -> int:
                 raise ValueError(f"--output is for classes; give {head.title} --out DIR.")
             return predict_scenes(folder, images, head=head, arguments=arguments)
         if arguments.out:
-            raise ValueError("--out is for detectors; a classifier's --output names a file.")
+            raise ValueError(
+                "--out is for detectors and segmentors; a classifier's --output names a file."
+            )
         return _classify(folder, images, output=output, arguments=arguments)
 
 
@@ -167,7 +170,7 @@ def _build_parser() -> frame.Parser:
     add("--top", type=int, default=5, metavar="N", help="classes per image (default: 5)")
     add("--batch_size", type=int, default=32, metavar="N", help="images at once (default: 32)")
     add("--output", metavar="FILE", help="file to write, .csv or .json")
-    add("--out", metavar="DIR", help="of a detector: folder for pictures and predictions.json")
+    add("--out", metavar="DIR", help="of a detector or segmentor: folder for pictures and JSON")
     add(
         "--least_score",
         type=float,

@@ -27,7 +27,7 @@ from lska_jax.weights.create import create_model
 from lska_jax.weights.model_folder import read_facts
 
 # Sides of a canvas are multiples of it, as the reference pads images.
-_CANVAS_STEP = 32
+CANVAS_STEP = 32
 
 
 class ObjectPrediction(NamedTuple):
@@ -98,7 +98,7 @@ def predict_objects(
 def canvases(preprocessing: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the heights and widths that wide and upright images are padded to."""
     sides = (preprocessing.image_size, preprocessing.long_side)
-    short, long = (-(-side // _CANVAS_STEP) * _CANVAS_STEP for side in sides)
+    short, long = (-(-side // CANVAS_STEP) * CANVAS_STEP for side in sides)
     return (short, long), (long, short)
 
 

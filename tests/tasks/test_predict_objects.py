@@ -13,10 +13,12 @@ from PIL import Image
 from lska_jax import VANConfig
 from lska_jax.commands import predict as command
 from lska_jax.data.coco_masks import decode_mask, encode_masks
+from lska_jax.data.label_maps import read_label_map
 from lska_jax.models.heads import heads
 from lska_jax.models.table import Preprocessing
 from lska_jax.tasks import predict_objects as module
 from lska_jax.tasks.detections import FoundObjects
+from lska_jax.tasks.predict_label_maps import LabelMapPrediction
 from lska_jax.tasks.predict_objects import ObjectPrediction, canvases, normalise_inside
 from lska_jax.weights import ModelFacts
 
@@ -170,6 +172,26 @@ def test_without_a_folder_objects_are_printed(found, capsys):
     assert capsys.readouterr().out == f"{found[0]}\n   75.0 %  dog (1)  10 5 30 20\n"
     assert command.main(["model", found[0], "--least_score", "0.8"]) == 0
     assert capsys.readouterr().out == f"{found[0]}\n  nothing\n"
+
+
+def test_a_segmentors_classes_are_drawn_and_kept_as_a_label_map(found, tmp_path, monkeypatch):
+    label_map = np.zeros((40, 50), np.uint8)
+    label_map[:10] = 1
+    pixels = np.zeros((40, 50, 3), np.uint8)
+    said = [LabelMapPrediction("deep/b.jpg", pixels, label_map, NAMES)]
+    monkeypatch.setattr("lska_jax.tasks.predict_label_maps.predict_label_maps", lambda *_: said)
+    head = next(head for head in heads().values() if head.task == "segmentation")
+    monkeypatch.setattr("lska_jax.models.heads.head_of", lambda config: head)
+    assert command.main(["model", found[0], "--out", str(tmp_path / "out")]) == 0
+    (one,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]
+    assert one["classes"] == [
+        {"label": 0, "name": "cat", "part": 0.75},
+        {"label": 1, "name": "dog", "part": 0.25},
+    ]
+    stored = read_label_map((tmp_path / "out" / one["labels"]).read_bytes())
+    np.testing.assert_array_equal(stored, label_map)
+    with Image.open(tmp_path / "out" / one["picture"]) as picture:
+        assert picture.height == 440 and picture.width > 550
 
 
 @pytest.mark.parametrize(

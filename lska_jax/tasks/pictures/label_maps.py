@@ -57,14 +57,28 @@ def draw_label_map(
     picture = Image.fromarray(tinted.astype(np.uint8))
     if not use_legend:
         return picture
-    return _beside(picture, _draw_legend(label_map, class_names, known, height=picture.height))
-
-
-def _draw_legend(
-    label_map: np.ndarray, class_names: Sequence[str], colours: Sequence[Colour], *, height: int
-) -> Image.Image:
-    """Return a column of the classes that occur, with their parts of the image."""
     counts = np.bincount(label_map.ravel(), minlength=256)
+    legend = draw_legend(counts, class_names=class_names, colours=known, height=picture.height)
+    return put_beside(picture, legend)
+
+
+def draw_legend(
+    counts: Integer[np.ndarray, " 256"],
+    *,
+    class_names: Sequence[str],
+    colours: Sequence[Colour],
+    height: int,
+) -> Image.Image:
+    """Return a column of the classes that occur, the largest first, with their parts.
+
+    Args:
+      counts: pixels of each class; the last is what is unlabelled.
+      class_names: in label order.
+      colours: of the classes.
+      height: of the column, in pixels.
+    """
+    if not counts.any():
+        return Image.new("RGB", (1, height), _PAPER)
     order = [label for label in np.argsort(-counts, kind="stable").tolist() if counts[label]]
     size = max(14, round(height / 36))
     line = round(size * 1.6)
@@ -72,7 +86,7 @@ def _draw_legend(
     shown = order if len(order) <= most else order[: most - 1]
     rows: list[tuple[Colour | None, str, str]] = []
     for label in shown:
-        part = f"{100 * counts[label] / label_map.size:.1f}%"
+        part = f"{100 * counts[label] / counts.sum():.1f}%"
         if label == IGNORED_LABEL:
             rows.append(((40, 40, 40), "unlabelled", part))
         else:
@@ -95,7 +109,8 @@ def _draw_legend(
     return legend
 
 
-def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
+def put_beside(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Return two pictures as one; the left one decides its height."""
     joined = Image.new("RGB", (left.width + right.width, left.height), _PAPER)
     joined.paste(left, (0, 0))
     joined.paste(right, (left.width, 0))
