@@ -16,7 +16,6 @@
 - ImageNet-C's ``PLACE/CORRUPTION/SEVERITY/WNID/*.JPEG`` is ``folder:PLACE/CORRUPTION/SEVERITY``.
 """
 
-import hashlib
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -30,13 +29,12 @@ from lska_jax.data.listed_source import ListedSource
 from lska_jax.data.notes import say_once
 from lska_jax.data.sources import Extent
 from lska_jax.data.split_names import choose_split, may_be_split, split_kind
-from lska_jax.data.split_slices import Slice, parse_slices, slice_bounds
+from lska_jax.data.split_slices import Slice, drawn_ranks, parse_slices, slice_bounds
 from lska_jax.data.tar_tree import TarTree
 
 # Folders around the split folders that are entered when there is nothing else.
 _MAX_WRAPPERS = 3
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
-_SLICING_SEED = b"lska_jax"
 _SHOWN_CLASSES = 5
 
 
@@ -232,22 +230,10 @@ def _slice(part: Slice, whole: Extent, files: Sequence[Sequence[str]]) -> tuple[
     if part.unit == "shard":
         raise ValueError(f"{whole.place} has no shards; give bounds in percent or images.")
     # Where an image stands in its class, from 0 to 1.
-    places = np.concatenate([(_drawn_ranks(names) + 0.5) / max(len(names), 1) for names in files])
+    places = np.concatenate([(drawn_ranks(names) + 0.5) / max(len(names), 1) for names in files])
     begin, end = slice_bounds(part, (len(places),))
     kept = np.sort(np.argsort(places, kind="stable")[begin:end])
     return Extent(whole.place, begin, end), kept
-
-
-def _drawn_ranks(names: Sequence[str]) -> np.ndarray:
-    """Return each name's place in an order that the name and the seed decide."""
-    keys = [
-        hashlib.blake2b(os.fsencode(os.path.basename(name)), key=_SLICING_SEED, digest_size=8)
-        for name in names
-    ]
-    order = np.argsort([int.from_bytes(key.digest(), "big") for key in keys], kind="stable")
-    ranks = np.empty(len(names), np.int64)
-    ranks[order] = np.arange(len(names))
-    return ranks
 
 
 def _describe_slice(part: Slice) -> str:

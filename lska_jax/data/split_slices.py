@@ -3,8 +3,15 @@
 The syntax is TFDS's (https://www.tensorflow.org/datasets/splits).
 """
 
+import hashlib
+import os
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
+
+_SLICING_SEED = b"lska_jax"
 
 _PART = re.compile(
     r"(?P<split>[^\[\]+]*[^\[\]+\s])(\[(?P<start>[^:\]]*)(?P<colon>:?)(?P<stop>[^:\]]*)\])?"
@@ -55,6 +62,18 @@ def slice_bounds(part: Slice, lengths: tuple[int, ...]) -> tuple[int, int]:
     begin = _to_position(part.start, part.unit, lengths) if part.start else 0
     end = _to_position(part.stop, part.unit, lengths) if part.stop else total
     return begin, max(begin, end)
+
+
+def drawn_ranks(names: Sequence[str]) -> np.ndarray:
+    """Return each file's place in an order that its name, without folders, and a seed decide."""
+    keys = [
+        hashlib.blake2b(os.fsencode(os.path.basename(name)), key=_SLICING_SEED, digest_size=8)
+        for name in names
+    ]
+    order = np.argsort([int.from_bytes(key.digest(), "big") for key in keys], kind="stable")
+    ranks = np.empty(len(names), np.int64)
+    ranks[order] = np.arange(len(names))
+    return ranks
 
 
 def _parse(text: str) -> Slice:

@@ -50,7 +50,9 @@ def check_keys(config: ConfigDict) -> None:
     schema = base_config()
     # A model that does not exist has no fields; the check of the model says so.
     with contextlib.suppress(ValueError, KeyError, AttributeError):
-        schema.model = model_section(config.model.name)
+        head = config.model.get("head")
+        own = {"head": head.name} if head else {}
+        schema.model = model_section(config.model.name, **own)
     allowed, found = leaf_keys(schema), leaf_keys(config)
     own = ("evaluators.", f"{config.get('task')}.")
     problems = [

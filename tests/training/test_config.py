@@ -51,7 +51,8 @@ def by_name(path: Path) -> str:
 def test_all_configs_that_users_expect_are_there():
     lska = {f"van_lska_{size}" for size in ("tiny", "small", "base")}
     lka = {f"van_lka_{size}" for size in ("tiny", "small", "base", "large")}
-    assert {path.stem for path in KERNEL_CONFIGS} == {"digits", "cifar10"} | lska | lka
+    embedded = {"digits", "cifar10", "digits_segmentation"}
+    assert {path.stem for path in KERNEL_CONFIGS} == embedded | lska | lka
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=by_name)
