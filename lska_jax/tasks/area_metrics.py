@@ -27,9 +27,9 @@ class Areas(NamedTuple):
       labelled: labelled.
     """
 
-    intersection: Int[Array, " classes"]
-    predicted: Int[Array, " classes"]
-    labelled: Int[Array, " classes"]
+    intersection: Int[Array | np.ndarray, " classes"]
+    predicted: Int[Array | np.ndarray, " classes"]
+    labelled: Int[Array | np.ndarray, " classes"]
 
 
 class Scores(NamedTuple):

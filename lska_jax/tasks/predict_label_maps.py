@@ -43,7 +43,7 @@ class LabelMapPrediction(NamedTuple):
     pixels: np.ndarray | None
     label_map: np.ndarray | None
     class_names: tuple[str, ...]
-    colours: tuple[tuple[int, ...], ...] | None = None
+    colours: tuple[tuple[int, int, int], ...] | None = None
     problem: str = ""
 
 

@@ -51,8 +51,8 @@ def check_keys(config: ConfigDict) -> None:
     # A model that does not exist has no fields; the check of the model says so.
     with contextlib.suppress(ValueError, KeyError, AttributeError):
         head = config.model.get("head")
-        own = {"head": head.name} if head else {}
-        schema.model = model_section(config.model.name, **own)
+        fields = {"head": head.name} if head else {}
+        schema.model = model_section(config.model.name, **fields)
     allowed, found = leaf_keys(schema), leaf_keys(config)
     own = ("evaluators.", f"{config.get('task')}.")
     problems = [

@@ -42,7 +42,7 @@ class ModelFacts:
     config: Any
     preprocessing: Preprocessing
     class_names: tuple[str, ...] | None = None
-    class_colors: tuple[tuple[int, ...], ...] | None = None
+    class_colors: tuple[tuple[int, int, int], ...] | None = None
     license: str = "unknown"
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
