@@ -347,3 +347,13 @@ def test_choices_written_out_for_the_check_are_those_of_their_modules():
     from lska_jax.training.reporting import WRITERS
 
     assert WRITERS == METRIC_WRITERS
+
+
+def test_a_model_that_does_not_exist_is_named_and_not_its_fields():
+    config = digits(model__name="convnext_tinny")
+    with pytest.raises(ValueError, match="Unknown model 'convnext_tinny'. Did you mean") as refusal:
+        check_config(config)
+    config.model.patch_size = 4
+    with pytest.raises(ValueError, match="Unknown model 'convnext_tinny'. Did you mean") as refusal:
+        check_config(config)
+    assert "Unknown config key" not in str(refusal.value)
