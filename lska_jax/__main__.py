@@ -15,6 +15,7 @@ COMMANDS = {
         "report": "write a page about training runs, or about results of robustness",
         "predict": "classify images with a model",
         "explain": "draw what a model looks at, and how far it sees",
+        "demo": "serve a page to play with a model on",
     },
     "Models and weights": {
         "import": "turn a PyTorch checkpoint into a model folder",
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import importlib
 
     module = _MODULES.get(name, name.replace("-", "_"))
-    if is_program and name in ("predict", "explain"):
+    if is_program and name in ("predict", "explain", "demo"):
         restart_with_huge_pages()
     # Before the import: a restart would only do it again.
     options = {"signals": door.enter()} if is_program and name in _RESUMABLE else {}

@@ -15,6 +15,7 @@ padding receives is left out. A merged pixel passes on a quarter to each of its 
 and values are not followed: the result says where attention goes, not what it carries.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -57,7 +58,7 @@ def gate_maps(
     Raises:
       ValueError: the network has no such attention.
     """
-    found = inputs_by_name(network, images, of=GATES, read=lambda gate, x: gate.factor(x))
+    found = inputs_by_name(network, images, of=GATES, read=_factor)
     if not found:
         raise ValueError(
             f"{network!r} has no large-kernel gate; VAN has one in each block (van_lska_tiny)."
@@ -87,9 +88,18 @@ def attention_rollout(
             f"{network!r} does not attend from token to token; rollout is of ViT, DeiT and Swin."
         )
     graph, state = nnx.split(in_evaluation(network))
-    run = _rollout_of_swin if is_swin else _rollout_of_vit
-    compute = jax.jit(lambda state, images: run(nnx.merge(graph, state), images))
-    return np.asarray(compute(state, jnp.asarray(images, jnp.float32)))
+    return np.asarray(_roll_out(state, jnp.asarray(images, jnp.float32), graph=graph))
+
+
+@functools.partial(jax.jit, static_argnames="graph")
+def _roll_out(state: Any, images: Array, *, graph: Any) -> Array:
+    network = nnx.merge(graph, state)
+    run = _rollout_of_swin if isinstance(network, swin.Swin) else _rollout_of_vit
+    return run(network, images)
+
+
+def _factor(gate: Any, x: Array) -> Array:
+    return gate.factor(x)
 
 
 def _rollout_of_vit(network: Any, images: Array) -> Array:

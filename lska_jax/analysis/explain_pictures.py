@@ -200,16 +200,22 @@ def resized(values: _Map, height: int, width: int) -> Float[np.ndarray, "height 
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _draw_map(
-    panel: Any, photo: _Photo, values: _Map, *, is_signed: bool, is_from_zero: bool = True
-) -> Any:
-    """Draw a map over a grey photo and return what a bar of its colours is made of."""
+def blend(
+    photo: _Photo, values: _Map, *, is_signed: bool = False, is_from_zero: bool = True
+) -> tuple[UInt8[np.ndarray, "height width 3"], Any]:
+    """Return a map in colours over a grey photo, and what a bar of its colours is made of.
+
+    Args:
+      photo: as the network saw it.
+      values: of the map; it is resized to the photo.
+      is_signed: show values around 0 in two colours.
+      is_from_zero: let the colours of others begin at 0, not at the smallest value.
+    """
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     height, width, _ = photo.shape
-    large = resized(values, height, width)
     if is_signed:
         reach = float(np.max(np.abs(values))) or 1.0
         norm, colours = Normalize(-reach, reach), colormaps["RdBu_r"]
@@ -217,9 +223,16 @@ def _draw_map(
         lowest = 0.0 if is_from_zero else float(np.min(values))
         norm, colours = Normalize(lowest, float(np.max(values)) or 1.0), colormaps["inferno"]
     grey = np.asarray(photo, np.float32).mean(axis=2, keepdims=True) / 255
-    mixed = _OPACITY * colours(norm(large))[..., :3] + (1 - _OPACITY) * grey
-    panel.imshow(np.clip(mixed, 0, 1))
-    return ScalarMappable(norm, colours)
+    coloured = colours(norm(resized(values, height, width)))[..., :3]
+    mixed = np.clip(_OPACITY * coloured + (1 - _OPACITY) * grey, 0, 1)
+    return np.round(255 * mixed).astype(np.uint8), ScalarMappable(norm, colours)
+
+
+def _draw_map(panel: Any, photo: _Photo, values: _Map, **colours: bool) -> Any:
+    """Draw a map over a grey photo and return what a bar of its colours is made of."""
+    mixed, bar = blend(photo, values, **colours)
+    panel.imshow(mixed)
+    return bar
 
 
 def _drawable(photo: _Photo) -> UInt8[np.ndarray, "height width 3"]:

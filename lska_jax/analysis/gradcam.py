@@ -7,6 +7,7 @@ A is the last map with rows and columns that the logits depend on at every pixel
 or in ViT, whose last block only hands the class token on, the patches in front of the last block.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -59,9 +60,40 @@ def gradcam(
     of_map = of_map or default_map(network)
     path = _module_path(network, of_map)
     graph, state = nnx.split(in_evaluation(network))
-    prefix = getattr(network.config, "prefix_tokens", 0)
+    images = jnp.asarray(images, jnp.float32)
+    (grid,) = (
+        found.shape[1:3]
+        for name, found in jax.eval_shape(
+            lambda state: nnx.merge(graph, state).features(images)._asdict(), state
+        ).items()
+        if name == of_map
+    )
+    maps, taken = _compute(
+        state,
+        images,
+        jnp.asarray(wanted),
+        graph=graph,
+        path=path,
+        grid=tuple(grid),
+        prefix=getattr(network.config, "prefix_tokens", 0),
+    )
+    return ClassMap(np.asarray(maps), np.asarray(taken), of_map)
 
-    def run(state: Any, images: Array, change: Array | None) -> tuple[Array, Array]:
+
+@functools.partial(jax.jit, static_argnames=("graph", "path", "grid", "prefix"))
+def _compute(
+    state: Any,
+    images: Array,
+    labels: Array,
+    *,
+    graph: Any,
+    path: str,
+    grid: tuple[int, int],
+    prefix: int,
+) -> tuple[Array, Array]:
+    """Return the maps and their labels; a negative label stands for the highest logit."""
+
+    def run(change: Array | None) -> tuple[Array, Array]:
         seen: list[Array] = []
 
         def shift(_: str, __: Any, ___: Any, out: Array) -> Array:
@@ -72,27 +104,17 @@ def gradcam(
         logits = inside(images)
         return logits, seen[0].astype(jnp.float32)
 
-    images = jnp.asarray(images, jnp.float32)
-    grid = jax.eval_shape(
-        lambda state: nnx.merge(graph, state).features(images)._asdict()[of_map], state
-    ).shape[1:3]
-    shape = jax.eval_shape(lambda state: run(state, images, None)[1], state).shape
+    def chosen(change: Array) -> tuple[Array, tuple[Array, Array]]:
+        logits, values = run(change)
+        taken = jnp.where(labels < 0, jnp.argmax(logits, axis=-1), labels)
+        picked = jnp.take_along_axis(logits, taken[:, None], axis=-1)
+        return jnp.sum(picked), (values, taken)
 
-    @jax.jit
-    def compute(state: Any, images: Array, labels: Array) -> tuple[Array, Array]:
-        def chosen(change: Array) -> tuple[Array, tuple[Array, Array]]:
-            logits, values = run(state, images, change)
-            taken = jnp.where(labels < 0, jnp.argmax(logits, axis=-1), labels)
-            picked = jnp.take_along_axis(logits, taken[:, None], axis=-1)
-            return jnp.sum(picked), (values, taken)
-
-        gradient, (values, taken) = jax.grad(chosen, has_aux=True)(jnp.zeros(shape, jnp.float32))
-        slope, values = (_as_map(array, grid, prefix) for array in (gradient, values))
-        weights = jnp.mean(slope, axis=(1, 2), keepdims=True)
-        return jax.nn.relu(jnp.sum(weights * values, axis=-1)), taken
-
-    maps, taken = compute(state, images, jnp.asarray(wanted))
-    return ClassMap(np.asarray(maps), np.asarray(taken), of_map)
+    shape = jax.eval_shape(lambda: run(None)[1]).shape
+    gradient, (values, taken) = jax.grad(chosen, has_aux=True)(jnp.zeros(shape, jnp.float32))
+    slope, values = (_as_map(array, grid, prefix) for array in (gradient, values))
+    weights = jnp.mean(slope, axis=(1, 2), keepdims=True)
+    return jax.nn.relu(jnp.sum(weights * values, axis=-1)), taken
 
 
 def default_map(network: Any) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
@@ -55,7 +56,7 @@ def inputs_by_name(
     images: Float[Array | np.ndarray, "batch height width channels"],
     *,
     of: type | tuple[type, ...],
-    read: Callable[[Any, Any], Array] = lambda module, x: x,
+    read: Callable[[Any, Any], Array] | None = None,
 ) -> dict[str, Array]:
     """Return what the modules of some types are called with, or what is made of it, by path.
 
@@ -63,31 +64,33 @@ def inputs_by_name(
       network: of any family.
       images: (B, H, W, C), normalised.
       of: types of modules.
-      read: of a module and its input, inside the trace.
+      read: of a module and its input, inside the trace; None takes the input. The program is kept
+        for the next call with the same function.
 
     Returns:
       {path: array}, in the order of the calls.
     """
-
-    @jax.jit
-    def run(state: Any) -> list[Array]:
-        found: dict[str, Array] = {}
-
-        def keep(path: str, module: Any, x: Any, out: Any) -> Any:
-            found[path] = read(module, x)
-            return out
-
-        inside = watched(
-            nnx.merge(graph, state), keep, is_wanted=lambda _, module: isinstance(module, of)
-        )
-        inside(images)
-        names[:] = list(found)
-        return list(found.values())
-
-    names: list[str] = []
     graph, state = nnx.split(in_evaluation(network))
-    arrays = run(state)
-    return dict(zip(names, arrays, strict=True))
+    found = _read_inputs(state, jnp.asarray(images), graph=graph, of=of, read=read)
+    return {path: array for one in found for path, array in one.items()}
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "of", "read"))
+def _read_inputs(
+    state: Any, images: Array, *, graph: Any, of: Any, read: Any
+) -> list[dict[str, Array]]:
+    # A dictionary each: JAX would bring the paths of one into the order of their names.
+    found: list[dict[str, Array]] = []
+
+    def keep(path: str, module: Any, x: Any, out: Any) -> Any:
+        found.append({path: x if read is None else read(module, x)})
+        return out
+
+    def is_wanted(_: str, module: nnx.Module) -> bool:
+        return isinstance(module, of)
+
+    watched(nnx.merge(graph, state), keep, is_wanted=is_wanted)(images)
+    return found
 
 
 @functools.cache

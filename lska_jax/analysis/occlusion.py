@@ -4,6 +4,7 @@ A square of the preprocessing's mean colour is moved over the image; what the pr
 class loses says how much the network needs what is behind it.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -86,27 +87,33 @@ def occlusion_map(
     tops, lefts = _starts(height, window, stride), _starts(width, window, stride)
     graph, state = nnx.split(in_evaluation(network))
 
-    @jax.jit
-    def probabilities(state: Any, image: Array, tops: Array, lefts: Array) -> Array:
-        rows = jnp.arange(height)[None] - tops[:, None]
-        columns = jnp.arange(width)[None] - lefts[:, None]
-        is_behind = ((rows >= 0) & (rows < window))[:, :, None, None] & (
-            (columns >= 0) & (columns < window)
-        )[:, None, :, None]
-        hidden = jnp.where(is_behind, jnp.float32(0), image[None])
-        return jax.nn.softmax(nnx.merge(graph, state)(hidden), axis=-1)
-
     # The first square lies outside: the image as it is.
     places = [(height, width), *((int(top), int(left)) for top in tops for left in lefts)]
     filled = places + [(height, width)] * (-len(places) % batch_size)
     pixels, found = jnp.asarray(image, jnp.float32), []
     for start in range(0, len(filled), batch_size):
         at = np.asarray(filled[start : start + batch_size], np.int32)
-        found.append(np.asarray(probabilities(state, pixels, at[:, 0], at[:, 1])))
+        scores = _probabilities(state, pixels, at[:, 0], at[:, 1], graph=graph, window=window)
+        found.append(np.asarray(scores))
     scores = np.concatenate(found)[: len(places)]
     label = int(np.argmax(scores[0])) if label is None else label
     drops = (scores[0, label] - scores[1:, label]).reshape(len(tops), len(lefts))
     return OcclusionMap(drops, tops, lefts, window, label, float(scores[0, label]))
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "window"))
+def _probabilities(
+    state: Any, image: Array, tops: Array, lefts: Array, *, graph: Any, window: int
+) -> Array:
+    """Return what the network says of an image with a square at each place."""
+    height, width, _ = image.shape
+    rows = jnp.arange(height)[None] - tops[:, None]
+    columns = jnp.arange(width)[None] - lefts[:, None]
+    is_behind = ((rows >= 0) & (rows < window))[:, :, None, None] & (
+        (columns >= 0) & (columns < window)
+    )[:, None, :, None]
+    hidden = jnp.where(is_behind, jnp.float32(0), image[None])
+    return jax.nn.softmax(nnx.merge(graph, state)(hidden), axis=-1)
 
 
 def _starts(length: int, window: int, stride: int) -> Int[np.ndarray, " positions"]:
