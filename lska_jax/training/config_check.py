@@ -47,7 +47,7 @@ def check_keys(config: ConfigDict) -> None:
       ValueError: naming every key that is unknown or missing.
     """
     schema = base_config()
-    own = ("evaluators.", f"{config.get('task')}.")
+    own: tuple[str, ...] = ("evaluators.", f"{config.get('task')}.")
     try:
         schema.model = model_section(config.model.name)
     except (ValueError, KeyError, AttributeError):
