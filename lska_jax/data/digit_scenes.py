@@ -86,6 +86,11 @@ class _Scenes:
         """Return the number of scenes in the split."""
         return _NUM_SCENES[self._split]
 
+    @property
+    def sizes(self) -> np.ndarray:
+        """Height and width of every scene, (number of scenes, 2)."""
+        return np.tile(np.array(self._size), (len(self), 1))
+
     def path(self, index: int) -> str:
         """Return ``digit_scenes/SPLIT#N``."""
         check_index(index, len(self), self.name)
@@ -102,11 +107,6 @@ class DigitScenes(_Scenes):
 
     class_names = tuple(str(digit) for digit in range(_NUM_DIGITS))
     most_objects = _MOST_DIGITS
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """Height and width of every scene, (number of scenes, 2)."""
-        return np.tile(np.array(self._size), (len(self), 1))
 
     def __getitem__(self, index: int) -> ObjectImage:
         """Return scene ``index`` with its digits in the order in which they were laid."""
