@@ -47,7 +47,9 @@ def test_its_config_is_checked_and_an_unknown_name_is_refused_with_those_there_a
     check_config(config)
     assert "brightness_centre" in task_names()
     config.task = "brightness"
-    with pytest.raises(ValueError, match="'brightness' is unknown; allowed: classification, brig"):
+    with pytest.raises(
+        ValueError, match="'brightness' is unknown; allowed: classification, .*brig"
+    ):
         check_config(config)
 
 

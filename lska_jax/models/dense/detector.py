@@ -93,7 +93,7 @@ class Detector(DenseNetwork):
         """
         raise NotImplementedError
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self,
         images: Float[Array | np.ndarray, "batch height width in_channels"],
         *,
@@ -120,8 +120,7 @@ class Detector(DenseNetwork):
           sizes: (B, 2) height and width.
           canvas: height and width that the batch is padded to.
         """
-        stride = self.pyramid[-1].stride
-        assert stride is not None  # a pyramid's maps all have one
+        stride = self.pyramid[-1].stride or 1
         padded = -(-sizes // stride) * stride
         return jnp.minimum(padded, jnp.array([canvas], jnp.int32))
 

@@ -95,7 +95,7 @@ class RetinaNet(Detector):
         how: dict[str, Any] = {"depth": head.tower_depth, "dtype": dtype, "rngs": rngs}
         of_cell = self.anchors.per_cell
         self.class_head = Tower(channels, of_cell * config.num_classes, **how)
-        bias = self.class_head.last.bias
+        bias: Any = self.class_head.last.bias
         bias.set_value(jnp.full(bias.shape, _CLASS_BIAS, jnp.float32))
         self.box_head = Tower(channels, of_cell * 4, **how)
 

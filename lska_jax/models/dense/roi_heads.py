@@ -128,7 +128,8 @@ class MaskHead(nnx.Module):
         x = jax.nn.relu(self.doubling(x)).astype(jnp.float32)
         # One class a box: the other classes' masks need not be computed.
         labels = labels.reshape(-1)
-        kernels, biases = self.classes.kernel[...].T[labels], self.classes.bias[...][labels]
+        bias: Any = self.classes.bias
+        kernels, biases = self.classes.kernel[...].T[labels], bias[...][labels]
         logits = jnp.einsum("nhwc,nc->nhw", x, kernels) + biases[:, None, None]
         return logits.reshape(batch, boxes, *logits.shape[1:])
 
