@@ -106,5 +106,5 @@ def gradient_errors(
         scale = norm if norm > 1e-6 * largest else largest * 1e-2
         errors[name] = max(abs(found[0] - norm), abs(found[1] - probe)) / scale
     assert all(math.isfinite(error) for error in errors.values())
-    assert set(errors) == set(golden_baselines.named(network, parameters(network)))
+    assert len(errors) == len(parameters(network))
     return errors

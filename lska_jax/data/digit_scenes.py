@@ -39,11 +39,11 @@ _STREAMS = {"train": 0, "test": 1}
 _PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 
 _EMPTY_EVERY = 16  # on average
-_MOST_DIGITS = 6
+_MOST_DIGITS = 9
 # Sides of a digit with its paper, as parts of the shorter side of the scene.
-_SIDES = (0.17, 0.5)
+_SIDES = (0.2, 0.45)
 _ASPECTS = (0.8, 1.1)
-_LEAST_VISIBLE = 0.6
+_LEAST_VISIBLE = 0.7
 _ATTEMPTS = 8
 # A digit of 8 x 8 and a cell of paper on each side.
 _TILE = 10
@@ -241,9 +241,8 @@ def _draw_place(
 
 
 def _draw_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return the colours of paper and ink, one light and one dark."""
-    light, dark = rng.integers(150, 256, 3), rng.integers(0, 90, 3)
-    return (light, dark) if rng.integers(2) else (dark, light)
+    """Return the colours of paper and ink: any light one, and any dark one."""
+    return rng.integers(150, 256, 3), rng.integers(0, 90, 3)
 
 
 def _lay(pixels: np.ndarray, levels: np.ndarray, colour: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lska_jax.models.heads import head_entry
+from lska_jax.tasks.detection_check import detection_section
 from lska_jax.tasks.segmentation_check import segmentation_section
 from lska_jax.training.config import base_config, model_section
 
@@ -32,4 +33,6 @@ def dense_config(model: str, head: str, **fields: Any) -> ConfigDict:
     config.training.label_smoothing = 0.0
     if entry.task == "segmentation":
         config.segmentation = segmentation_section()
+    else:
+        config.detection = detection_section()
     return config

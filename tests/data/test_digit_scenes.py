@@ -15,12 +15,8 @@ from lska_jax.data.sources import share_examples
 def test_scenes_are_the_same_on_every_machine():
     first = [DigitScenes("train")[index] for index in (1, 2, 3)]
     sums = [zlib.crc32(example.image.tobytes()) for example in first]
-    assert sums == [4129684194, 356720135, 1616176882]
-    assert [example.labels.tolist() for example in first] == [
-        [2, 8, 8, 7],
-        [8, 9, 9, 5],
-        [9, 9, 5, 3, 2, 1],
-    ]
+    assert sums == [3474357631, 2978292520, 3023014061]
+    assert first[0].labels.tolist() == [2, 8, 3, 6, 3, 6]
 
 
 def test_scenes_differ_by_seed_split_and_index():

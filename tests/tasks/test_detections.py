@@ -31,7 +31,7 @@ def golden_results(kind: str) -> list[dict[str, Any]]:
     return json.loads((GOLDEN / f"coco_eval.{kind}.json").read_text())
 
 
-def perfect(positions: list[int], *, use_masks: bool = True, rows: int = 7) -> Detections:
+def perfect(positions: list[int], *, use_masks: bool = True, rows: int = 10) -> Detections:
     """Return what a detector without mistakes finds in scenes, as it comes from the device."""
     size = len(positions)
     batch = Detections(
