@@ -19,6 +19,7 @@ INTERRUPTED = 130
 MODEL_PLACES = "a model folder, a run, a step of it, a checkpoint file, or a Hub id"
 # As a shell reports a program that SIGPIPE ended.
 _CLOSED_PIPE = 141
+_SECONDS_BEFORE_PROGRESS = 1.0
 
 
 class Parser(argparse.ArgumentParser):
@@ -140,6 +141,15 @@ def fail(error: object) -> int:
 def remark(text: str) -> None:
     """Print what is worth knowing beside a command's own output."""
     print(text, file=sys.stderr)
+
+
+def progress_bar(description: str, total: int, *, unit: str) -> Any:
+    """Return a bar on stderr that appears after a second and leaves nothing behind."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total, desc=description, unit=f" {unit}", delay=_SECONDS_BEFORE_PROGRESS, leave=False
+    )
 
 
 def say_written_model(folder: str) -> None:

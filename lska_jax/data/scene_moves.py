@@ -65,10 +65,10 @@ class Move:
         """Return moved boxes, cut off at the edges; those outside have no width or no height."""
         scale = np.divide(self.resized[::-1], self.source[::-1], dtype=np.float32)
         moved = boxes * np.tile(scale, 2)[None]
-        moved -= np.tile(np.float32([self.left, self.top]), 2)[None]
+        moved -= np.tile(np.array([self.left, self.top], np.float32), 2)[None]
         if self.is_flipped:
             moved[:, [0, 2]] = np.float32(self.size[1]) - moved[:, [2, 0]]
-        return np.clip(moved, 0, np.tile(np.float32(self.size[::-1]), 2)[None])
+        return np.clip(moved, 0, np.tile(np.array(self.size[::-1], np.float32), 2)[None])
 
 
 def draw_move(

@@ -156,7 +156,7 @@ def coco_results(
         for number, (box, score, label) in enumerate(
             zip(objects.boxes, objects.scores, objects.labels, strict=True)
         ):
-            result = {
+            result: dict[str, Any] = {
                 "image_id": source.image_id(position),
                 "category_id": source.category_id(int(label)),
                 "score": float(score),

@@ -17,8 +17,10 @@ from lska_jax.data.mixing import normalise
 from lska_jax.data.plain_file import read_plain_file
 from lska_jax.data.sources import BrokenImage
 from lska_jax.models.fold import fold_for_inference
+from lska_jax.models.heads import head_of
 from lska_jax.models.table import Preprocessing
 from lska_jax.weights.create import create_model
+from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import read_facts
 
 
@@ -69,10 +71,15 @@ def predict(
     if top < 1 or batch_size < 1:
         raise ValueError(f"top and batch_size must be positive, got {top} and {batch_size}.")
     facts = read_facts(pretrained)
+    if head := head_of(facts.config):
+        raise ValueError(
+            f"{pretrained} is no classifier but {head.title}; call "
+            "lska_jax.tasks.predict_objects.predict_objects, or lska-jax predict."
+        )
     if not facts.config.num_classes:
         raise ValueError(f"{pretrained} has no classifier: it returns features, not classes.")
     transform = eval_transform(facts.preprocessing)
-    names = facts.class_names or tuple(f"class {n}" for n in range(facts.config.num_classes))
+    names = class_names_of(facts)
     model = fold_for_inference(create_model(pretrained=pretrained))
 
     @jax.jit
@@ -111,6 +118,11 @@ def eval_transform(preprocessing: Preprocessing) -> EvalTransform:
         interpolation=preprocessing.interpolation,
         crop_mode=preprocessing.crop_mode,
     )
+
+
+def class_names_of(facts: ModelFacts) -> tuple[str, ...]:
+    """Return the names of a model's classes, and numbers where it has none."""
+    return facts.class_names or tuple(f"class {n}" for n in range(facts.config.num_classes))
 
 
 def find_images(places: Sequence[str | Path]) -> list[Path]:

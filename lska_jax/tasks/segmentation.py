@@ -32,6 +32,7 @@ from lska_jax.nn.functional import FlatArrays, ModelFunctions
 from lska_jax.ops.resize import axis_weights, resize_bilinear
 from lska_jax.tasks.area_metrics import Areas, absent_classes, areas_of, scores_of
 from lska_jax.tasks.classification_check import check_facts
+from lska_jax.tasks.pictures.segmentation import segmentation_sheet
 from lska_jax.tasks.task import Batch, Best, Task
 
 # Predictions that are kept for pictures where not all are written.
@@ -209,6 +210,17 @@ class Segmentation(Task):
             name = Path(source.path(position).replace("#", "_")).stem
             (folder / f"{name}.png").write_bytes(data)
         return len(maps)
+
+    def keep_predictions(
+        self, total: Any, source: Examples, folder: Path
+    ) -> Mapping[str, np.ndarray]:
+        """Write label maps where they are asked for, and return a sheet of some."""
+        if self._own.write_label_maps:
+            self.keep_label_maps(total, source, folder)
+        maps = self._compressed(total)["maps"]
+        shown = {n: maps[n] for n in sorted(maps, key=_scattered)[:KEPT_PICTURES]}
+        sheet = segmentation_sheet(shown, cast(LabelMapSource, source))
+        return {"predictions": np.asarray(sheet)}
 
     def _prepared(self, images: Array, size: Array) -> Float[Array, "batch height width 3"]:
         """Normalise; the padding is zero afterwards, as in the reference."""

@@ -83,6 +83,14 @@ def test_each_evaluator_runs_when_it_is_due_and_the_first_decides_which_step_is_
     assert best.step == STEPS
 
 
+def test_each_evaluation_leaves_its_predictions_and_pictures(finished):
+    workdir, _ = finished
+    for evaluator, split in (("eval", "test"), ("seen", "train")):
+        kept = workdir / "predictions" / evaluator / "source.txt"
+        assert kept.read_text() == f"digits/{split}"
+        assert (workdir / "pictures" / f"{evaluator}_predictions.png").is_file()
+
+
 def test_a_checkpoint_is_evaluated_with_the_numbers_that_training_reported(finished, tmp_path):
     workdir, evaluation = finished
     assert evaluate_checkpoint(toy_config(), workdir=tmp_path, checkpoint=workdir) == evaluation
