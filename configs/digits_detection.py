@@ -43,7 +43,7 @@ def get_config(argument: str = "") -> ConfigDict:
     config.data.long_side = 128
     config.data.hflip_prob = 0.0  # a mirrored digit is none
     config.detection.canvas = (128, 128)
-    config.detection.max_objects = 8
+    config.detection.max_objects = 10
 
     config.optimizer.learning_rate = 2e-3
     config.optimizer.epochs = 10

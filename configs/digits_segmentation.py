@@ -16,12 +16,11 @@ def get_config(argument: str = "") -> ConfigDict:
     parsed = parse_argument(argument or "11")
     form = "lska_trivial" if parsed["is_trivial"] else "lska"
     config = dense_config(f"van_{form}_tiny", "semantic_fpn", num_classes=11, k=parsed["k"])
-    config.model.dims = (24, 48, 96, 128)
+    config.model.dims = (32, 64, 128, 160)
     config.model.depths = (1, 1, 2, 1)
     config.model.ffn_ratios = (4, 4, 4, 4)
-    config.model.stem_stride = 2
-    config.model.head.pyramid_channels = 48
-    config.model.head.channels = 48
+    config.model.head.pyramid_channels = 32
+    config.model.head.channels = 32
     config.model.head.dropout_rate = 0.0
 
     config.data.source = "digit_scenes"
@@ -35,15 +34,15 @@ def get_config(argument: str = "") -> ConfigDict:
     config.segmentation.eval_canvas = (128, 128)
     config.segmentation.label_canvas = (128, 128)
 
-    config.optimizer.learning_rate = 3e-3
-    config.optimizer.epochs = 10
+    config.optimizer.learning_rate = 4e-3
+    config.optimizer.epochs = 14
     config.optimizer.warmup_epochs = 1
     config.optimizer.cooldown_epochs = 0
     config.optimizer.schedule_by = "step"
 
     config.training.batch_size = 16
     config.training.eval_batch_size = 32
-    config.training.eval_every_epochs = 5
+    config.training.eval_every_epochs = 7
     config.training.ema_decay = 0.99
     config.training.log_every_steps = 20
     return config

@@ -17,6 +17,9 @@ Models of ImageNet's classes are measured on the sets of the paper. A set that i
 with where to get it, and stays a hole in the report. With --generate ImageNet-C is made from the
 clean images on the device; that needs no download, and works for other data too.
 
+Segmentors and detectors are measured on their own validation images, given with --clean, and on
+corruptions of them: --suite imagenet,imagenet_c --generate.
+
 Running the same command again continues where it was stopped. SIGTERM and SIGINT (Ctrl-C) exit with
 status 75, which says so; every finished cell is in the results file."""
 
@@ -106,6 +109,8 @@ def _sweep(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
     from lska_jax.robustness.report.terminal import terminal_table
     from lska_jax.robustness.report.write import write_report
     from lska_jax.robustness.sweep.classifier import load_classifier
+    from lska_jax.robustness.sweep.dense import dense_sweep
+    from lska_jax.robustness.sweep.dense_models import load_dense, task_of_model
     from lska_jax.robustness.sweep.plan import SweepOptions
     from lska_jax.robustness.sweep.run import RESULTS_NAME, sweep
     from lska_jax.robustness.sweep.samples import SHEET_NAME
@@ -128,10 +133,18 @@ def _sweep(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
         max_image_pixels=arguments.max_image_pixels,
     )
     named = [split_name(model) for model in arguments.model]
-    classifiers = [load_classifier(place, name=name) for name, place in named]
+    is_dense = {task_of_model(place) != "classification" for _, place in named}
+    if len(is_dense) > 1:
+        raise ValueError("Classifiers and other models are measured in sweeps of their own.")
     try:
-        signals.keep_requests()
-        sweep(classifiers, options, out=arguments.out, signals=signals)
+        if is_dense == {True}:
+            scenes = [load_dense(place, name=name) for name, place in named]
+            signals.keep_requests()
+            dense_sweep(scenes, options, out=arguments.out, signals=signals)
+        else:
+            classifiers = [load_classifier(place, name=name) for name, place in named]
+            signals.keep_requests()
+            sweep(classifiers, options, out=arguments.out, signals=signals)
     except StopRequested:
         message = "Interrupted: every cell that is done is in the results file."
         return several_processes.leave_to_resume(message, signals)

@@ -98,8 +98,7 @@ class _Scenes:
 
     def _draw(self, index: int) -> _Scene:
         check_index(index, len(self), self.name)
-        rng = np.random.default_rng((self._seed, _STREAMS[self._split], index))
-        return _draw_scene(self._split, self._size, rng)
+        return _draw_scene(self._split, self._size, _generator(self._split, self._seed, index))
 
 
 class DigitScenes(_Scenes):
@@ -140,11 +139,9 @@ class DigitSceneMaps(_Scenes):
 
     def __getitem__(self, index: int) -> PixelLabels:
         """Return scene ``index`` and its label map."""
-        scene = self._draw(index)
-        label_map = np.zeros(self._size, np.uint8)
-        for mask, label in zip(scene.masks, scene.labels, strict=True):
-            label_map[mask] = label + 1
-        return PixelLabels(scene.pixels, label_map, index)
+        check_index(index, len(self), self.name)
+        pixels, label_map = _draw_map(self._split, self._size, self._seed, index)
+        return PixelLabels(pixels, label_map, index)
 
 
 def inspect_digit_scenes(split: str) -> SourceFacts:
@@ -180,6 +177,25 @@ def boxes_of(masks: np.ndarray) -> np.ndarray:
         if len(rows):
             box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     return boxes
+
+
+def _generator(split: str, seed: int, index: int) -> np.random.Generator:
+    return np.random.default_rng((seed, _STREAMS[split], index))
+
+
+# Drawing takes as long as a step of a small network: a process draws what it reads again once.
+@functools.lru_cache(maxsize=_NUM_SCENES["train"] + _NUM_SCENES["test"])
+def _draw_map(
+    split: str, size: tuple[int, int], seed: int, index: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a scene's pixels and its label map, neither to be written to."""
+    scene = _draw_scene(split, size, _generator(split, seed, index))
+    label_map = np.zeros(size, np.uint8)
+    for mask, label in zip(scene.masks, scene.labels, strict=True):
+        label_map[mask] = label + 1
+    scene.pixels.setflags(write=False)
+    label_map.setflags(write=False)
+    return scene.pixels, label_map
 
 
 def _draw_scene(split: str, size: tuple[int, int], rng: np.random.Generator) -> _Scene:

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from lska_jax.ops.boxes import clip_boxes
 from lska_jax.ops.roi_align import roi_align
@@ -54,7 +54,7 @@ def _hats(arrays: Any, low: Any, high: Any, *, length: int, side: int) -> Any:
 
 
 def mask_targets(
-    masks: Bool[Array, "masks height width"],
+    masks: UInt8[Array, "masks height bytes"],
     boxes: Float[Array, "boxes 4"],
     indices: Int[Array, " boxes"],
     *,
@@ -63,7 +63,8 @@ def mask_targets(
     """Return what masks of an image are inside boxes, by RoIAlign and a threshold of one half.
 
     Args:
-      masks: (M, H, W) at the size of the image.
+      masks: (M, H, W / 8) at the size of the image, eight pixels a byte as ``numpy.packbits`` has
+        them.
       boxes: (R, 4), of which the part within the image counts.
       indices: (R,) the mask of each box.
       side: of the result.
@@ -71,15 +72,17 @@ def mask_targets(
 
     def of_box(chosen: tuple[Array, Array]) -> Array:
         box, index = chosen
-        mask = lax.dynamic_index_in_dim(masks, index).astype(jnp.float32)
-        return roi_align([mask[..., None]], box[None, None], strides=(1,), side=side)[0, 0, ..., 0]
+        # One mask at a time: all of them as pixels take up eight times as much.
+        mask = jnp.unpackbits(lax.dynamic_index_in_dim(masks, index), axis=-1)
+        pixels = mask.astype(jnp.float32)[..., None]
+        return roi_align([pixels], box[None, None], strides=(1,), side=side)[0, 0, ..., 0]
 
-    inside = clip_boxes(boxes.astype(jnp.float32), *masks.shape[1:])
+    inside = clip_boxes(boxes.astype(jnp.float32), masks.shape[1], 8 * masks.shape[2])
     return lax.map(of_box, (inside, indices)) >= INSIDE
 
 
 def each_mask_targets(
-    masks: Bool[Array, "batch masks height width"],
+    masks: UInt8[Array, "batch masks height bytes"],
     boxes: Float[Array, "batch boxes 4"],
     indices: Int[Array, "batch boxes"],
     *,

@@ -39,8 +39,7 @@ def test_a_pasted_mask_of_a_box_without_height_is_finite(stored):
 
 
 def test_targets_are_those_of_the_reference(stored):
-    _, width = map(int, stored["image_shape"])
-    masks = jnp.asarray(bits(stored["bitmap_bits"], width))
+    masks = jnp.asarray(stored["bitmap_bits"])
     boxes, indices = (
         jnp.asarray(stored["target/boxes"]),
         jnp.asarray(stored["target/gt"], jnp.int32),
@@ -50,11 +49,11 @@ def test_targets_are_those_of_the_reference(stored):
 
 
 def test_targets_of_a_batch_are_those_of_its_images():
-    masks = np.zeros((2, 1, 12, 12), bool)
-    masks[0, 0, :, :6], masks[1, 0, :6] = True, True
-    boxes = jnp.array([[[0.0, 0.0, 12.0, 12.0]]] * 2)
+    masks = np.zeros((2, 1, 16, 16), bool)
+    masks[0, 0, :, :8], masks[1, 0, :8] = True, True
+    boxes = jnp.array([[[0.0, 0.0, 16.0, 16.0]]] * 2)
     found = jax.jit(functools.partial(each_mask_targets, side=4))(
-        jnp.asarray(masks), boxes, jnp.zeros((2, 1), jnp.int32)
+        jnp.asarray(np.packbits(masks, axis=-1)), boxes, jnp.zeros((2, 1), jnp.int32)
     )
     np.testing.assert_array_equal(found[0, 0], [[True, True, False, False]] * 4)
     np.testing.assert_array_equal(found[1, 0], np.transpose(found[0, 0]))

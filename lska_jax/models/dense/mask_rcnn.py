@@ -172,9 +172,7 @@ class MaskRCNN(Detector):
         most = int(head.samples * OBJECT_SHARE)
         boxes, objects, is_object = (part[:, :most] for part in samples[:3])
         masks = self.mask_head(self.read(maps, boxes, side=MASK_SIDE), labels[:, :most])
-        targets = each_mask_targets(
-            jnp.unpackbits(truth.masks, axis=-1).astype(bool), boxes, objects, side=2 * MASK_SIDE
-        )
+        targets = each_mask_targets(truth.masks, boxes, objects, side=2 * MASK_SIDE)
         return losses | {"masks": mask_loss(masks, targets, is_object=is_object)}
 
     def propose(

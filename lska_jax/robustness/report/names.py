@@ -21,6 +21,10 @@ OTHER_GROUP = "Other"
 _OTHER_TITLES = {
     "clean": "Clean images",
     "clean_c": "Corrupted images",
+    "label_maps": "Clean images, pixels",
+    "label_maps_c": "Corrupted images, pixels",
+    "objects": "Clean images, objects",
+    "objects_c": "Corrupted images, objects",
     "cifar10": "CIFAR-10",
     "cifar10_c": "CIFAR-10-C",
     "cifar100": "CIFAR-100",
