@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lska_jax.analysis.gradcam import gradcam as gradcam
     from lska_jax.analysis.occlusion import occlusion_map as occlusion_map
     from lska_jax.analysis.receptive_field import receptive_field as receptive_field
+    from lska_jax.analysis.run_report.write import report_runs as report_runs
     from lska_jax.commands.config_option import load_config as load_config
     from lska_jax.commands.from_python import evaluate as evaluate
     from lska_jax.commands.from_python import predict as predict
@@ -62,6 +63,7 @@ __getattr__, __all__ = lazy_attributes(
         "ops": "lska_jax.ops",
         "predict": "lska_jax.commands.from_python",
         "receptive_field": "lska_jax.analysis.receptive_field",
+        "report_runs": "lska_jax.analysis.run_report.write",
         "train": "lska_jax.commands.from_python",
         "weights": "lska_jax.weights",
     },

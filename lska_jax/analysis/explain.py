@@ -104,18 +104,19 @@ class _Explanation:
         self._rows: list[tuple[Any, ...]] = []
 
     def gradcam(self) -> None:
-        labels = None if self._label is None else [self._label] * len(self._photos)
-        found = gradcam(self._loaded.network, self._inputs, labels)
-        for index, label in enumerate(found.labels.tolist()):
+        labels = None if self._label is None else [self._label]
+        for index in range(len(self._photos)):
+            found = gradcam(self._loaded.network, self._inputs[index : index + 1], labels)
+            values, name = found.values[0], self._class(int(found.labels[0]))
             self._add(
                 index,
                 "gradcam",
-                found.values[index],
-                title=f"Grad-CAM: {self._class(label)}",
+                values,
+                title=f"Grad-CAM: {name}",
                 label="L, at least 0",
                 caption=f"L = relu(sum over channels c of alpha_c A_c), A the map {found.of_map} "
-                f"({_size(found.values[index])}), alpha_c the mean over its pixels of the gradient "
-                f"of the logit of {self._class(label)}; resized to the photo. {GRADCAM_SOURCE}.",
+                f"({_size(values)}), alpha_c the mean over its pixels of the gradient of the logit "
+                f"of {name}; resized to the photo. {GRADCAM_SOURCE}.",
             )
 
     def occlusion(self) -> None:
@@ -136,31 +137,29 @@ class _Explanation:
             )
 
     def rollout(self) -> None:
-        found = attention_rollout(self._loaded.network, self._inputs)
         is_swin = hasattr(self._loaded.network, "stages")
         start = "the mean over the last stage's pixels" if is_swin else "the class token"
         merging = " A merged pixel passes on a quarter to each of its four." if is_swin else ""
         for index in range(len(self._photos)):
+            found = attention_rollout(self._loaded.network, self._inputs[index : index + 1])[0]
             self._add(
                 index,
                 "rollout",
-                found[index] * found[index].size,
+                found * found.size,
                 title="attention rollout",
                 label="times an even share",
                 is_from_zero=False,
-                caption=f"How {start} is made up of the {_size(found[index])} patches by attention "
+                caption=f"How {start} is made up of the {_size(found)} patches by attention "
                 "alone, each patch's share over an even one: r (W + I) / 2 block by block from the "
                 f"last to the first, W the mean of the heads' weights.{merging} {ROLLOUT_SOURCE}.",
             )
 
     def gates(self) -> None:
-        found = {
-            path: np.asarray(x) for path, x in gate_maps(self._loaded.network, self._inputs).items()
-        }
         for index, name in enumerate(self._names):
-            means = {path: array[index].mean(axis=-1) for path, array in found.items()}
-            for path, array in found.items():
-                self._arrays[f"{name}/{path}"] = array[index]
+            found = gate_maps(self._loaded.network, self._inputs[index : index + 1])
+            gates = {path: np.asarray(array[0]) for path, array in found.items()}
+            self._arrays |= {f"{name}/{path}": array for path, array in gates.items()}
+            means = {path: array.mean(axis=-1) for path, array in gates.items()}
             self._pictures.append(
                 drawing.blocks_over_photo(
                     self._photos[index].pixels,
