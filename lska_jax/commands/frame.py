@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from lska_jax.data.limits import MAX_PIXELS
+
 USAGE_ERROR = 2
 INTERRUPTED = 130
 MODEL_PLACES = "a model folder, a run, a step of it, a checkpoint file, or a Hub id"
@@ -81,6 +83,17 @@ def make_parser(command: str, description: str, *, examples: Sequence[str]) -> P
         epilog=f"examples:\n{shown}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+    )
+
+
+def add_max_image_pixels(parser: Parser) -> None:
+    """Add the option of commands that read images without a config, which has the same limit."""
+    parser.add_argument(
+        "--max_image_pixels",
+        type=int,
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"an image file of more is broken, whatever its format (default: {MAX_PIXELS:,})",
     )
 
 

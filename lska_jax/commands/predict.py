@@ -84,7 +84,11 @@ def _show_progress(
         ) as bar,
     ):
         for prediction in predict(
-            folder, images, top=arguments.top, batch_size=arguments.batch_size
+            folder,
+            images,
+            top=arguments.top,
+            batch_size=arguments.batch_size,
+            max_image_pixels=arguments.max_image_pixels,
         ):
             if is_printing and prediction.scores:
                 bar.clear()
@@ -115,7 +119,12 @@ def _opened(output: Path) -> Iterator[TextIO]:
     """Open a temporary file beside the output; it is gone afterwards, unless it was kept."""
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     # Names of files need not be text; what is none is written escaped.
-    with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    try:
+        file = temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        # Nobody knows the other name.
+        raise OSError(error.errno, error.strerror, str(output)) from None
+    with file:
         try:
             yield file
         finally:
@@ -161,4 +170,5 @@ def _build_parser() -> frame.Parser:
     add("--top", type=int, default=5, metavar="N", help="classes per image (default: 5)")
     add("--batch_size", type=int, default=32, metavar="N", help="images at once (default: 32)")
     add("--output", metavar="FILE", help="file to write, .csv or .json")
+    frame.add_max_image_pixels(parser)
     return parser

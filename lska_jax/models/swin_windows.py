@@ -193,8 +193,8 @@ def _heads_in_front(x: Array, heads: int) -> Array:
 
 def _merge(x: Array) -> Array:
     """Return (B, N, heads, P, d) as (B, N, P, C)."""
-    turned = jnp.swapaxes(x, 2, 3)
-    return turned.reshape(*turned.shape[:3], -1)
+    batch, windows, heads, pixels, channels = x.shape
+    return jnp.swapaxes(x, 2, 3).reshape(batch, windows, pixels, heads * channels)
 
 
 def _product(a: Array, b: Array, axes: tuple[int, int]) -> Array:

@@ -23,8 +23,8 @@ from lska_jax.nn.dense import Pointwise
 from lska_jax.nn.initial_values import RngsLike, as_rngs
 from lska_jax.nn.layers import DepthwiseConv
 from lska_jax.ops import lska
-from lska_jax.ops.checks import check_channels
 from lska_jax.ops.formulations import canonical
+from lska_jax.ops.image_shapes import check_channels
 from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE, check_odd_kernel, kernel_spec
 from lska_jax.ops.plain_numbers import plain_int
 

@@ -142,8 +142,8 @@ def _heads_in_front(x: Array, heads: int) -> Array:
 
 def _merge(x: Array) -> Array:
     """Return (B, heads, N, d) as (B, N, C)."""
-    turned = jnp.swapaxes(x, 1, 2)
-    return turned.reshape(*turned.shape[:2], -1)
+    batch, heads, tokens, channels = x.shape
+    return jnp.swapaxes(x, 1, 2).reshape(batch, tokens, heads * channels)
 
 
 def _product(a: Array, b: Array, axes: tuple[int, int]) -> Array:

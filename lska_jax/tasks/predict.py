@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from lska_jax.data.augment import EvalTransform
 from lska_jax.data.class_folders import IMAGE_SUFFIXES
 from lska_jax.data.folder_tree import FolderTree
+from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.mixing import normalise
 from lska_jax.data.plain_file import read_plain_file
 from lska_jax.data.sources import BrokenImage
@@ -51,7 +52,12 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    pretrained: str | Path, images: Sequence[str | Path], *, top: int = 5, batch_size: int = 32
+    pretrained: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top: int = 5,
+    batch_size: int = 32,
+    max_image_pixels: int = MAX_PIXELS,
 ) -> Iterator[Prediction]:
     """Classify image files, in their order, batch by batch.
 
@@ -60,10 +66,10 @@ def predict(
       images: files of any format that Pillow reads.
       top: how many classes to return for each.
       batch_size: images that go through the network at once.
+      max_image_pixels: an image file of more is broken, whatever its format.
 
     Raises:
-      ValueError: ``top`` or ``batch_size`` below 1, a model without a classifier, or a damaged
-        folder.
+      ValueError: a number below 1, a model without a classifier, or a damaged folder.
       FileNotFoundError: there is no such model.
     """
     if top < 1 or batch_size < 1:
@@ -71,7 +77,7 @@ def predict(
     facts = read_facts(pretrained)
     if not facts.config.num_classes:
         raise ValueError(f"{pretrained} has no classifier: it returns features, not classes.")
-    transform = eval_transform(facts.preprocessing)
+    transform = eval_transform(facts.preprocessing, max_image_pixels=max_image_pixels)
     names = facts.class_names or tuple(f"class {n}" for n in range(facts.config.num_classes))
     model = fold_for_inference(create_model(pretrained=pretrained))
 
@@ -98,11 +104,17 @@ def predict(
                     yield Prediction(image, _best(row_scores, names, top))
 
 
-def eval_transform(preprocessing: Preprocessing) -> EvalTransform:
+def eval_transform(
+    preprocessing: Preprocessing, *, max_image_pixels: int = MAX_PIXELS
+) -> EvalTransform:
     """Return the host side of a model's preprocessing: decode, resize, crop.
 
+    Args:
+      preprocessing: of the model.
+      max_image_pixels: an image file of more is broken.
+
     Raises:
-      ValueError: neither one channel nor three: image files hold no others.
+      ValueError: neither one channel nor three, since image files hold no others; or no pixels.
     """
     return EvalTransform(
         image_size=preprocessing.image_size,
@@ -110,6 +122,7 @@ def eval_transform(preprocessing: Preprocessing) -> EvalTransform:
         crop_pct=preprocessing.crop_pct,
         interpolation=preprocessing.interpolation,
         crop_mode=preprocessing.crop_mode,
+        max_pixels=max_image_pixels,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.models.table import families, model_entry, section_of
 
 
@@ -45,7 +46,7 @@ def base_config() -> ConfigDict:
     data.switch_prob = 0.5  # of CutMix where Mixup is on too
     data.num_workers = -1  # decoding processes; -1: by the number of cores; 0: threads
     data.max_broken_fraction = 0.01  # of an epoch's images; beyond it the run stops
-    data.max_image_pixels = 175_000_000  # an image file of more is broken, whatever its format
+    data.max_image_pixels = MAX_PIXELS  # 175 million; more is broken, whatever the format
 
     config.optimizer = optimizer = ConfigDict()
     optimizer.learning_rate = 1e-3  # not scaled by the batch size

@@ -178,9 +178,15 @@ def _restore_latest(
     try:
         state, _ = checkpointer.restore(run.state, step=step)
     except CheckpointMismatch as error:
+        if changed := changed_settings(record, run.config):
+            listed = "; ".join(f"{name}: {old} -> {new}" for name, (old, new) in changed.items())
+            error = CheckpointMismatch(
+                f"{error}\nThe config has changed since: {listed}. Give it what it had, or another "
+                "--workdir."
+            )
         trained = class_names_of(record)
         if trained is None or class_names is None or same_order(class_names, trained):
-            raise
+            raise error from None
         # The first of the differences, and the reason of others.
         difference = describe_difference(
             class_names, trained, what="the data", other_what="the run"

@@ -158,7 +158,8 @@ def _check_sizes(fields: Mapping[str, Any]) -> list[str]:
         counts = [
             v for v in (value if isinstance(value, tuple) else (value,)) if is_count(v, low=0)
         ]
-        most = _LARGEST_DEPTH if "depth" in name else _LARGEST_COUNT
+        most = _LARGEST_SIDE if name == "image_size" else _LARGEST_COUNT
+        most = _LARGEST_DEPTH if "depth" in name else most
         if sum(counts) > most:
             problems.append(f"{name}={value} is more than {most}.")
         if name.endswith("epsilon") and not 1e-15 <= value <= 1e-2:

@@ -65,10 +65,12 @@ def test_a_network_of_features_returns_the_maps_that_are_wanted():
 
 
 def test_indices_of_no_map_are_refused_with_the_maps_that_there_are():
-    with pytest.raises(ValueError, match=r"has 2 maps, stage1, stage2; give numbers from 0 to 1"):
+    with pytest.raises(ValueError, match=r"has 2 maps, stage1, stage2; give a list of numbers"):
         small("van_lska_tiny", features_only=True, out_indices=(0, 2))
     with pytest.raises(TypeError, match="out_indices are of features_only=True"):
         small("van_lska_tiny", out_indices=(0,))
+    with pytest.raises(TypeError, match="must be an int, got True .*give a list of numbers from 0"):
+        small("van_lska_tiny", features_only=True, out_indices=(True,))
 
 
 @each_network

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from lska_jax.tasks import classification
 from lska_jax.tasks.class_order import RelabelledSource
 from lska_jax.training.checkpoint.checkpointer import (
     CheckpointDamaged,
+    CheckpointMismatch,
     CheckpointWarning,
     load_tree,
 )
@@ -26,6 +28,7 @@ from lska_jax.training.loop import train
 from lska_jax.training.publish import publish
 from lska_jax.training.recorded_config import config_of_run
 from lska_jax.training.reporting import Reporter
+from lska_jax.training.run_record import check_finished_alike, check_same_schedule
 from lska_jax.weights import read_model_folder
 
 pytestmark = pytest.mark.usefixtures("two_devices")
@@ -133,8 +136,39 @@ def test_another_batch_size_is_refused_with_both_and_nothing_is_written(images, 
 def test_more_images_are_refused_though_an_epoch_has_as_many_steps(images, workdir, tmp_path):
     more, before = Path(shutil.copytree(images, tmp_path / "more")), content(workdir)
     shutil.copy(more / "train" / "ant" / "0.png", more / "train" / "ant" / "more.png")
-    with pytest.raises(ValueError, match="24 training images, now 25.* images of before"):
+    with pytest.raises(ValueError, match=f"24 training images, now 25.*source=folder:{images}"):
         train(config_of(more), workdir=workdir)
+    assert content(workdir) == before
+
+
+def test_the_images_of_before_are_named_by_what_has_changed(images, workdir):
+    config = config_of(images, batch_size=16)
+    config.data.train_split = "train[:50%]"
+    with pytest.raises(ValueError) as caught:
+        train(config, workdir=workdir)
+    message = str(caught.value)
+    assert "24 training images, now 12" in message
+    assert "batch_size=8" in message and "and give it --config.data.train_split=train." in message
+    # The same settings, and another content of the folder.
+    record = read_manifest(workdir / "checkpoints" / "6")["metadata"]
+    run = SimpleNamespace(config=config_of(images), num_train_examples=25, steps_per_epoch=3)
+    with pytest.raises(ValueError, match=f"give folder:{images} the 24 training images of before"):
+        check_same_schedule(record, run, step=6, workdir=workdir)
+
+
+def test_an_unfinished_run_is_not_called_finished(images, workdir):
+    record = read_manifest(workdir / "checkpoints" / "3")["metadata"]
+    config = config_of(images)
+    config.optimizer.epochs = 1
+    with pytest.raises(ValueError, match="is at step 3 of 6, with another config:\n  optimizer.ep"):
+        check_finished_alike(record, config, step=3, workdir=workdir)
+
+
+def test_a_changed_network_is_refused_with_the_settings_that_changed(images, workdir):
+    config, before = config_of(images), content(workdir)
+    config.model = model_section(f"{FAMILY.name}_small", num_classes=3, in_channels=1, width=6)
+    with pytest.raises(CheckpointMismatch, match="has changed since: model.width: .* -> 6. Give"):
+        train(config, workdir=workdir)
     assert content(workdir) == before
 
 

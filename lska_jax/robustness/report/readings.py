@@ -52,8 +52,9 @@ def check_summaries(summaries: Sequence[Summary]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(
-            f"Two models are called {twice[0]!r}. Names tell the models of a report apart: rename "
-            "one of them in its results file."
+            f"Two models are called {twice[0]!r}. Names tell the models of a report apart: give "
+            "each results file once, and measure another model under another name, "
+            "--model NAME=PLACE."
         )
     for summary in summaries:
         for key, stamped in summary.scores.items():

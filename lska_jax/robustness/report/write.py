@@ -10,6 +10,10 @@ from pathlib import Path
 from PIL import Image
 
 import lska_jax
+from lska_jax.data.image_file import read_image
+from lska_jax.data.limits import MAX_PIXELS
+from lska_jax.data.plain_file import read_plain_file
+from lska_jax.data.sources import BrokenImage
 from lska_jax.robustness.cells import Summary
 from lska_jax.robustness.report import corruption_pictures, page, paper_tables, results_table
 from lska_jax.robustness.report.drawing import Picture
@@ -112,11 +116,11 @@ def _sample_picture(sheet: Image.Image | bytes | str | Path) -> Picture:
         if isinstance(sheet, Image.Image):
             image = sheet
         else:
-            data = sheet if isinstance(sheet, bytes) else Path(sheet).read_bytes()
-            image = Image.open(io.BytesIO(data))
+            data = sheet if isinstance(sheet, bytes) else read_plain_file(sheet)
+            image = read_image(data, lambda opened: opened.convert("RGB"), max_pixels=MAX_PIXELS)
         file = io.BytesIO()
         image.convert("RGB").save(file, format="PNG")
-    except OSError as error:
+    except (OSError, BrokenImage) as error:
         raise ValueError(
             f"The sample sheet is no picture that can be read ({error}). Pass an image of Pillow "
             "or a PNG file."

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lska_jax.data.augment import EvalTransform
+from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.opening import open_source
 from lska_jax.data.sources import Record, Source
 from lska_jax.data.tfds_source import default_data_dir
@@ -34,6 +35,7 @@ from lska_jax.weights.class_names import imagenet_names, imagenet_wnids, readabl
 
 # The official generator's crop: short side 256 for 224 pixels, bilinear.
 _GENERATOR_CROP_PCT = 0.875
+_LEAST = {"limit": 0, "seed": 0, "batch_size": 1, "num_workers": -1, "max_image_pixels": 1}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,7 @@ class SweepOptions:
       frost_pictures: folder of the official frost pictures; "" draws crystals instead.
       batch_size: images of a batch, over all devices.
       num_workers: decoding processes; -1 chooses by the number of cores.
+      max_image_pixels: an image file of more is broken, whatever its format.
     """
 
     suite: str | Sequence[str] = "paper"
@@ -69,6 +72,7 @@ class SweepOptions:
     frost_pictures: str = ""
     batch_size: int = 256
     num_workers: int = -1
+    max_image_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -88,7 +92,7 @@ class SweepOptions:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}."
                 )
-        for name, low in (("limit", 0), ("seed", 0), ("batch_size", 1), ("num_workers", -1)):
+        for name, low in _LEAST.items():
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value < 2**32:
                 raise ValueError(f"{name} is {value!r}; give a whole number of at least {low}.")
@@ -103,6 +107,9 @@ class SweepOptions:
             settings["clean"] = f"folder:{Path(place).expanduser().resolve()}"
         frost = self.frost_pictures
         settings["frost_pictures"] = str(Path(frost).expanduser().resolve()) if frost else ""
+        # Results files of before the option have none.
+        if self.max_image_pixels != MAX_PIXELS:
+            settings["max_image_pixels"] = self.max_image_pixels
         return settings
 
 
@@ -150,7 +157,7 @@ def cell_transform(
     planned: PlannedCell, classifier: Classifier, options: SweepOptions
 ) -> EvalTransform:
     """Return the host side of a cell's preprocessing: decode, resize, crop."""
-    usual = eval_transform(classifier.preprocessing)
+    usual = eval_transform(classifier.preprocessing, max_image_pixels=options.max_image_pixels)
     if planned.is_ready and options.pixels == "direct":
         return dataclasses.replace(usual, crop_pct=1.0)
     if planned.corruption and classifier.is_imagenet:
