@@ -14,20 +14,25 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
+from small_runs import two_devices as two_devices
+from toy_family import FAMILY
 
 import lska_jax
 from lska_jax.running.borrowed_signals import BorrowedSignals
 from lska_jax.running.stop_signals import StopRequested
 from lska_jax.training import loop
+from lska_jax.training.config import model_section
 from lska_jax.training.publish import publish
 from lska_jax.training.trainer import Interrupted
+
+pytestmark = pytest.mark.usefixtures("two_devices")
 
 ROOT = Path(__file__).parents[2]
 
 
 def tiny_config(**training) -> ConfigDict:
     config = lska_jax.load_config("digits:7")
-    config.model.update({"dims": (8,), "depths": (1,), "ffn_ratios": (2,)})
+    config.model = model_section(f"{FAMILY.name}_small", num_classes=10, in_channels=1)
     config.data.num_workers = 0
     config.optimizer.update({"epochs": 2, "warmup_epochs": 1})
     config.training.update({"batch_size": 240, "eval_batch_size": 120, **training})
@@ -115,8 +120,8 @@ def test_a_config_object_needs_a_workdir():
 
 
 def test_mistakes_are_those_of_the_command_line(tmp_path):
-    with pytest.raises(ValueError, match="divisible by 8"):
-        lska_jax.train(tiny_config(batch_size=60), workdir=tmp_path / "run")
+    with pytest.raises(ValueError, match="divisible by 2"):
+        lska_jax.train(tiny_config(batch_size=61), workdir=tmp_path / "run")
     with pytest.raises(ValueError, match="Did you mean digits"):
         lska_jax.evaluate("digts")
     assert not (tmp_path / "run").exists()

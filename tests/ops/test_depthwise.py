@@ -335,15 +335,19 @@ def test_a_dilation_may_be_an_integer_of_numpy(dilation):
     np.testing.assert_array_equal(run(dilation=dilation), run(dilation=2))
 
 
-@pytest.mark.parametrize("shape", [(0, 5, 5, 3), (2, 0, 5, 3), (2, 5, 0, 3)], ids=str)
 @pytest.mark.parametrize("implementation", ["auto", *implementations()])
-def test_an_empty_map_stays_empty(shape, implementation):
-    def convolve(kernel):
-        return depthwise_conv(jnp.zeros(shape), kernel, implementation=implementation)
+def test_an_empty_map_stays_empty(implementation):
+    def gradient(kernel, shape):
+        def convolve(kernel):
+            return depthwise_conv(jnp.zeros(shape), kernel, implementation=implementation)
 
-    out, pull_back = jax.vjp(convolve, jnp.ones((3, 3, 1, 3)))
-    assert out.shape == shape
-    np.testing.assert_array_equal(pull_back(out)[0], 0.0)
+        out, pull_back = jax.vjp(convolve, kernel)
+        assert out.shape == shape
+        return pull_back(out)[0]
+
+    shapes = (0, 5, 5, 3), (2, 0, 5, 3), (2, 5, 0, 3)
+    found = jax.jit(lambda kernel: [gradient(kernel, shape) for shape in shapes])
+    np.testing.assert_array_equal(found(jnp.ones((3, 3, 1, 3))), 0.0)
 
 
 def _note(used, what, original, *arguments):
