@@ -120,8 +120,8 @@ def test_a_config_object_needs_a_workdir():
 
 
 def test_mistakes_are_those_of_the_command_line(tmp_path):
-    with pytest.raises(ValueError, match="divisible by 2"):
-        lska_jax.train(tiny_config(batch_size=61), workdir=tmp_path / "run")
+    with pytest.raises(ValueError, match="divisible by 8"):
+        lska_jax.train(tiny_config(batch_size=60), workdir=tmp_path / "run")
     with pytest.raises(ValueError, match="Did you mean digits"):
         lska_jax.evaluate("digts")
     assert not (tmp_path / "run").exists()

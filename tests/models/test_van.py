@@ -11,6 +11,8 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from lska_jax import VAN, VANConfig, create_model
+from lska_jax.models.build import abstract_model, config_of
+from lska_jax.models.table import section_of
 from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
 
 # A first stage and a later one; all four, at their real widths, are those of test_golden.py.
@@ -349,6 +351,8 @@ def test_a_config_that_makes_no_network_is_refused(config, message):
 
 
 def test_maps_have_names_and_places():
-    maps = jax.eval_shape(lambda: create_model("van_lska_tiny").features(jnp.zeros((1, 32, 32, 3))))
+    model = abstract_model(config_of(section_of("van_lska_tiny")))
+    images = jnp.zeros((1, 32, 32, 3))
+    maps = nnx.eval_shape(lambda model, images: model.features(images), model, images)
     assert maps._fields == ("stage1", "stage2", "stage3", "stage4")
     assert maps.stage2.shape == maps[1].shape == (1, 4, 4, 64)

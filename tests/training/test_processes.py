@@ -106,7 +106,10 @@ def uninterrupted(command) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         one = functools.partial(parallel.make_mesh, devices=jax.devices()[:1])
         patch.setattr(parallel, "make_mesh", one)
-        train(tiny_config(), workdir=workdir)
+        config = tiny_config()
+        # The step that two processes are compared with is one of the first.
+        config.training.keep_latest = STEPS
+        train(config, workdir=workdir)
     return workdir
 
 
