@@ -1,7 +1,9 @@
 """Settings of every test; they have to be made before jax or lska_jax is imported."""
 
+import functools
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,13 @@ def compiled_programs(tmp_path_factory) -> None:
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
     compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_context() -> Iterator[None]:
+    """Lower a file's programs in one MLIR context: a new one is a quarter of a small program."""
+    from jax._src.interpreters import mlir
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlir, "make_ir_context", functools.cache(mlir.make_ir_context))
+        yield

@@ -1,5 +1,6 @@
 """Scikit-learn's handwritten digits as a source: embedded, so that everything runs at once."""
 
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -79,12 +80,18 @@ def _read() -> tuple[np.ndarray, np.ndarray]:
     for folder in (library.submodule_search_locations or ()) if library else ():
         file = Path(folder, "datasets", "data", "digits.csv.gz")
         if file.exists():
-            table = np.loadtxt(file, delimiter=",")
+            table = _read_table(file)
             return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     return digits.images, digits.target
+
+
+@functools.cache
+def _read_table(file: Path) -> np.ndarray:
+    """Return the file's numbers, parsed once: a run opens it for each of its splits."""
+    return np.loadtxt(file, delimiter=",")
 
 
 def _every_fifth_of_each_class(labels: np.ndarray) -> np.ndarray:

@@ -7,7 +7,9 @@ import pytest
 from flax import nnx
 
 from lska_jax import create_model, fold_batch_norm
+from lska_jax.models.build import abstract_model, config_of
 from lska_jax.models.network import FeatureInfo
+from lska_jax.models.table import section_of
 
 NARROW = {"dims": (4, 6), "depths": (1, 1), "num_classes": 5}
 SMALL = {
@@ -31,9 +33,13 @@ def small(name: str, **fields):
     return create_model(name, **{**SMALL[name], **fields})
 
 
+def abstract(name: str, **fields):
+    return abstract_model(config_of(section_of(name, **{**SMALL[name], **fields})))
+
+
 @each_network
 def test_feature_info_says_what_features_returns(name):
-    model = small(name)
+    model = abstract(name)
     graph, state = nnx.split(model)
     maps = jax.eval_shape(lambda state: nnx.merge(graph, state).features(IMAGES), state)
     assert len(model.feature_info) == len(maps)
@@ -44,7 +50,7 @@ def test_feature_info_says_what_features_returns(name):
 
 
 def test_feature_info_of_the_published_sizes():
-    assert small("convnext_tiny", dims=(4, 5, 6, 7), depths=(1, 1, 1, 1)).feature_info == (
+    assert abstract("convnext_tiny", dims=(4, 5, 6, 7), depths=(1, 1, 1, 1)).feature_info == (
         FeatureInfo("stage1", 4, 4),
         FeatureInfo("stage2", 5, 8),
         FeatureInfo("stage3", 6, 16),
@@ -59,7 +65,8 @@ def test_a_network_of_features_returns_the_maps_that_are_wanted():
     chosen = create_model(name, **SMALL[name], features_only=True, out_indices=(-1,))
     chosen.eval()
     assert [info.name for info in chosen.feature_info] == ["stage2"]
-    whole, last = features(IMAGES), chosen(IMAGES)
+    run = nnx.jit(lambda features, chosen, images: (features(images), chosen(images)))
+    whole, last = run(features, chosen, IMAGES[:, :16, :16])
     assert whole._fields == ("stage1", "stage2")
     np.testing.assert_array_equal(last.stage2, whole.stage2)
 

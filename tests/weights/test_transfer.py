@@ -127,7 +127,8 @@ def test_attention_and_k_may_change_together():
 
 
 @pytest.mark.parametrize(
-    ("attention", "k", "new"), [("lska", 23, 11), ("lska", 7, 23), ("lka", 7, 23)]
+    ("attention", "k", "new"),
+    [("lska", 23, 11), ("lka", 7, 23), pytest.param("lska", 7, 23, marks=pytest.mark.slow)],
 )
 def test_another_dilation_is_fitted_to_the_effective_kernel(attention, k, new):
     model = trained(attention, k=k)
