@@ -7,6 +7,7 @@ alternately on the same arrays; ratios are of medians.
 """
 
 import dataclasses
+import importlib.metadata
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -62,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = results.option_parser(NAME, __doc__).parse_args(argv)
     conditions = results.start(_EXPECTED, is_quick=options.quick)
     sizes = QUICK if options.quick else Sizes()
-    if not has_torchvision():
+    if has_torchvision():
+        conditions["versions"][THEIRS] = importlib.metadata.version(THEIRS)
+    else:
         print(f"{THEIRS} has no compiled operators here: ratios are left out.")
     rows = []
     for case, contenders in cases(sizes).items():

@@ -16,6 +16,7 @@ from benchmarks import (
     claims,
     cost_against_k,
     cost_tables,
+    dense_ops,
     families,
     family_tables,
     first_step,
@@ -82,6 +83,7 @@ _MEASURED = (
     huge_pages.NAME,
     first_step.NAME,
     accelerator.NAME,
+    dense_ops.NAME,
     families.NAME,
 )
 _NAMES = (
@@ -105,7 +107,7 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
             place = f"performance/{name}.png" if name == families.NAME else f"{name}.png"
             picture = f"\n\n![{name}]({place})"
             found[name][f"{name} conditions"] += picture
-        for module in (ops, model, huge_pages, first_step, accelerator):
+        for module in (ops, model, huge_pages, first_step, accelerator, dense_ops):
             if name == module.NAME:
                 found[name] |= module.tables(result)
         if name == families.NAME:
