@@ -37,6 +37,7 @@ from lska_jax.tasks.task import Batch, Best, Task
 
 # Predictions that are kept for pictures where not all are written.
 KEPT_PICTURES = 8
+_SHOWN_NAMES = 10
 # Rows of label size whose logits are there at once.
 _ROWS = 32
 
@@ -50,7 +51,8 @@ class Segmentation(Task):
         super().__init__(config)
         self._mean, self._std = tuple(config.data.mean), tuple(config.data.std)
         self._own, self._num_classes = config.segmentation, config.model.num_classes
-        self._class_names: tuple[str, ...] = ()
+        self._class_names = tuple(f"class {number}" for number in range(self._num_classes))
+        self._absent: list[str] = []
 
     # Data
 
@@ -59,7 +61,6 @@ class Segmentation(Task):
         opened = open_label_maps(source, split=split, num_classes=self._num_classes)
         facts = SourceFacts(len(opened.class_names), len(opened))
         check_facts(self.config, facts, f"{source} split {split!r}")
-        self._class_names = opened.class_names
         return opened
 
     def class_names(self, examples: Examples) -> tuple[str, ...]:
@@ -89,6 +90,7 @@ class Segmentation(Task):
 
     def eval_batches(self, source: Examples, **loading: Any) -> Generator[HostBatch, None, None]:
         """Yield batches that hold every example once, of wide images first."""
+        self._class_names = self.class_names(source)
         groups: Sequence[np.ndarray] = (np.arange(len(source)), np.arange(0))
         if len(self.eval_shapes()) > 1:
             groups = split_by_orientation(cast(LabelMapSource, source).sizes)
@@ -178,7 +180,8 @@ class Segmentation(Task):
 
     def means(self, total: Any) -> dict[str, float]:
         """Return mIoU, mAcc and aAcc, in [0, 1]."""
-        scores = scores_of(self._compressed(total)["areas"])
+        areas = self._compressed(total)["areas"]
+        scores, self._absent = scores_of(areas), absent_classes(areas, self._class_names)
         return {
             "mIoU": scores.mean_iou,
             "mAcc": scores.mean_accuracy,
@@ -186,15 +189,13 @@ class Segmentation(Task):
         }
 
     def describe(self, means: Mapping[str, float]) -> str:
-        """Return the scores in percent."""
-        return ", ".join(f"{name} {100 * value:.2f} %" for name, value in means.items())
-
-    def remarks(self, total: Any) -> list[str]:
-        """Return which classes occur neither in the labels nor in the predictions."""
-        absent = absent_classes(self._compressed(total)["areas"], self._class_names)
-        if not absent:
-            return []
-        return [f"In neither labels nor predictions, and in no mean: {', '.join(absent)}."]
+        """Return the scores in percent, and which classes the last of ``means`` left out."""
+        shown = ", ".join(f"{name} {100 * value:.2f} %" for name, value in means.items())
+        if not self._absent:
+            return shown
+        listed = ", ".join(self._absent[:_SHOWN_NAMES])
+        more = f" and {len(self._absent) - _SHOWN_NAMES} more" * (len(self._absent) > _SHOWN_NAMES)
+        return f"{shown} (not counted, since they do not occur: {listed}{more})"
 
     def keep_label_maps(self, total: Any, source: Examples, folder: Path) -> int:
         """Write the predictions that were kept as PNG files of ids, and return how many.

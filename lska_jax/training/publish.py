@@ -12,8 +12,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lska_jax.models.build import config_of
+from lska_jax.models.heads import head_of
 from lska_jax.models.table import COMPUTE_FIELDS, Preprocessing, plain
 from lska_jax.tasks.class_order import describe_difference, positions_in, same_order
+from lska_jax.tasks.pictures.colours import class_colours
 from lska_jax.tasks.table import task_entry
 from lska_jax.training.checkpoint.load_tree import LoadedTree, load_tree
 from lska_jax.training.run_record import check_record, class_names_of
@@ -114,6 +116,7 @@ def read_run(
         config=config,
         preprocessing=prepared.for_channels(config.in_channels),
         class_names=names,
+        class_colors=class_colours(config.num_classes) if head_of(config) else None,
         license=license,
         source={
             "trained_with": "lska_jax",

@@ -64,7 +64,7 @@ def test_a_model_without_a_detectors_head_is_refused():
 def test_more_objects_than_rows_are_refused_before_training():
     config = digits_config()
     config.detection.max_objects = 3
-    with pytest.raises(ValueError, match="6 objects, and detection.max_objects=3 leaves no room"):
+    with pytest.raises(ValueError, match="9 objects, and detection.max_objects=3 leaves no room"):
         Detection(config).open_split(source=config.data.source, split="train")
 
 
