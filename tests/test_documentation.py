@@ -21,6 +21,11 @@ def test_no_page_is_long():
     assert {page: count for page, count in lines.items() if count > MAX_LINES} == {}
 
 
+def test_every_page_has_a_place_on_the_site():
+    listed = set(re.findall(r"^ +- (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert {str(page.relative_to(ROOT / "docs")) for page in PAGES} - listed == set()
+
+
 @pytest.mark.parametrize(
     "package", ["lska_jax", "lska_jax.ops", "lska_jax.weights", "lska_jax.robustness"]
 )

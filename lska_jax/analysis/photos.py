@@ -13,8 +13,9 @@ from jaxtyping import Float, UInt8
 from lska_jax.data.mixing import normalise
 from lska_jax.data.plain_file import read_plain_file
 from lska_jax.data.sources import BrokenImage
+from lska_jax.models.heads import head_of
 from lska_jax.models.table import Preprocessing
-from lska_jax.tasks.predict import eval_transform
+from lska_jax.tasks.predict import class_names_of, eval_transform
 from lska_jax.training.model_places import as_model_folder, model_name
 from lska_jax.weights.create import create_model
 from lska_jax.weights.model_folder import read_facts
@@ -64,17 +65,23 @@ def load_model(
       place: whatever ``training.model_places.read_model`` takes, also for what is raised.
       image_size: side of its images in place of that of its preprocessing.
       report: receives remarks, one line each.
+
+    Raises:
+      ValueError: a detector or segmentor.
     """
     with as_model_folder(place, report=report) as folder:
         facts = read_facts(folder)
+        if head := head_of(facts.config):
+            raise ValueError(
+                f"{place} has the head {head.title}; only networks for classes are explained, such "
+                "as its backbone alone."
+            )
         network = create_model(pretrained=folder, dtype="float32")
     network.eval()
     preprocessing = facts.preprocessing
     if image_size is not None:
         preprocessing = preprocessing._replace(image_size=image_size)
-    count = facts.config.num_classes
-    names = facts.class_names or tuple(f"class {label}" for label in range(count))
-    return LoadedModel(model_name(place), network, preprocessing, names)
+    return LoadedModel(model_name(place), network, preprocessing, class_names_of(facts))
 
 
 def read_photos(paths: Sequence[str | Path], preprocessing: Preprocessing) -> list[Photo]:

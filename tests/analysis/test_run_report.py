@@ -14,14 +14,14 @@ from lska_jax.analysis.run_report.write import report_runs
 from lska_jax.commands.report import main
 
 
-def write_run(folder, *, k=23, top1=(0.5, 0.7, 0.6)):
+def write_run(folder, *, k=23, top1=(0.5, 0.7, 0.6), metric="eval/top1"):
     """Return the folder of a run that was never trained."""
     folder.mkdir()
     lines = []
     for number, value in enumerate(top1, 1):
         train = {"train/loss": 2.0 / number, "train/images_per_second": 100.0 * number}
         lines.append({"step": 10 * number, "epoch": number, "time": 0.0, **train})
-        lines.append({"step": 10 * number, "epoch": number, "time": 0.0, "eval/top1": value})
+        lines.append({"step": 10 * number, "epoch": number, "time": 0.0, metric: value})
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "metrics.jsonl").write_text(text + '{"step": 4\n')
     (folder / "config.json").write_text(json.dumps({"task": "classification", "model": {"k": k}}))
@@ -51,7 +51,10 @@ def test_runs_are_compared_on_one_page_that_needs_nothing_beside_it(tmp_path, ca
 
 @pytest.mark.slow
 def test_a_run_whose_images_are_not_here_is_reported_without_them(tmp_path):
-    page = report_runs([write_run(tmp_path / "run")], report=lambda _: None)
+    run = write_run(tmp_path / "run", metric="eval/mIoU")
+    page = report_runs([run], report=lambda _: None)
+    # Metrics of another task have panels and columns too.
+    assert "0.6000 (best 0.7000, 20)" in page.read_text()
     assert page == tmp_path / "run" / "report" / "report.html"
     assert "Images cannot be shown: There is no" in page.read_text()
 

@@ -21,6 +21,8 @@ from lska_jax.robustness.report.drawing import (
 # Beyond that a matrix is drawn without names and numbers.
 _MOST_NAMED_CLASSES = 24
 _SHOWN_CLASSES = 10
+# Of another task's metrics as many have panels.
+_MOST_METRICS = 6
 _GRID_COLUMNS = 6
 _LONGEST_CLASS_NAME = 18
 
@@ -32,11 +34,19 @@ def curves(runs: Sequence[History], styles: Mapping[str, Style]) -> Picture | No
       runs: in the order of the legend.
       styles: by the run's name.
     """
+    # Of other tasks than classification.
+    others = dict.fromkeys(
+        name
+        for run in runs
+        for name in run.curves
+        if name.startswith("eval/") and name not in ("eval/loss", "eval/top1", "eval/top5")
+    )
     panels_wanted = (
         ("loss: training, evaluation (dashed)", ("train/loss", "eval/loss"), 1.0),
         ("accuracy, %: top-1, top-5 (dashed)", ("eval/top1", "eval/top5"), 100.0),
         ("learning rate", ("train/learning_rate",), 1.0),
         ("images/s", ("train/images_per_second",), 1.0),
+        *((name.removeprefix("eval/"), (name,), 1.0) for name in list(others)[:_MOST_METRICS]),
     )
     found = [
         wanted

@@ -30,6 +30,7 @@ PAGE = "report.html"
 DEFAULT_FOLDER = "report"
 _TENSORBOARD = "tensorboard"
 _MOST_CONFUSED = 10
+_PERCENTAGES = ("eval/top1", "eval/top5")
 
 
 def report_runs(
@@ -103,7 +104,7 @@ def _own_pictures(
         return [], ["Images were not asked for."], ""
     try:
         if not is_classification(config_of_run(history.folder)):
-            return [], ["The run's task has no classes: its images are not shown."], ""
+            return [], ["Images are shown of classification; this run's task is another."], ""
         outcomes = find_outcomes(history.folder, report=report)
         seen = see_batch(history.folder, class_names=outcomes.class_names)
     except (OSError, ValueError, ImportError) as error:
@@ -161,7 +162,7 @@ def _last_and_best(run: History, name: str) -> str:
     best = int(pick(curve.values))
 
     def shown(value: float) -> str:
-        return f"{value:.4f}" if is_loss else f"{100 * value:.2f} %"
+        return f"{100 * value:.2f} %" if name in _PERCENTAGES else f"{value:.4f}"
 
     return f"{shown(curve.values[-1])} (best {shown(curve.values[best])}, {curve.steps[best]:,})"
 
