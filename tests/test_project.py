@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from flax import nnx
 
+import lska_jax
+from lska_jax.models.build import abstract_model, config_of
+from lska_jax.models.table import section_of
 from lska_jax.running.huge_pages import HUGE_PAGES, VARIABLE
 
 ROOT = Path(__file__).parents[1]
@@ -94,10 +97,15 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().split()) < 700
 
 
-# At every change it is traced: test_golden.py and test_families.py run these networks.
+# At every change it is traced, from shapes: test_golden.py and test_families.py run both networks.
 @pytest.mark.parametrize("is_run", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_snippet_of_the_readme_runs(is_run, monkeypatch):
     if not is_run:
+        monkeypatch.setattr(
+            lska_jax,
+            "create_model",
+            lambda name, **fields: abstract_model(config_of(section_of(name, **fields))),
+        )
         monkeypatch.setattr(nnx, "jit", lambda forward: functools.partial(nnx.eval_shape, forward))
     text = (ROOT / "README.md").read_text()
     snippet = re.search(r"```python\n(.*?)```", text, re.DOTALL)

@@ -92,8 +92,8 @@ def relative_errors(found, exact):
 
 
 # The gate is one operation, whatever its chain: LSKA's stands for all at every change. A block is
-# in the small network, and all its parts are here.
-_SLOW = ("LKA", "LKATrivial", "LSKATrivial", "Block")
+# in the small network, and all its parts are here; a few of them are in others.
+_SLOW = ("DepthwiseConv", "StridedConv", "LayerScale", "LKA", "LKATrivial", "LSKATrivial", "Block")
 
 
 @pytest.mark.parametrize(

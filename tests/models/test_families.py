@@ -31,14 +31,14 @@ each_model = pytest.mark.parametrize(
     [pytest.param(record, name, id=name) for record in RECORDS for name in record.costs],
 )
 # Of those with key lists, more is known at every change: all names and shapes, in
-# test_family_names.py. Large ones take half a second each.
+# test_family_names.py. Others take up to a second each.
 each_model_to_count = pytest.mark.parametrize(
     ("record", "name"),
     [
         pytest.param(
             *(record, name),
             id=name,
-            marks=pytest.mark.slow if name in record.key_lists or parameters > 16e6 else (),
+            marks=pytest.mark.slow if name in record.key_lists or parameters > 6e6 else (),
         )
         for record in RECORDS
         for name, (parameters, _) in record.costs.items()

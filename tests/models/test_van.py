@@ -351,7 +351,7 @@ def test_a_config_that_makes_no_network_is_refused(config, message):
 
 
 def test_maps_have_names_and_places():
-    model = abstract_model(config_of(section_of("van_lska_tiny")))
+    model = abstract_model(config_of(section_of("van_lska_tiny", depths=(1, 1, 1, 1))))
     images = jnp.zeros((1, 32, 32, 3))
     maps = nnx.eval_shape(lambda model, images: model.features(images), model, images)
     assert maps._fields == ("stage1", "stage2", "stage3", "stage4")

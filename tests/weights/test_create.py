@@ -32,14 +32,9 @@ def test_every_model_has_the_attention_widths_and_blocks_of_its_name(name):
     assert (fields["dims"], fields["depths"]) == SIZES[size]
 
 
-# A size is nothing but widths and depths, and one of them shows that they become a network.
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name == "van_lska_tiny" else pytest.param(name, marks=pytest.mark.slow)
-        for name in list_models("van_*")
-    ],
-)
+# A size is nothing but widths and depths: that they become a network is in test_golden.py.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_models("van_*"))
 def test_every_model_has_its_maps_blocks_and_logits(name):
     dims, depths = SIZES[name.rsplit("_", 1)[1]]
     model = abstract_model(VANConfig(num_classes=10, **model_entry(name).fields))
@@ -68,7 +63,8 @@ ONE_STAGE = {"dims": (4,), "depths": (1,), "ffn_ratios": (2,)}
         pytest.param(f"van_{attention}_tiny", "float32", ONE_STAGE, marks=marks)
         for attention, marks in zip(ATTENTIONS[1:], ((), *2 * (pytest.mark.slow,)), strict=True)
     ]
-    + [("van_lska_tiny", "float32", NARROW)]
+    # Gradients of LSKA are those of the reference, in test_golden.py.
+    + [pytest.param("van_lska_tiny", "float32", NARROW, marks=pytest.mark.slow)]
     + [pytest.param("van_lska_tiny", "bfloat16", ONE_STAGE, marks=pytest.mark.slow)]
     + [
         pytest.param(name, dtype, {}, marks=pytest.mark.slow)
