@@ -64,7 +64,12 @@ def readable(name: str) -> str:
 
     Bytes that are no text become ``\xe9``, and so do line feeds and other control characters.
     """
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    try:
+        encoded = os.fsencode(name)
+    except UnicodeEncodeError:
+        # Half a character, as JSON can hold it; no name of a file is like that.
+        encoded = name.encode("utf-8", "backslashreplace")
+    text = encoded.decode("utf-8", "backslashreplace")
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
