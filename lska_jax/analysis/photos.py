@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from lska_jax.data.mixing import normalise
 from lska_jax.data.plain_file import read_plain_file
 from lska_jax.data.sources import BrokenImage
+from lska_jax.models.heads import head_of
 from lska_jax.models.table import Preprocessing
 from lska_jax.tasks.predict import eval_transform
 from lska_jax.training.model_places import as_model_folder, model_name
@@ -61,12 +62,18 @@ def load_model(
     """Return the model of a place.
 
     Args:
-      place: whatever ``training.model_places.read_model`` takes, also for what is raised.
+      place: whatever ``training.model_places.read_model`` takes, also for what is raised; a
+        ValueError where it is a segmentor or a detector.
       image_size: side of its images in place of that of its preprocessing.
       report: receives remarks, one line each.
     """
     with as_model_folder(place, report=report) as folder:
         facts = read_facts(folder)
+        if head := head_of(facts.config):
+            raise ValueError(
+                f"{place} is no classifier but {head.title}, and what is drawn is of a classifier. "
+                "lska-jax predict draws what it says of photos."
+            )
         network = create_model(pretrained=folder, dtype="float32")
     network.eval()
     preprocessing = facts.preprocessing
