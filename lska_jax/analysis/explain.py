@@ -24,9 +24,10 @@ from lska_jax.analysis.occlusion import occlusion_map
 from lska_jax.analysis.photos import LoadedModel, Photo, load_model, read_photos
 from lska_jax.analysis.receptive_field import SOURCE as FIELD_SOURCE
 from lska_jax.analysis.receptive_field import Extent, extents, receptive_field
+from lska_jax.data.class_folders import file_stem, readable
 from lska_jax.robustness.report.drawing import Picture
 from lska_jax.robustness.report.html_page import document, figures, pairs
-from lska_jax.running.whole_file import write_whole
+from lska_jax.running.whole_file import check_writable, write_whole
 
 METHODS = ("gradcam", "occlusion", "gates", "rollout", "receptive_field")
 PAGE = "explain.html"
@@ -78,6 +79,11 @@ def explain(
         raise ValueError(f"Unknown methods {unknown}; allowed: {', '.join(METHODS)}.")
     if not images:
         raise ValueError("There is no image; give at least one.")
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    # Before the work, which takes minutes: a place that cannot be written costs none.
+    for name in (PAGE, ARRAYS, TABLE):
+        check_writable(out / name)
     loaded = load_model(model, image_size=image_size, report=report)
     photos = read_photos(images, loaded.preprocessing)
     work = _Explanation(loaded, photos, _label_of(label, loaded.class_names))
@@ -87,7 +93,7 @@ def explain(
     if compare:
         others = [load_model(place, image_size=image_size, report=report) for place in compare]
         work.growth(others, images, report=report)
-    return work.write(Path(out))
+    return work.write(out)
 
 
 class _Explanation:
@@ -97,7 +103,9 @@ class _Explanation:
         self._loaded, self._photos, self._label = loaded, photos, label
         self._inputs = loaded.normalise(np.stack([photo.pixels for photo in photos]))
         # Two photos may have the same name.
-        self._names = [f"{number:02}_{one.path.stem}" for number, one in enumerate(photos, 1)]
+        self._names = [
+            f"{number:02}_{file_stem(one.path.stem)}" for number, one in enumerate(photos, 1)
+        ]
         self._pictures: list[Picture] = []
         self._arrays: dict[str, np.ndarray] = {}
         self._extents: dict[str, dict[str, list[Extent]]] = {}
@@ -213,7 +221,6 @@ class _Explanation:
         )
 
     def write(self, out: Path) -> Path:
-        out.mkdir(parents=True, exist_ok=True)
         for picture in self._pictures:
             write_whole(out / f"{picture.name}.png", picture.png)
         file = io.BytesIO()
@@ -223,7 +230,7 @@ class _Explanation:
             write_whole(out / TABLE, _table(self._rows))
         conditions = {
             "Model": f"{self._loaded.name}, {self._loaded.network!r}",
-            "Photos": ", ".join(str(photo.path) for photo in self._photos),
+            "Photos": ", ".join(readable(str(photo.path)) for photo in self._photos),
             "Images": f"{self._side()} x {self._side()} pixels, as its preprocessing says",
         }
         sections = [("pictures", "Pictures", figures(self._pictures))]

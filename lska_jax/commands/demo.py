@@ -62,8 +62,20 @@ def _build_parser() -> frame.Parser:
     add = parser.add_argument
     add("model", metavar="MODEL", help=frame.MODEL_PLACES)
     add("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on (default: 127.0.0.1)")
-    add("--port", type=frame.whole_number, default=7860, help="0 takes any (default: 7860)")
+    add("--port", type=_port, default=7860, help="0 takes any (default: 7860)")
     size_help = "side of the images (default: as the model's are prepared)"
     add("--image_size", type=frame.positive(int), metavar="PIXELS", help=size_help)
     add("--no_browser", action="store_true", help="do not open the page in a browser")
     return parser
+
+
+def _port(text: str) -> int:
+    """Read the number of a port, as a type of options."""
+    number = frame.whole_number(text)
+    if number >= 2**16:
+        raise ValueError
+    return number
+
+
+# argparse names it in its message.
+_port.__name__ = "port"

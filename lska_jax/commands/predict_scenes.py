@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 SKIPPED_IMAGES = 1
 RESULTS_NAME = "predictions.json"
+# Of work that was interrupted.
+PARTIAL_NAME = "predictions.partial.json"
+_LABELS = "_labels"
 
 
 class _Shown(NamedTuple):
@@ -58,13 +61,16 @@ def predict_scenes(
     Raises:
       ValueError: a score that is none.
     """
-    from lska_jax.running.whole_file import write_whole
+    from lska_jax.data.class_folders import file_stem
+    from lska_jax.running.whole_file import check_writable
 
     if not 0 <= arguments.least_score <= 1:
         raise ValueError(f"--least_score {arguments.least_score} must be from 0 to 1.")
     out = Path(arguments.out) if arguments.out else None
     if out:
         out.mkdir(parents=True, exist_ok=True)
+        # Before the work: a place that cannot be written costs no prediction.
+        check_writable(out / RESULTS_NAME)
     is_detector, limit = head.task == "detection", arguments.max_image_pixels
     shown_images = (
         _show_objects(folder, images, limit, least_score=arguments.least_score)
@@ -74,23 +80,28 @@ def predict_scenes(
     records: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
     names: set[str] = set()
-    with frame.progress_bar("predicting", len(images), unit="images") as bar:
-        for shown in shown_images:
-            if shown.problem:
-                skipped.append({"image": shown.image, "reason": shown.problem})
-            elif out:
-                name = _free_name(Path(shown.image).stem, names)
-                files = _save(shown.draw(), out, name)
-                records.append({"image": shown.image, **files, **shown.record})
-            else:
-                bar.clear()
-                print("\n".join([shown.image, *(shown.lines or ["  nothing"])]), flush=True)
-            bar.update()
+    try:
+        with frame.progress_bar("predicting", len(images), unit="images") as bar:
+            for shown in shown_images:
+                if shown.problem:
+                    skipped.append({"image": shown.image, "reason": shown.problem})
+                elif out:
+                    record = {"image": shown.image, **shown.record}
+                    records.append(record)
+                    name = _free_name(file_stem(Path(shown.image).stem), names)
+                    record |= _save(shown.draw(), out, name)
+                else:
+                    bar.clear()
+                    print("\n".join([shown.image, *(shown.lines or ["  nothing"])]), flush=True)
+                bar.update()
+    finally:
+        if out and (records or skipped):
+            is_complete = len(records) + len(skipped) == len(images)
+            file = out / (RESULTS_NAME if is_complete else PARTIAL_NAME)
+            _keep({"model": arguments.model_dir, "predictions": records, "skipped": skipped}, file)
     for broken in skipped:
         print(f"Skipped {broken['image']}: {broken['reason']}", file=sys.stderr)
     if out:
-        record = {"model": arguments.model_dir, "predictions": records, "skipped": skipped}
-        write_whole(out / RESULTS_NAME, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
         print(f"Wrote {out}: {len(records)} pictures and {RESULTS_NAME}, {len(skipped)} skipped.")
     return SKIPPED_IMAGES if skipped else 0
 
@@ -141,7 +152,7 @@ def _show_label_maps(
             class_names=prediction.class_names,
             colours=prediction.colours,
         )
-        return {"": shown, "_labels": Image.fromarray(prediction.label_map)}
+        return {"": shown, _LABELS: Image.fromarray(prediction.label_map)}
 
     for prediction in predict_label_maps(folder, images, max_image_pixels=max_image_pixels):
         if prediction.label_map is None:
@@ -190,6 +201,18 @@ def _objects(prediction: ObjectPrediction) -> list[dict[str, Any]]:
     return objects
 
 
+def _keep(record: dict[str, Any], file: Path) -> None:
+    """Write what was predicted, or print it if that fails."""
+    from lska_jax.running.whole_file import write_whole
+
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    try:
+        write_whole(file, text)
+    except OSError:
+        print(text, flush=True)
+        raise
+
+
 def _save(pictures: dict[str, Image.Image], out: Path, name: str) -> dict[str, str]:
     """Write pictures and return their names, as "picture" and "labels"."""
     from lska_jax.running.whole_file import whole_file
@@ -204,10 +227,10 @@ def _save(pictures: dict[str, Image.Image], out: Path, name: str) -> dict[str, s
 
 
 def _free_name(stem: str, taken: set[str]) -> str:
-    """Return a name for pictures that no other image has taken."""
+    """Return a name for pictures that no other image has taken, nor the label map of one."""
     name, number = stem, 1
-    while name in taken:
+    while taken & (own := {name, f"{name}{_LABELS}"}):
         number += 1
         name = f"{stem}_{number}"
-    taken.add(name)
+    taken |= own
     return name

@@ -21,6 +21,8 @@ _SYSTEM_NAMES = frozenset(
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SECONDS_BEFORE_PROGRESS = 2.0
+# File systems take names of 255 bytes; what is added to a stem has to fit.
+_LONGEST_STEM = 180
 
 T = TypeVar("T")
 
@@ -64,8 +66,21 @@ def readable(name: str) -> str:
 
     Bytes that are no text become ``\xe9``, and so do line feeds and other control characters.
     """
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    try:
+        encoded = os.fsencode(name)
+    except UnicodeEncodeError:
+        # Half a character, as JSON can hold it; no name of a file is like that.
+        encoded = name.encode("utf-8", "backslashreplace")
+    text = encoded.decode("utf-8", "backslashreplace")
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def file_stem(name: str) -> str:
+    """Return a name as the start of one of a file of ours: text, and not too long to add to."""
+    text, number = readable(name), _LONGEST_STEM
+    while len(text[:number].encode()) > _LONGEST_STEM:
+        number -= 1
+    return text[:number]
 
 
 def show_progress(items: Iterable[T], name: str, unit: str, total: int | None) -> Iterable[T]:

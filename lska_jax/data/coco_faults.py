@@ -7,18 +7,54 @@ without a pixel of their image are no faults: the reference leaves them out, and
 
 from __future__ import annotations
 
-import math
+import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lska_jax.data.class_folders import readable
+
 _LEAST_POINTS = 3
+# Pixels from the corner of an image: images have fewer, and masks are drawn along the whole of an
+# outline, whatever of it lies outside.
+MOST_PIXELS = 1_000_000
+_LARGEST_AREA = MOST_PIXELS**2
+# Of compressed run lengths: five bits each, more than any number of pixels needs.
+_MOST_CHARACTERS = 13
+_LIMIT = f"at most {MOST_PIXELS:,} from 0"
+_SHOWN_LETTERS = 80
 
 
 def find_box_fault(box: Any, area: Any) -> str:
     """Return what is wrong with a bbox or an area, or ""."""
     if not isinstance(box, list) or len(box) != 4 or not _are_finite(box):
-        return f"its bbox {box!r} is not four finite numbers, x y width height"
-    return "" if _are_finite([area]) else f"its area {area!r} is no finite number"
+        return f"its bbox {_shown(box)} is not four finite numbers, x y width height, {_LIMIT}"
+    if not _are_finite([area], most=_LARGEST_AREA):
+        return f"its area {_shown(area)} is no finite number up to {_LARGEST_AREA:,}"
+    return ""
+
+
+def find_image_fault(image: Mapping[str, Any]) -> str:
+    """Return what is wrong with an image that has an id, or ""."""
+    sides = image["height"], image["width"]
+    if not all(type(side) is int and 0 < side <= MOST_PIXELS for side in sides):
+        return f"its height or width is no positive whole number up to {MOST_PIXELS:,}"
+    try:
+        is_name = bool(os.fsencode(image["file_name"]))
+    except (TypeError, UnicodeEncodeError):
+        is_name = False
+    return "" if is_name else f"its file_name {_shown(image['file_name'])} is no name"
+
+
+def find_category_fault(category: Mapping[str, Any]) -> str:
+    """Return what is wrong with a category that has an id, or ""."""
+    name = category["name"]
+    return "" if type(name) in (str, int) else f"its name {_shown(name)} is no text"
+
+
+def is_id(value: Any) -> bool:
+    """Tell whether a value is a whole number of at most 64 bits."""
+    return type(value) is int and -(2**63) <= value < 2**63
 
 
 def is_box_usable(
@@ -58,15 +94,16 @@ def _find_polygon_fault(polygons: list[Any]) -> str:
         return "its segmentation has no polygon"
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) % 2 or not _are_finite(polygon):
-            return "a polygon is no list of finite numbers, x y x y ..."
+            return f"a polygon is no list of finite numbers, x y x y ..., {_LIMIT}"
         if len(polygon) < 2 * _LEAST_POINTS:
             return f"a polygon has {len(polygon) // 2} points, fewer than {_LEAST_POINTS}"
     return ""
 
 
 def _find_run_fault(runs: Mapping[str, Any], height: int, width: int) -> str:
-    if runs["size"] != [height, width]:
-        return f"its run lengths have the size {runs['size']}, the image [{height}, {width}]"
+    size = runs["size"]
+    if size != [height, width] or not all(type(side) is int for side in size):
+        return f"its run lengths have the size {_shown(size)}, the image [{height}, {width}]"
     counts = runs["counts"]
     if isinstance(counts, str):
         counts = _unpack_counts(counts)
@@ -92,6 +129,8 @@ def _unpack_counts(text: str) -> list[int] | None:
         number |= (bits & 31) << shift
         shift += 5
         if bits & 32:
+            if shift == 5 * _MOST_CHARACTERS:
+                return None
             continue
         if bits & 16:
             number -= 1 << shift
@@ -100,5 +139,10 @@ def _unpack_counts(text: str) -> list[int] | None:
     return counts if not shift else None
 
 
-def _are_finite(numbers: list[Any]) -> bool:
-    return all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+def _are_finite(numbers: list[Any], *, most: int = MOST_PIXELS) -> bool:
+    return all(type(number) in (int, float) and -most <= number <= most for number in numbers)
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a message has it, cut where it is long."""
+    return textwrap.shorten(readable(repr(value)), _SHOWN_LETTERS, placeholder="...")

@@ -21,7 +21,15 @@ from typing import Any
 import numpy as np
 
 from lska_jax.data.class_folders import PackedNames, readable, show_progress
-from lska_jax.data.coco_faults import find_box_fault, find_segmentation_fault, is_box_usable
+from lska_jax.data.coco_faults import (
+    find_box_fault,
+    find_category_fault,
+    find_image_fault,
+    find_segmentation_fault,
+    is_box_usable,
+    is_id,
+)
+from lska_jax.data.plain_file import read_plain_file
 
 _LEAST_SIDE = 32
 _SHOWN = 20
@@ -79,10 +87,10 @@ def load_coco_json(path: Path) -> dict[str, Any]:
     """Return the content of an instances file.
 
     Raises:
-      ValueError: it is no JSON, or has no lists of images, annotations and categories.
+      ValueError: it is no file, no JSON, or has no lists of images, annotations and categories.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_plain_file(path, max_bytes=None))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON file: {error}") from error
     for name in ("images", "annotations", "categories"):
@@ -115,10 +123,9 @@ class _Reading:
         images = self._by_id(content["images"], "image", ("file_name", "height", "width"))
         categories = self._by_id(content["categories"], "category", ("name",))
         for identity, image in images.items():
-            if not all(
-                type(image[side]) is int and image[side] > 0 for side in ("height", "width")
-            ):
-                self._faults.append(f"image {identity}: its height or width is no positive number")
+            self._note(f"image {identity}", find_image_fault(image))
+        for identity, category in categories.items():
+            self._note(f"category {identity}", find_category_fault(category))
         self._stop_at_faults()
         category_ids = sorted(categories)
         places = {identity: place for place, identity in enumerate(images)}
@@ -165,7 +172,7 @@ class _Reading:
         for number, entry in enumerate(entries):
             identity = entry.get("id")
             missing = [key for key in keys if key not in entry]
-            if type(identity) is not int:
+            if not is_id(identity):
                 self._faults.append(f"{kind} number {number}: its id {identity!r} is no number")
             elif identity in found:
                 self._faults.append(f"{kind} {identity}: the same id is given twice")
@@ -187,20 +194,20 @@ class _Reading:
         for number, annotation in enumerate(
             show_progress(annotations, name, "annotations", len(annotations))
         ):
-            identity = annotation.get("id")
-            image = images.get(annotation.get("image_id", ""))
-            where = f"annotation {identity}" if identity is not None else f"annotation no. {number}"
+            identity, of_image, category = map(annotation.get, ("id", "image_id", "category_id"))
+            image = images.get(of_image) if is_id(of_image) else None
+            where = f"annotation {identity}" if is_id(identity) else f"annotation no. {number}"
             if image is None:
-                fault = f"its image {annotation.get('image_id')!r} is not in the file"
-            elif type(identity) is not int:
+                fault = f"its image {of_image!r} is not in the file"
+            elif not is_id(identity):
                 fault = f"its id {identity!r} is no number"
             elif identity in seen:
                 fault = "the same id is given twice"
-            elif annotation.get("category_id") not in labels:
-                fault = f"its category {annotation.get('category_id')!r} is not in the file"
+            elif not is_id(category) or category not in labels:
+                fault = f"its category {category!r} is not in the file"
             else:
+                seen.add(identity)
                 fault = self._find_fault(annotation, image)
-            seen.add(identity)
             if image is not None:
                 where += f" of {readable(str(image['file_name']))}"
             if fault:
@@ -215,7 +222,10 @@ class _Reading:
 
     def _find_fault(self, annotation: dict[str, Any], image: dict[str, Any]) -> str:
         fault = find_box_fault(annotation.get("bbox"), annotation.get("area", 0))
-        if fault or not self._use_masks or annotation.get("iscrowd"):
+        is_crowd = annotation.get("iscrowd", 0)
+        if not fault and (type(is_crowd) not in (int, bool) or not 0 <= is_crowd <= 1):
+            fault = f"its iscrowd {is_crowd!r} is neither 0 nor 1"
+        if fault or not self._use_masks:
             return fault
         return find_segmentation_fault(
             annotation.get("segmentation"), height=image["height"], width=image["width"]
@@ -225,6 +235,10 @@ class _Reading:
         box = annotation["bbox"]
         area = annotation.get("area", box[2] * box[3])
         return is_box_usable(box, area, height=image["height"], width=image["width"])
+
+    def _note(self, where: str, fault: str) -> None:
+        if fault:
+            self._faults.append(f"{where}: {fault}")
 
     def _pack_segmentations(self, kept: list[dict[str, Any]]) -> PackedNames | None:
         if not self._use_masks:

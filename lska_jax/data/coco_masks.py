@@ -37,7 +37,7 @@ def decode_mask(segmentation: Any, *, height: int, width: int) -> Bool[np.ndarra
       width: of the image, in pixels.
 
     Raises:
-      ValueError: it is none of these, or run lengths of another size; ``coco_checks`` says so
+      ValueError: it is none of these, or run lengths of another size; ``coco_faults`` says so
         earlier and by name.
     """
     api = _mask_api()

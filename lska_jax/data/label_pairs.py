@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from lska_jax.data.class_folders import IMAGE_SUFFIXES
+from lska_jax.data.class_folders import IMAGE_SUFFIXES, readable
 from lska_jax.data.folder_tree import FolderTree
 from lska_jax.data.label_maps import read_label_map
 from lska_jax.data.plain_file import read_plain_file
@@ -99,7 +99,7 @@ class LabelPairs:
     def path(self, index: int) -> str:
         """Return the path of an image."""
         check_index(index, len(self), self.name)
-        return str(self._images[index])
+        return readable(str(self._images[index]))
 
     def _read_map(self, index: int) -> np.ndarray:
         ids = read_label_map(read_plain_file(self._maps[index])).astype(np.int32)
@@ -213,9 +213,13 @@ def _size_of(path: Path) -> tuple[int, int] | None:
 
 def _read_class_names(layout: PairLayout, root: Path, num_classes: int) -> tuple[str, ...]:
     file = root / layout.classes
-    if not file.is_file():
+    if not file.exists():
         return tuple(f"class {n}" for n in range(layout.num_classes or num_classes))
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = read_plain_file(file).decode("utf-8-sig")
+    except ValueError as error:
+        raise ValueError(f"{file} cannot be read as text in UTF-8: {error}") from error
+    lines = [line for line in text.splitlines() if line.strip()]
     if layout.kind == "ade20k":
         # A table: number, three figures, names.
         names: Sequence[Any] = [line.split("\t")[-1].split(",")[0] for line in lines[1:]]
@@ -225,7 +229,7 @@ def _read_class_names(layout: PairLayout, root: Path, num_classes: int) -> tuple
         raise ValueError(f"{file} names {len(names)} classes, not {layout.num_classes}.")
     if len(names) > IGNORED_LABEL:
         raise ValueError(f"{file} names {len(names)} classes; at most {IGNORED_LABEL} are read.")
-    return tuple(str(name).strip() for name in names)
+    return tuple(readable(str(name).strip()) for name in names)
 
 
 def _refuse(what: str, problems: Sequence[str]) -> None:

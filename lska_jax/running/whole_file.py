@@ -1,6 +1,7 @@
 """Write a file whole or not at all: whoever reads it sees the old content or the new one."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,27 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         if error.filename == str(beside):
             error.filename = str(path)
         raise
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+
+
+def check_writable(path: str | Path) -> None:
+    """Find out whether a file can be written, before the work whose result it is to hold.
+
+    Raises:
+      OSError: it is a folder, or its folder takes no file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    beside = path.with_name(f".{os.getpid()}.unfinished")
+    try:
+        # A full disk takes an empty file.
+        beside.write_bytes(bytes(4096))
+    except OSError as error:
+        # Nobody knows the other name.
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()

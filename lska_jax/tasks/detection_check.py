@@ -38,14 +38,7 @@ def detection_section(**fields: Any) -> ConfigDict:
 def check_config(config: ConfigDict, problems: list[str]) -> None:
     """Add a sentence for every value that detection cannot work with."""
     check_dense(config, problems, task="detection")
-    own = config.get("detection", ConfigDict())
-    wrong = sorted(set(own) ^ set(DEFAULTS))
-    if wrong:
-        problems.append(
-            f"detection has to have the keys {', '.join(DEFAULTS)}; {', '.join(wrong)} is missing "
-            "or unknown. Start from lska_jax.tasks.detection_check.detection_section()."
-        )
-        return
+    own = config.detection
     count = len(problems)
     check_entries(problems, "detection.canvas", own.canvas, is_whole=True, low=1)
     if len(problems) == count and not _is_canvas(own.canvas):

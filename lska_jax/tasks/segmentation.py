@@ -7,6 +7,7 @@ image in it, and resized to the size of the labels: two resizes, whose product i
 
 import functools
 import io
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from ml_collections import ConfigDict
 from PIL import Image
 
+from lska_jax.data.class_folders import file_stem
 from lska_jax.data.examples import Fields
 from lska_jax.data.label_map_reader import EvalLabelMaps, TrainLabelMaps
 from lska_jax.data.loader import HostBatch
@@ -30,6 +32,7 @@ from lska_jax.data.scenes import IGNORED_LABEL
 from lska_jax.data.sources import Examples, SourceFacts
 from lska_jax.nn.functional import FlatArrays, ModelFunctions
 from lska_jax.ops.resize import axis_weights, resize_bilinear
+from lska_jax.running.whole_file import write_whole
 from lska_jax.tasks.area_metrics import Areas, absent_classes, areas_of, scores_of
 from lska_jax.tasks.classification_check import check_facts
 from lska_jax.tasks.pictures.segmentation import segmentation_sheet
@@ -203,13 +206,17 @@ class Segmentation(Task):
         Args:
           total: the results of all batches.
           source: the examples that they are about.
-          folder: where files go; each has the name of its image.
+          folder: where files go; each has the name of its image, and its position too where
+            another image has the same.
         """
         maps = self._compressed(total)["maps"]
         folder.mkdir(parents=True, exist_ok=True)
+        stems = {p: file_stem(Path(source.path(p).replace("#", "_")).stem) for p in maps}
+        counts = Counter(stems.values())
         for position, data in maps.items():
-            name = Path(source.path(position).replace("#", "_")).stem
-            (folder / f"{name}.png").write_bytes(data)
+            name = stems[position]
+            name = name if counts[name] == 1 else f"{name}.{position}"
+            write_whole(folder / f"{name}.png", data)
         return len(maps)
 
     def keep_predictions(

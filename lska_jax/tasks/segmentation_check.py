@@ -53,10 +53,7 @@ def segmentation_section(**fields: Any) -> ConfigDict:
 def check_config(config: ConfigDict, problems: list[str]) -> None:
     """Add a sentence for every value that segmentation cannot work with."""
     check_dense(config, problems, task="segmentation")
-    own = config.get("segmentation", ConfigDict())
-    if problem := _wrong_keys(own):
-        problems.append(problem)
-        return
+    own = config.segmentation
     for name in ("crop_size", "eval_canvas", "label_canvas"):
         count = len(problems)
         check_entries(problems, f"segmentation.{name}", own[name], is_whole=True, low=1)
@@ -108,17 +105,3 @@ def inspect_split(config: ConfigDict, source: str, split: str) -> SourceFacts:
     from lska_jax.data.opening_label_maps import inspect_label_maps
 
     return inspect_label_maps(source, split=split, num_classes=config.model.num_classes)
-
-
-def _wrong_keys(own: ConfigDict) -> str:
-    unknown, missing = sorted(set(own) - set(DEFAULTS)), sorted(set(DEFAULTS) - set(own))
-    if unknown:
-        return (
-            f"segmentation has unknown keys {', '.join(unknown)}; allowed: {', '.join(DEFAULTS)}."
-        )
-    if missing:
-        return (
-            f"segmentation lacks {', '.join(missing)}; start from "
-            "lska_jax.tasks.segmentation_check.segmentation_section()."
-        )
-    return ""

@@ -1,6 +1,7 @@
 """Tasks by name, and the check of each one's part of a config; nothing heavy is imported."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -20,12 +21,15 @@ class TaskEntry(NamedTuple):
       inspect: (config, source, split) -> facts of the split, ``num_examples`` at least, without
         reading an example; ValueError where it is missing.
       compare: (config, facts, where) -> ValueError where the split is not what the config says.
+      section: keys of the config's group with the task's name, and their defaults; empty where the
+        task checks its group on its own.
     """
 
     build: Callable[[ConfigDict], Any]
     check: Callable[[ConfigDict, list[str]], None]
     inspect: Callable[[ConfigDict, str, str], Any]
     compare: Callable[[ConfigDict, Any, str], None]
+    section: Mapping[str, Any] = MappingProxyType({})
 
 
 def _build_classification(config: ConfigDict) -> Any:
@@ -58,12 +62,14 @@ _TASKS = {
         check=segmentation_check.check_config,
         inspect=segmentation_check.inspect_split,
         compare=classification_check.check_facts,
+        section=segmentation_check.DEFAULTS,
     ),
     "detection": TaskEntry(
         _build_detection,
         check=detection_check.check_config,
         inspect=detection_check.inspect_split,
         compare=classification_check.check_facts,
+        section=detection_check.DEFAULTS,
     ),
 }
 
@@ -93,3 +99,8 @@ def task_entry(config: ConfigDict) -> TaskEntry:
     if name not in _TASKS:
         raise ValueError(f"task={name!r} is unknown; allowed: {', '.join(_TASKS)}.")
     return _TASKS[name]
+
+
+def task_section(name: str) -> Mapping[str, Any]:
+    """Return the keys of a task's own group with their defaults; {} of an unknown task."""
+    return _TASKS[name].section if name in _TASKS else {}

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from lska_jax.models.checks import least_side
 from lska_jax.models.table import fields_of
 from lska_jax.running.value_checks import check_choice, check_range
-from lska_jax.tasks.table import task_entry
+from lska_jax.tasks.table import DEFAULT_TASK, task_entry, task_section
 from lska_jax.training.config import (
     base_config,
     leaf_keys,
@@ -38,16 +38,21 @@ def check_config(config: ConfigDict) -> None:
 
 
 def check_keys(config: ConfigDict) -> None:
-    """Check that a config has the keys of ``base_config`` and of its model's family, and no others.
+    """Check that a config has the keys of ``base_config``, its task and its model, and no others.
 
-    A misspelt key would otherwise be a new one, which nobody reads. A group with the name of the
-    config's task is the task's own, and ``evaluators`` are checked by name.
+    A misspelt key would otherwise be a new one, which nobody reads. The group of a task that does
+    not state its keys is the task's own, and ``evaluators`` are checked by name.
 
     Raises:
       ValueError: naming every key that is unknown or missing.
     """
     schema = base_config()
-    own: tuple[str, ...] = ("evaluators.", f"{config.get('task')}.")
+    own: tuple[str, ...] = ("evaluators.",)
+    task = config.get("task", DEFAULT_TASK)
+    if section := task_section(task):
+        schema[task] = ConfigDict(section)
+    else:
+        own += (f"{task}.",)
     try:
         head = config.model.get("head")
         fields = {"head": head.name} if head else {}
@@ -62,7 +67,12 @@ def check_keys(config: ConfigDict) -> None:
         if key not in allowed and not key.startswith(own)
     ]
     problems += [
-        f"The config lacks {key!r}; start from lska_jax.training.config.base_config()."
+        f"The config lacks {key!r}; start from lska_jax.training."
+        + (
+            "dense_recipe.dense_config()."
+            if key.startswith(f"{task}.")
+            else "config.base_config()."
+        )
         for key in allowed
         if key not in found and not key.startswith(("model.", "task"))
     ]

@@ -22,6 +22,9 @@ from lska_jax.training.run_record import check_record, class_names_of
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import check_can_write, write_model_folder
 
+# Of sources that are folders or files of their own.
+_KINDS_OF_PLACES = ("folder", "maps", "ade20k", "coco")
+
 
 class RunModel(NamedTuple):
     """The model that a run trained.
@@ -169,7 +172,7 @@ def _preprocessing(settings: dict[str, Any]) -> Preprocessing:
 def _public_name(source: str) -> str:
     """Return a source without the folders that it lies in, which are nobody else's business."""
     kind, colon, place = source.partition(":")
-    return f"{kind}:{Path(place).name}" if kind == "folder" and colon else source
+    return f"{kind}:{Path(place).name}" if kind in _KINDS_OF_PLACES and colon else source
 
 
 def _class_names(
