@@ -62,8 +62,7 @@ def load_model(
     """Return the model of a place.
 
     Args:
-      place: whatever ``training.model_places.read_model`` takes, also for what is raised; a
-        ValueError where it is a segmentor or a detector.
+      place: whatever ``training.model_places.read_model`` takes, also for what is raised.
       image_size: side of its images in place of that of its preprocessing.
       report: receives remarks, one line each.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from lska_jax.data.class_folders import readable
 
@@ -52,7 +52,7 @@ def find_category_fault(category: Mapping[str, Any]) -> str:
     return "" if type(name) in (str, int) else f"its name {_shown(name)} is no text"
 
 
-def is_id(value: Any) -> bool:
+def is_id(value: Any) -> TypeGuard[int]:
     """Tell whether a value is a whole number of at most 64 bits."""
     return type(value) is int and -(2**63) <= value < 2**63
 
