@@ -1,6 +1,7 @@
-"""Semantic FPN on a small VAN-LSKA, on drawn scenes of digits, 128 x 128 pixels.
+"""Semantic FPN or UPerNet on a small VAN-LSKA, on drawn scenes of digits, 128 x 128 pixels.
 
     python train.py --config configs/digits_segmentation.py
+    python train.py --config configs/digits_segmentation.py:upernet
 
 Hardware: any laptop. Result: not yet run.
 """
@@ -8,19 +9,17 @@ Hardware: any laptop. Result: not yet run.
 from ml_collections import ConfigDict
 
 from lska_jax.training.dense_recipe import dense_config
-from lska_jax.training.van_recipe import parse_argument
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    """Return the config; the argument is k, "trivial", or both, as in ``configs/digits.py:11``."""
-    parsed = parse_argument(argument or "11")
-    form = "lska_trivial" if parsed["is_trivial"] else "lska"
-    config = dense_config(f"van_{form}_tiny", "semantic_fpn", num_classes=11, k=parsed["k"])
+    """Return the config; the argument is the name of a head, semantic_fpn by default."""
+    config = dense_config("van_lska_tiny", argument or "semantic_fpn", num_classes=11, k=11)
     config.model.dims = (32, 64, 128, 160)
     config.model.depths = (1, 1, 2, 1)
     config.model.ffn_ratios = (4, 4, 4, 4)
-    config.model.head.pyramid_channels = 32
-    config.model.head.channels = 32
+    for name in config.model.head:
+        if name.endswith("channels"):
+            config.model.head[name] = 32
     config.model.head.dropout_rate = 0.0
 
     config.data.source = "digit_scenes"

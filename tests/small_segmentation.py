@@ -40,7 +40,7 @@ def small_segmentation(root: Path) -> ConfigDict:
       root: folder of pairs with the splits train and test.
     """
     path = ROOT / "configs" / "digits_segmentation.py"
-    config = runpy.run_path(str(path))["get_config"]("11")
+    config = runpy.run_path(str(path))["get_config"]()
     config.model.update(SMALL)
     config.model.head.update({"pyramid_channels": 4, "channels": 4})
     config.data.source = f"maps:{root}"

@@ -56,8 +56,14 @@ def base_config() -> ConfigDict:
     optimizer.epochs = 300  # of the cosine, warm-up included
     optimizer.warmup_epochs = 5
     optimizer.cooldown_epochs = 10  # at the minimum, after the cosine
-    optimizer.schedule_by = "epoch"  # epoch (the reference) or step
+    optimizer.schedule_by = "epoch"  # of the cosine: epoch (the reference) or step
+    optimizer.schedule = "cosine"  # cosine, poly or drops
+    optimizer.power = 1.0  # of poly: learning_rate (1 - step / steps of the run)^power
+    optimizer.drop_epochs = ()  # of drops: the rate is a tenth from the end of each of them on
+    optimizer.warmup_steps = 0  # of poly and drops, in place of warmup_epochs
+    optimizer.steps = 0  # of the run; 0 leaves it to the epochs
     optimizer.weight_decay = 0.05
+    optimizer.decay = "matrices"  # what decays: matrices, all, or not_backbone_norms
     optimizer.beta1 = 0.9
     optimizer.beta2 = 0.999
     optimizer.epsilon = 1e-8

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from lska_jax.models.checks import least_side
 from lska_jax.models.table import fields_of
-from lska_jax.running.value_checks import check_choice, check_range
+from lska_jax.running.value_checks import check_choice, check_entries, check_range
 from lska_jax.tasks.table import DEFAULT_TASK, task_entry, task_section
 from lska_jax.training.config import (
     base_config,
@@ -231,6 +231,19 @@ def _check_optimizer(config: ConfigDict, problems: list[str]) -> None:
             f"optimizer.epochs={optimizer.epochs}."
         )
     check_choice(problems, "optimizer.schedule_by", optimizer.schedule_by, ("epoch", "step"))
+    check_choice(problems, "optimizer.schedule", optimizer.schedule, ("cosine", "poly", "drops"))
+    decays = ("matrices", "all", "not_backbone_norms")
+    check_choice(problems, "optimizer.decay", optimizer.decay, decays)
+    check_range(problems, "optimizer.power", optimizer.power, above=0)
+    for name in ("warmup_steps", "steps"):
+        check_range(problems, f"optimizer.{name}", optimizer[name], low=0)
+    drops = optimizer.drop_epochs
+    check_entries(problems, "optimizer.drop_epochs", drops, is_whole=True, low=1)
+    if optimizer.schedule == "cosine" and (optimizer.steps or optimizer.warmup_steps or drops):
+        problems.append(
+            "optimizer.steps, warmup_steps and drop_epochs are of optimizer.schedule='poly' or "
+            "'drops'; the cosine is counted in epochs."
+        )
 
 
 def _check_training(config: ConfigDict, problems: list[str]) -> None:

@@ -36,3 +36,23 @@ def dense_config(model: str, head: str, **fields: Any) -> ConfigDict:
     else:
         config.detection = detection_section()
     return config
+
+
+def ade20k_config(model: str, head: str, **fields: Any) -> ConfigDict:
+    """Return what recipes on ADE20K share: the data, and a rate that falls to zero by steps.
+
+    Args:
+      model: name of the backbone.
+      head: name of the head.
+      **fields: of the model.
+    """
+    config = dense_config(model, head, **fields)
+    config.data.source = "ade20k:ADEChallengeData2016"
+    config.data.train_split = "training"
+    config.data.eval_split = "validation"
+    config.optimizer.schedule = "poly"
+    config.optimizer.min_learning_rate = config.optimizer.warmup_learning_rate = 0.0
+    config.training.eval_batch_size = 16
+    config.training.eval_every_epochs = 8
+    config.training.checkpoint_every_steps = 2_000
+    return config

@@ -54,6 +54,8 @@ def _count_examples(config: ConfigDict) -> tuple[int, str]:
     try:
         facts = task_entry(config).inspect(config, data.source, data.train_split)
     except ValueError:
+        if config.optimizer.steps:
+            return _IMAGENET_TRAIN_EXAMPLES, "data not found here; the config counts in steps"
         return _IMAGENET_TRAIN_EXAMPLES, "data not found here, assuming ImageNet-1K"
     return facts.num_examples, data.source
 

@@ -1,76 +1,36 @@
-"""AdamW and the learning-rate schedule of the reference recipe (timm 0.4.12's defaults)."""
+"""AdamW of the reference recipe (timm 0.4.12's defaults), and what of a network decays."""
 
 import functools
-from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
 import optax
 
+from lska_jax.models.heads import BACKBONE
 from lska_jax.nn.functional import FlatArrays
 
-Schedule = Callable[[jax.Array | int], jax.Array]
+DECAYS = ("matrices", "all", "not_backbone_norms")
 
 
-def cosine_schedule(
-    *,
-    steps_per_epoch: int,
-    epochs: int,
-    warmup_epochs: int,
-    learning_rate: float,
-    min_learning_rate: float,
-    warmup_learning_rate: float,
-    by: str = "epoch",
-) -> Schedule:
-    """Return the learning rate as a function of the step.
-
-    Linear warm-up, then a cosine whose clock starts at epoch 0 (the warm-up does not shift it):
-
-        lr(t) = min + (lr - min) (1 + cos(pi t / epochs)) / 2      for warmup <= t < epochs
-
-    then the minimum, for the cooldown.
-
-    Args:
-      steps_per_epoch: steps of one epoch.
-      epochs: length of the cosine, in epochs, the warm-up included.
-      warmup_epochs: length of the warm-up, in epochs.
-      learning_rate: at the top of the cosine.
-      min_learning_rate: at its bottom.
-      warmup_learning_rate: at step 0.
-      by: "epoch" keeps the rate during an epoch, as the reference does; "step" moves on at every
-        step, which short runs prefer.
-
-    Raises:
-      ValueError: ``by`` is neither.
-    """
-    if by not in ("epoch", "step"):
-        raise ValueError(f"optimizer.schedule_by={by!r} is unknown; allowed: epoch, step.")
-
-    def schedule(step: jax.Array | int) -> jax.Array:
-        time = jnp.asarray(step, jnp.float32) / steps_per_epoch
-        if by == "epoch":
-            time = jnp.asarray(jnp.asarray(step) // steps_per_epoch, jnp.float32)
-        warming = warmup_learning_rate + time * (
-            (learning_rate - warmup_learning_rate) / max(warmup_epochs, 1)
-        )
-        # (1 + cos(pi t)) / 2 = sin(pi (1 - t) / 2)^2, which float32 holds to the end of the run.
-        time_left = jnp.maximum(epochs - time, 0.0) / epochs
-        cosine = min_learning_rate + (learning_rate - min_learning_rate) * (
-            jnp.sin(0.5 * jnp.pi * time_left) ** 2
-        )
-        return jnp.where(time < warmup_epochs, warming, cosine)
-
-    return schedule
-
-
-def decay_mask(params: FlatArrays, *, no_decay: tuple[str, ...] = ()) -> dict[str, bool]:
-    """Tell which parameters decay: not biases, norms and layer scales, which are all 1-D.
+def decay_mask(
+    params: FlatArrays, *, no_decay: tuple[str, ...] = (), decay: str = "matrices"
+) -> dict[str, bool]:
+    """Tell which parameters decay: usually not biases, norms and layer scales, which are all 1-D.
 
     Args:
       params: by path.
       no_decay: ends of the paths of others that do not, as a family names them.
+      decay: "matrices" as above; "all", as detectors and Semantic FPN are trained; or
+        "not_backbone_norms", as UPerNet is: all but the norms of a backbone.
     """
+    if decay == "all":
+        return dict.fromkeys(params, True)
+    if decay == "not_backbone_norms":
+        return {path: not _is_backbone_norm(path) for path in params}
     return {path: a.ndim > 1 and not path.endswith(no_decay) for path, a in params.items()}
+
+
+def _is_backbone_norm(path: str) -> bool:
+    first, *inner, _ = path.split("/")
+    return first == BACKBONE and any(part.startswith("norm") for part in inner)
 
 
 def make_optimizer(
@@ -81,6 +41,7 @@ def make_optimizer(
     epsilon: float = 1e-8,
     clip_norm: float = 0.0,
     no_decay: tuple[str, ...] = (),
+    decay: str = "matrices",
 ) -> optax.GradientTransformation:
     """Return AdamW (arXiv 1711.05101) over flat parameters at learning rate 1.
 
@@ -94,7 +55,8 @@ def make_optimizer(
       epsilon: added to the root of the second moment.
       clip_norm: largest global norm of the gradient; 0 does not clip.
       no_decay: see ``decay_mask``.
+      decay: see ``decay_mask``.
     """
-    mask = functools.partial(decay_mask, no_decay=no_decay)
+    mask = functools.partial(decay_mask, no_decay=no_decay, decay=decay)
     adamw = optax.adamw(1.0, b1=beta1, b2=beta2, eps=epsilon, weight_decay=weight_decay, mask=mask)
     return optax.chain(optax.clip_by_global_norm(clip_norm), adamw) if clip_norm else adamw

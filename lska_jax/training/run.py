@@ -24,8 +24,9 @@ from lska_jax.tasks.table import task_entry
 from lska_jax.tasks.task import Task
 from lska_jax.training.config_check import check_against_devices
 from lska_jax.training.evaluators import MAIN_EVALUATOR, evaluator_settings
-from lska_jax.training.optimizer import Schedule, cosine_schedule, make_optimizer
+from lska_jax.training.optimizer import make_optimizer
 from lska_jax.training.program import Program, Programs
+from lska_jax.training.schedules import Schedule, make_schedule
 from lska_jax.training.state import TrainState, abstract_state, host_state
 from lska_jax.training.step import StepSpec, eval_step, train_step
 
@@ -92,15 +93,9 @@ def build_run(
     mesh = mesh or parallel.make_mesh(fsdp=config.training.fsdp)
     steps_per_epoch = max(1, num_train_examples // config.training.batch_size)
     settings = config.optimizer
-    schedule = cosine_schedule(
-        steps_per_epoch=steps_per_epoch,
-        epochs=settings.epochs,
-        warmup_epochs=settings.warmup_epochs,
-        learning_rate=settings.learning_rate,
-        min_learning_rate=settings.min_learning_rate,
-        warmup_learning_rate=settings.warmup_learning_rate,
-        by=settings.schedule_by,
-    )
+    epochs = settings.epochs + settings.cooldown_epochs
+    total_steps = settings.steps or steps_per_epoch * epochs
+    schedule = make_schedule(settings, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
     model = nnx.eval_shape(lambda: build_model(config, rngs=OneKey()))
     optimizer = make_optimizer(
         weight_decay=settings.weight_decay,
@@ -109,6 +104,7 @@ def build_run(
         epsilon=settings.epsilon,
         clip_norm=settings.clip_norm,
         no_decay=family_of(model).no_decay,
+        decay=settings.decay,
     )
     use_ema = config.training.ema_decay > 0
     graph, variables = nnx.split(model)
@@ -116,10 +112,10 @@ def build_run(
         lambda variables: host_state(nnx.merge(graph, variables), optimizer, use_ema=use_ema),
         variables,
     )
-    total_steps = steps_per_epoch * (settings.epochs + settings.cooldown_epochs)
     if total_steps >= 2**31:
         raise ValueError(
-            f"{total_steps} steps are more than a 32-bit counter holds; lower optimizer.epochs."
+            f"{total_steps} steps are more than a 32-bit counter holds; lower optimizer.epochs or "
+            "optimizer.steps."
         )
     return Run(
         config=config,

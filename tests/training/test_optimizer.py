@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from lska_jax.training.optimizer import cosine_schedule, decay_mask, make_optimizer
+from lska_jax.training.optimizer import decay_mask, make_optimizer
+from lska_jax.training.schedules import cosine_schedule, drops_schedule, poly_schedule
 
 STEPS_PER_EPOCH = 7
 RECIPE = {
@@ -166,3 +167,35 @@ def test_a_gradient_within_the_bound_is_not_changed_by_clipping():
     theirs, _ = plain.update(gradients, plain.init(draw(0)), draw(0))
     for name, array in ours.items():
         np.testing.assert_array_equal(array, theirs[name])
+
+
+def test_poly_falls_to_zero_and_a_warm_up_multiplies_it():
+    schedule = poly_schedule(
+        total_steps=100,
+        learning_rate=2.0,
+        power=0.9,
+        warmup_steps=10,
+        warmup_learning_rate=2e-6,
+    )
+    for step in (0, 3, 10, 50, 99, 100):
+        regular = 2.0 * (1 - step / 100) ** 0.9
+        factor = 1 - max(1 - step / 10, 0) * (1 - 1e-6)
+        np.testing.assert_allclose(schedule(step), regular * factor, rtol=2e-6, atol=1e-9)
+
+
+def test_drops_leave_a_tenth_from_each_step_on():
+    schedule = drops_schedule(drop_steps=[8, 11], learning_rate=1.0)
+    rates = [float(schedule(step)) for step in (0, 7, 8, 10, 11, 20)]
+    np.testing.assert_allclose(rates, [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
+    assert float(drops_schedule(drop_steps=[], learning_rate=1.0)(10**6)) == 1.0
+
+
+def test_dense_recipes_decay_everything_or_all_but_a_backbones_norms():
+    params = {
+        "backbone/stages/0/norm/scale": jnp.ones(2),
+        "backbone/stages/0/blocks/0/norm_1/bias": jnp.ones(2),
+        "backbone/stages/0/blocks/0/scale_1/scale": jnp.ones(2),
+        "branches/0/blocks/0/norm/scale": jnp.ones(2),
+    }
+    assert all(decay_mask(params, decay="all").values())
+    assert list(decay_mask(params, decay="not_backbone_norms").values()) == [0, 0, 1, 1]

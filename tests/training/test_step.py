@@ -15,7 +15,8 @@ from lska_jax.running import parallel
 from lska_jax.tasks.classification import Classification
 from lska_jax.tasks.task import Batch, Task
 from lska_jax.training.config import base_config
-from lska_jax.training.optimizer import cosine_schedule, make_optimizer
+from lska_jax.training.optimizer import make_optimizer
+from lska_jax.training.schedules import cosine_schedule
 from lska_jax.training.state import TrainState, abstract_state, host_state, place_state
 from lska_jax.training.step import StepSpec, eval_step, train_step
 
