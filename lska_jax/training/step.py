@@ -11,7 +11,7 @@ import optax
 
 from lska_jax.nn.functional import FlatArrays, ModelFunctions
 from lska_jax.tasks.task import Batch, Task
-from lska_jax.training.optimizer import Schedule
+from lska_jax.training.schedules import Schedule
 from lska_jax.training.state import TrainState
 
 

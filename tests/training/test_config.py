@@ -51,7 +51,7 @@ def by_name(path: Path) -> str:
 def test_all_configs_that_users_expect_are_there():
     lska = {f"van_lska_{size}" for size in ("tiny", "small", "base")}
     lka = {f"van_lka_{size}" for size in ("tiny", "small", "base", "large")}
-    embedded = {"digits", "cifar10", "digits_segmentation"}
+    embedded = {"digits", "cifar10"}
     assert {path.stem for path in KERNEL_CONFIGS} == embedded | lska | lka
 
 
