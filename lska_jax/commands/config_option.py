@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from lska_jax.commands.frame import Parser
 
+# What a run keeps its config in.
+RUN_CONFIG_NAME = "config.json"
 _FOLDER = "configs"
+_SUFFIXES = (".py", ".json")
 # In a wheel the configs lie in the package; in a clone they lie beside it.
 _PLACES = (Path(__file__).parents[1] / _FOLDER, Path(__file__).parents[2] / _FOLDER)
 
@@ -34,10 +37,12 @@ class ConfigPlace(NamedTuple):
     argument: str
 
     @property
-    def run_name(self) -> str:
-        """A name for runs of this config, the argument included."""
+    def workdir(self) -> Path:
+        """Folder of runs of this config: that of a run's config.json, else one of its name."""
+        if self.path.name == RUN_CONFIG_NAME:
+            return self.path.parent
         argument = re.sub(r"[^\w.]+", "-", self.argument)
-        return f"{self.path.stem}-{argument}" if argument else self.path.stem
+        return Path("runs", f"{self.path.stem}-{argument}" if argument else self.path.stem)
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -51,14 +56,15 @@ def find_config(location: str) -> ConfigPlace:
 
     Args:
       location: a name of ``shipped_configs`` or the path of a file, with an argument behind a
-        colon or without: "digits", "digits:35", "configs/digits.py", "my/own.py:35,trivial".
+        colon or without: "digits", "digits:35", "configs/digits.py", "my/own.py:35,trivial",
+        "runs/photos/config.json".
 
     Raises:
       ValueError: there is no such config; those that come close are named.
     """
     name, _, argument = location.partition(":")
     path, shipped = Path(name), shipped_configs()
-    is_path = path.suffix == ".py" or path.name != name
+    is_path = path.suffix in _SUFFIXES or path.name != name
     if not is_path and name in shipped:
         return ConfigPlace(shipped[name], argument)
     if path.is_file():
@@ -72,7 +78,8 @@ def find_config(location: str) -> ConfigPlace:
     if not is_path and path.with_suffix(".py").is_file():
         hint = f" To read the file here, write {name}.py."
     raise ValueError(
-        f"There is no {kind} {name}.{hint} Allowed: the path of a .py file, or one of "
+        f"There is no {kind} {name}.{hint} Allowed: the path of a .py file or of a run's "
+        f"{RUN_CONFIG_NAME}, or one of "
         f"{', '.join(shipped)}."
     )
 
@@ -102,7 +109,8 @@ def add_config_option(parser: Parser) -> None:
         "--config",
         dest="config_place",
         metavar="NAME[:ARGUMENT]",
-        help=f"{', '.join(shipped_configs())}, or the path of a config file; "
+        help=f"{', '.join(shipped_configs())}, or the path of a config file or of a run's "
+        f"{RUN_CONFIG_NAME}; "
         "--config.KEY=VALUE replaces a value of it, as in "
         "--config.optimizer.learning_rate=1e-3",
     )
@@ -155,6 +163,12 @@ def _load(place: ConfigPlace) -> ConfigDict:
 
     path, argument = place
     try:
+        if path.suffix == ".json":
+            if argument:
+                raise ValueError(f"it takes no argument, got {argument!r}.")
+            from lska_jax.training.recorded_config import read_config_file
+
+            return read_config_file(path)
         get_config = runpy.run_path(str(path)).get("get_config")
         if get_config is None:
             raise ValueError("it defines no function get_config().")

@@ -144,7 +144,7 @@ def _prepare(
 
     if isinstance(config, str | Path):
         settings = load_config(config)
-        folder = Path(workdir or f"runs/{find_config(str(config)).run_name}")
+        folder = Path(workdir or find_config(str(config)).workdir)
     elif workdir is None:
         raise ValueError("workdir is missing; a config that is no name or path needs one.")
     else:

@@ -250,6 +250,24 @@ def section_of(name: str, **fields: Any) -> dict[str, Any]:
     return {**section, **fields}
 
 
+def section_for(config: Any) -> dict[str, Any]:
+    """Return a run's ``config.model`` for a network's config; ``fields_of`` turns it back.
+
+    Its name is that of the named model that comes closest; what differs from it stands beside.
+
+    Args:
+      config: of any family.
+    """
+    family = family_of(config)
+
+    def differing(name: str) -> list[str]:
+        named = {**family.defaults, **family.models[name]}
+        return [field for field, value in named.items() if getattr(config, field) != value]
+
+    name = min(family.models, key=lambda name: len(differing(name)))
+    return section_of(name, **{field: getattr(config, field) for field in differing(name)})
+
+
 def fields_of(section: Mapping[str, Any]) -> tuple[Family, dict[str, Any]]:
     """Return the family and the config's fields that a run's ``config.model`` stands for.
 

@@ -7,6 +7,8 @@ would notice that class 3 has become another one.
 import unicodedata
 from collections.abc import Sequence
 
+import numpy as np
+
 from lska_jax.data.sources import Record, Source
 from lska_jax.weights.class_names import readable_names
 
@@ -93,6 +95,12 @@ class RelabelledSource:
         self._positions = tuple(positions)
         self.name = source.name
         self.class_names = tuple(class_names)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The new labels (N,) of all examples; None where the source does not know its own."""
+        labels = getattr(self._source, "labels", None)
+        return None if labels is None else np.asarray(self._positions, np.int32)[labels]
 
     def __len__(self) -> int:
         """Return the number of examples."""

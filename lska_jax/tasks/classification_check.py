@@ -54,8 +54,10 @@ def check_config(config: ConfigDict, problems: list[str]) -> None:
 
 def check_source_name(problems: list[str], name: str, source: str) -> None:
     """Check that a source is named as ``lska_jax.data.opening`` opens it."""
-    if not (source == "digits" or source.startswith(("folder:", "tfds:"))):
-        problems.append(f"{name}={source!r} is unknown; allowed: digits, folder:PATH, tfds:NAME.")
+    if not (source == "digits" or source.startswith(("folder:", "csv:", "tfds:"))):
+        problems.append(
+            f"{name}={source!r} is unknown; allowed: digits, folder:PATH, csv:PATH, tfds:NAME."
+        )
 
 
 def inspect_split(config: ConfigDict, source: str, split: str) -> SourceFacts:

@@ -1,5 +1,6 @@
-"""The config of a run, read back from its checkpoint; nothing heavy is imported."""
+"""The config of a run, read back from its checkpoint or its config.json; nothing heavy here."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,18 @@ def config_of_run(place: str | Path) -> ConfigDict:
         raise ValueError(
             f"The config in {folder} is none of this version ({error}); give one with --config."
         ) from error
+
+
+def read_config_file(path: Path) -> ConfigDict:
+    """Return the config in a run's config.json, or in a copy of it, locked.
+
+    Raises:
+      ValueError: it is no JSON, or no config of this version.
+    """
+    try:
+        return _restored(json.loads(path.read_text(encoding="utf-8")))
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"it is no config of this version ({error}).") from error
 
 
 def folder_of_run(place: str | Path) -> Path:

@@ -116,13 +116,18 @@ class Trainer:
         return evaluation
 
     def _say_finished(self, evaluation: Mapping[str, float]) -> None:
+        describe = self._run.task.describe
         directory = os.path.relpath(self._checkpointer.directory)
         best = self._checkpointer.best_step()
-        known = f", the best is step {best}" if best is not None else ""
+        known = ""
+        if best is not None:
+            of_best = main_means(self._checkpointer.metadata(best)["evaluation"])
+            known = f", the best is step {best} ({describe(of_best)})"
+        workdir = os.path.dirname(directory) or "."
         self._reporter.message(
-            f"Finished: {self._run.task.describe(main_means(evaluation))}; checkpoints in "
-            f"{directory}{known}. Next: lska-jax publish {os.path.dirname(directory) or '.'} "
-            "--out MODEL"
+            f"Finished: {describe(main_means(evaluation))}; checkpoints in {directory}{known}.\n"
+            f"Next, with the best step: lska-jax predict {workdir} IMAGE\n"
+            f"  or for others: lska-jax publish {workdir} --out MODEL"
         )
 
     def _train_from(self, start: int, state: TrainState) -> dict[str, float]:
