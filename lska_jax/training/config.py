@@ -60,6 +60,8 @@ def base_config() -> ConfigDict:
     optimizer.beta2 = 0.999
     optimizer.epsilon = 1e-8
     optimizer.clip_norm = 0.0  # 0 does not clip
+    optimizer.layer_decay = 1.0  # of the rate from each layer to the one in front of it
+    optimizer.head_learning_rate = 0.0  # at the top of the cosine; 0: that of the others
 
     config.training = training = ConfigDict()
     training.batch_size = 512  # of a step, over all devices
@@ -79,6 +81,11 @@ def base_config() -> ConfigDict:
     training.save_seconds = 600  # a checkpoint that takes longer has failed
     training.stall_seconds = 300  # without a batch or a step, after which it is reported; 0: never
     training.finetune_from = ""  # run, checkpoint or model folder to start the parameters from
+    # What is not trained: "backbone", "stem", "stage1", or paths such as "stages/0/blocks/*".
+    training.freeze = ()
+    training.freeze_statistics = ()  # of which BatchNorms, by the same names
+    training.unfreeze_every_epochs = 0  # one stage more, the last first; 0: all from the beginning
+    training.patience = 0  # evaluations without a better one after which the run ends; 0: never
 
     # Evaluations besides that of data.eval_split, by name: {"seen": {"split": "train[:10%]"}};
     # keys and defaults are those of lska_jax.training.evaluators.

@@ -18,6 +18,7 @@ from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import Checkpointer, check_writable, tree_bytes
 from lska_jax.training.checkpoint.errors import CheckpointMismatch
 from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER
+from lska_jax.training.early_stopping import Patience
 from lska_jax.training.evaluators import main_means
 from lska_jax.training.feeding import Oversight
 from lska_jax.training.finetune import load_for_finetuning
@@ -91,7 +92,9 @@ def train(
         # All that a start refuses comes before anything is written.
         if start_step:
             check_same_schedule(record, run, step=start_step, workdir=workdir)
-        if start_step >= run.total_steps:
+        patience = Patience(config.training.patience, record.get("patience"))
+        has_ended = start_step >= run.total_steps or patience.is_over
+        if has_ended:
             check_finished_alike(record, config, step=start_step, workdir=workdir)
         names = class_names_of(record)
         trained = sources
@@ -107,7 +110,7 @@ def train(
             open_steps=open_steps(record),
         ) as reporter:
             checkpointer.report = reporter.message
-            if start_step >= run.total_steps and not is_evaluation_due:
+            if has_ended and not is_evaluation_due:
                 shown = run.task.describe(main_means(record["evaluation"]))
                 reporter.message(f"The run in {workdir} is complete: {shown}")
                 return record["evaluation"]

@@ -28,6 +28,7 @@ from lska_jax.training.optimizer import Schedule, cosine_schedule, make_optimize
 from lska_jax.training.program import Program, Programs
 from lska_jax.training.state import TrainState, abstract_state, host_state
 from lska_jax.training.step import StepSpec, eval_step, train_step
+from lska_jax.training.tuning import tuning_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Run:
     task: Task
     mesh: Mesh | AbstractMesh
     functions: ModelFunctions
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformationExtraArgs
     schedule: Schedule
     spec: StepSpec
     num_train_examples: int
@@ -102,6 +103,7 @@ def build_run(
         by=settings.schedule_by,
     )
     model = nnx.eval_shape(lambda: build_model(config, rngs=OneKey()))
+    tuning = tuning_of(config, model, steps_per_epoch=steps_per_epoch)
     optimizer = make_optimizer(
         weight_decay=settings.weight_decay,
         beta1=settings.beta1,
@@ -109,6 +111,7 @@ def build_run(
         epsilon=settings.epsilon,
         clip_norm=settings.clip_norm,
         no_decay=family_of(model).no_decay,
+        tuning=tuning,
     )
     use_ema = config.training.ema_decay > 0
     graph, variables = nnx.split(model)
@@ -125,13 +128,14 @@ def build_run(
         config=config,
         task=build_task(config),
         mesh=mesh,
-        functions=ModelFunctions(model),
+        functions=ModelFunctions(model, frozen_statistics=tuning.frozen_statistics),
         optimizer=optimizer,
         schedule=schedule,
         spec=StepSpec(
             gradient_accumulation=config.training.gradient_accumulation,
             ema_decay=config.training.ema_decay,
             seed=config.training.seed,
+            tuning=tuning,
         ),
         num_train_examples=num_train_examples,
         steps_per_epoch=steps_per_epoch,

@@ -14,6 +14,7 @@ from lska_jax.running.folder_lock import FolderLock
 from lska_jax.running.stop_signals import StopRequested
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import Checkpointer
+from lska_jax.training.early_stopping import Patience
 from lska_jax.training.evaluator import Evaluators
 from lska_jax.training.evaluators import EvaluatorSettings, main_means
 from lska_jax.training.feeding import Feed, Oversight, TrainingStopped
@@ -61,6 +62,7 @@ class Trainer:
         )
         self._broken_in_epoch = 0
         self._bad_steps = 0
+        self._patience = Patience(run.config.training.patience)
 
     def prepare(
         self,
@@ -76,6 +78,7 @@ class Trainer:
           metadata: what the checkpoint of that step was saved with; empty for a fresh run.
           mark: called with the name of each part when it is over.
         """
+        self._patience = Patience(self._run.config.training.patience, metadata.get("patience"))
         if "open_record" in metadata:
             self._reporter.continue_record(metadata["open_record"])
             self._broken_in_epoch = metadata["broken_in_epoch"]
@@ -108,7 +111,7 @@ class Trainer:
             # Where the config has changed, none may be due; the deciding one then is.
             due = self._evaluators.due(step) or self._evaluators.main
             evaluation = self._evaluate_and_save(step, state, due, is_replacing=True)
-        if step < run.total_steps:
+        if step < run.total_steps and not self._patience.is_over:
             evaluation = self._train_from(step, state)
         self._checkpointer.wait()
         self._check_folder()
@@ -124,6 +127,8 @@ class Trainer:
             of_best = main_means(self._checkpointer.metadata(best)["evaluation"])
             known = f", the best is step {best} ({describe(of_best)})"
         workdir = os.path.dirname(directory) or "."
+        if self._patience.is_over:
+            self._reporter.message(f"Stopped early: {self._patience.describe()}.")
         self._reporter.message(
             f"Finished: {describe(main_means(evaluation))}; checkpoints in {directory}{known}.\n"
             f"Next, with the best step: lska-jax predict {workdir} IMAGE\n"
@@ -135,8 +140,9 @@ class Trainer:
         evaluation: dict[str, float] = {}
         step = start
         steps = range(start + 1, self._run.total_steps + 1)
+        batches = self._each_batch()
         try:
-            for step, batch in zip(steps, self._each_batch(), strict=True):
+            for step, batch in zip(steps, batches, strict=True):
                 state, metrics = self._train_step(state, batch)
                 in_flight.append((step, metrics))
                 while len(in_flight) > _STEPS_IN_FLIGHT:
@@ -150,6 +156,9 @@ class Trainer:
                     self._save_and_leave(step, state, is_evaluation_due=bool(due))
                 if due:
                     evaluation = self._evaluate_and_save(step, state, due)
+                    if self._patience.is_over:
+                        batches.close()
+                        break
                 elif self._is_saved_between(step) and not self._bad_steps:
                     # Saves amid bad steps would push out the good ones.
                     self._save(step, state)
@@ -172,6 +181,9 @@ class Trainer:
             evaluation = self._evaluators.evaluate(due, state, step=step)
         except StopRequested:
             self._save_and_leave(step, state, is_evaluation_due=True)
+        if means := main_means(evaluation):
+            best = self._run.task.best
+            self._patience.note(best.score(means[best.metric]))
         if not self._bad_steps or step == self._run.total_steps:
             self._save(step, state, evaluation, is_replacing=is_replacing)
         return evaluation
@@ -272,6 +284,7 @@ class Trainer:
             is_evaluation_due=is_evaluation_due,
             open_record=self._reporter.open_record(),
             broken_in_epoch=self._broken_in_epoch,
+            patience=self._patience.record(),
         )
         best, means = self._run.task.best, main_means(evaluation)
         self._checkpointer.save(
