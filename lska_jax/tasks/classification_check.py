@@ -7,6 +7,10 @@ from ml_collections import ConfigDict
 from lska_jax.data.sources import SourceFacts
 from lska_jax.running.value_checks import check_choice, check_entries, check_range, collect
 
+BALANCED = "balanced"
+SAMPLINGS = ("uniform", BALANCED)
+LOSSES = ("cross_entropy", "focal")
+
 
 def check_config(config: ConfigDict, problems: list[str]) -> None:
     """Add a sentence for every value that classification cannot work with."""
@@ -50,6 +54,42 @@ def check_config(config: ConfigDict, problems: list[str]) -> None:
         collect(problems, lambda: parse_rand_augment(data.rand_augment))
     smoothing = config.training.label_smoothing
     check_range(problems, "training.label_smoothing", smoothing, low=0, below=1)
+    check_choice(problems, "training.loss", config.training.loss, LOSSES)
+    check_range(problems, "training.focal_gamma", config.training.focal_gamma, low=0)
+    check_choice(problems, "data.sampling", data.sampling, SAMPLINGS)
+    if data.multi_label and data.sampling == BALANCED:
+        problems.append(
+            "data.sampling='balanced' draws classes, and with data.multi_label an image has any "
+            "number of them; training.class_weights='balanced' weighs them instead."
+        )
+    _check_weights(problems, config.training.class_weights, config.model.num_classes)
+
+
+def given_weights(text: str) -> tuple[float, ...] | None:
+    """Return the weights that ``training.class_weights`` lists; None where it lists none.
+
+    Raises:
+      ValueError: it is no list of numbers.
+    """
+    if text in ("", BALANCED):
+        return None
+    return tuple(float(part) for part in text.split(","))
+
+
+def _check_weights(problems: list[str], text: str, num_classes: int) -> None:
+    allowed = (
+        f"Allowed: {BALANCED!r}, nothing, or {num_classes} numbers above 0 with commas, in the "
+        "order of the classes."
+    )
+    try:
+        weights = given_weights(text)
+    except ValueError:
+        problems.append(f"training.class_weights={text!r} is not understood. {allowed}")
+        return
+    if weights and (
+        len(weights) != num_classes or not all(0 < weight < math.inf for weight in weights)
+    ):
+        problems.append(f"training.class_weights={text!r} does not fit. {allowed}")
 
 
 def check_source_name(problems: list[str], name: str, source: str) -> None:
@@ -64,7 +104,12 @@ def inspect_split(config: ConfigDict, source: str, split: str) -> SourceFacts:
     """Count the classes and examples of a split; see ``lska_jax.data.opening.inspect_source``."""
     from lska_jax.data.opening import inspect_source
 
-    return inspect_source(source, split=split, data_dir=config.data.data_dir or None)
+    return inspect_source(
+        source,
+        split=split,
+        data_dir=config.data.data_dir or None,
+        is_multi_label=config.data.multi_label,
+    )
 
 
 def check_facts(config: ConfigDict, facts: SourceFacts, where: str) -> None:

@@ -28,7 +28,8 @@ class ClassScore(NamedTuple):
     Attributes:
       label: index of the class.
       name: of the class.
-      probability: softmax of the logits, in [0, 1].
+      probability: softmax of the logits, in [0, 1]; their sigmoid where an image has any number of
+        labels.
     """
 
     label: int
@@ -78,7 +79,8 @@ def predict(
     @jax.jit
     def probabilities(pixels: jax.Array) -> jax.Array:
         prepared = facts.preprocessing
-        return jax.nn.softmax(model(normalise(pixels, mean=prepared.mean, std=prepared.std)))
+        logits = model(normalise(pixels, mean=prepared.mean, std=prepared.std))
+        return jax.nn.sigmoid(logits) if facts.is_multi_label else jax.nn.softmax(logits)
 
     # One shape, hence one compilation; the last batch is filled up.
     size = min(batch_size, max(len(images), 1))

@@ -126,6 +126,14 @@ class Task(abc.ABC):
             )
         return examples
 
+    def see_training(self, examples: Examples) -> None:
+        """Note what the loss needs to know of the training split, before a step is traced.
+
+        Args:
+          examples: the split, its labels as the model has them.
+        """
+        del examples
+
     @abc.abstractmethod
     def train_reader(self) -> Reader:
         """Return what augments a stored example and turns it into the fields of a batch."""

@@ -44,6 +44,8 @@ def base_config() -> ConfigDict:
     data.cutmix_alpha = 1.0
     data.switch_prob = 0.5  # of CutMix where Mixup is on too
     data.num_workers = -1  # decoding processes; -1: by the number of cores; 0: threads
+    data.sampling = "uniform"  # uniform, or balanced: every class is drawn as often
+    data.multi_label = False  # whether an image has any number of labels: csv:PATH with "a|b"
     data.max_broken_fraction = 0.01  # of an epoch's images; beyond it the run stops
     data.max_image_pixels = 175_000_000  # an image file of more is broken, whatever its format
 
@@ -69,6 +71,9 @@ def base_config() -> ConfigDict:
     training.gradient_accumulation = 1  # microbatches that a batch is split into
     training.seed = 0
     training.label_smoothing = 0.1
+    training.loss = "cross_entropy"  # or focal
+    training.focal_gamma = 2.0  # of the focal loss
+    training.class_weights = ""  # in the loss: "balanced", or numbers with commas; "" weighs none
     training.ema_decay = 0.0  # 0.9998 when on; 0 keeps no average
     training.fsdp = 1  # devices that share one copy of the parameters
     training.eval_every_epochs = 1

@@ -136,7 +136,8 @@ def _starting_late(
         }
 
     def update(gradients: Any, state: Any, params: Any = None, *, step: Any, **others: Any) -> Any:
-        updates, after = {}, {}
+        updates: dict[str, Any] = {}
+        after = {}
         for name, (start, paths) in groups.items():
             given = {path: gradients[path] for path in paths}
             of_group, kept = optimizer.update(

@@ -51,6 +51,7 @@ class Trainer:
         self._checkpointer = checkpointer
         self._reporter = reporter
         self._oversight = oversight
+        run.task.see_training(sources.train)
         self._train_step = building.train_programs(run)
         self._evaluators = Evaluators(run, sources.evaluation, reporter, oversight)
         self._feed = Feed(

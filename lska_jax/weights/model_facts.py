@@ -32,6 +32,8 @@ class ModelFacts:
       config: of any family; drop rates and compute choices are defaults.
       preprocessing: of the images.
       class_names: in label order, or None where they are not known.
+      is_multi_label: whether an image may have any number of the classes: the logits are then those
+        of a sigmoid each, not of a softmax.
       license: of the weights, an SPDX name or "unknown".
       source: where the weights come from, any JSON values.
     """
@@ -39,6 +41,7 @@ class ModelFacts:
     config: Any
     preprocessing: Preprocessing
     class_names: tuple[str, ...] | None = None
+    is_multi_label: bool = False
     license: str = "unknown"
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -64,6 +67,8 @@ def facts_to_json(facts: ModelFacts, *, sha256: str, size: int) -> bytes:
         "architecture": {name: getattr(facts.config, name) for name in family.architecture_fields},
         "preprocessing": facts.preprocessing._asdict(),
         "labels": facts.class_names,
+        # Absent where it is not so, as in folders of before.
+        **({"multi_label": True} if facts.is_multi_label else {}),
         "license": facts.license,
         "source": dict(facts.source),
         "weights": {"file": WEIGHTS_NAME, "sha256": sha256, "bytes": size},
@@ -129,6 +134,7 @@ def facts_from_json(record: Mapping[str, Any], folder: Path) -> ModelFacts:
             config=config,
             preprocessing=Preprocessing(**prepared),
             class_names=None if names is None else tuple(names),
+            is_multi_label=record.get("multi_label") is True,
             license=str(record.get("license", "unknown")),
             source=dict(record.get("source") or {}),
         )
