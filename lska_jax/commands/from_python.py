@@ -105,6 +105,7 @@ def predict(
     *,
     top: int = 5,
     batch_size: int = 32,
+    views: str = "one",
 ) -> list[Prediction]:
     """Classify image files.
 
@@ -113,6 +114,7 @@ def predict(
       images: one or several files, or folders, which are searched at any depth.
       top: how many classes to return for each.
       batch_size: images that go through the network at once.
+      views: "one"; "flip" averages over each image and its mirror image, "ten" over ten crops.
 
     Returns:
       One prediction for each image file, in their order; a broken image has a problem instead of
@@ -129,7 +131,7 @@ def predict(
     places = [images] if isinstance(images, str | Path) else images
     found = task.find_images(places)
     with as_model_folder(model) as folder:
-        return list(task.predict(folder, found, top=top, batch_size=batch_size))
+        return list(task.predict(folder, found, top=top, batch_size=batch_size, views=views))
 
 
 def _prepare(

@@ -84,7 +84,11 @@ def _show_progress(
         ) as bar,
     ):
         for prediction in predict(
-            folder, images, top=arguments.top, batch_size=arguments.batch_size
+            folder,
+            images,
+            top=arguments.top,
+            batch_size=arguments.batch_size,
+            views=arguments.views,
         ):
             if is_printing and prediction.scores:
                 bar.clear()
@@ -160,5 +164,11 @@ def _build_parser() -> frame.Parser:
     add("images", nargs="+", metavar="IMAGE", help="image files and folders of them")
     add("--top", type=int, default=5, metavar="N", help="classes per image (default: 5)")
     add("--batch_size", type=int, default=32, metavar="N", help="images at once (default: 32)")
+    add(
+        "--views",
+        choices=("one", "flip", "ten"),
+        default="one",
+        help="average over the image and its mirror image, or over ten crops (default: one)",
+    )
     add("--output", metavar="FILE", help="file to write, .csv or .json")
     return parser

@@ -123,14 +123,15 @@ def _work(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
 
         print(describe_run(config, report=frame.remark))
         return None
-    workdir = _workdir(arguments)
+    workdir = workdir_of(arguments)
     checkpoint = arguments.checkpoint or workdir
     return _train_or_evaluate(
         config, workdir, checkpoint if arguments.eval_only else None, signals=signals
     )
 
 
-def _workdir(arguments: argparse.Namespace) -> Path:
+def workdir_of(arguments: argparse.Namespace) -> Path:
+    """Return the folder of the run that a command line is about."""
     if arguments.workdir:
         return Path(arguments.workdir)
     if arguments.config_place:

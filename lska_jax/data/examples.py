@@ -75,7 +75,9 @@ class LabelledImages:
         self, transform: Callable[..., np.ndarray], *, num_labels: int | None = None
     ) -> None:
         shape: Any = transform
-        size = (shape.image_size, shape.image_size, shape.channels)
+        size: tuple[int, ...] = (shape.image_size, shape.image_size, shape.channels)
+        if getattr(transform, "has_five_crops", False):
+            size = (5, *size)
         self.fields: Fields = {
             # Mid-grey is what normalisation maps to about zero: it hardly moves BatchNorm's means.
             "image": Field(size, np.uint8, fill=128),

@@ -21,6 +21,7 @@ from lska_jax.tasks.class_order import in_order, positions_in
 from lska_jax.tasks.classification_check import BALANCED, check_facts, given_weights
 from lska_jax.tasks.losses import balanced_weights, softmax_losses
 from lska_jax.tasks.task import Batch, Best, Task
+from lska_jax.tasks.views import TEN, average_views
 from lska_jax.weights.class_names import readable_names
 
 _PROBED_EXAMPLES = 64
@@ -129,6 +130,7 @@ class Classification(Task):
                 interpolation=data.interpolation,
                 crop_mode=data.crop_mode,
                 max_pixels=data.max_image_pixels,
+                has_five_crops=data.views == TEN,
             ),
             num_labels=self._num_labels,
         )
@@ -176,9 +178,28 @@ class Classification(Task):
         self, functions: ModelFunctions, params: FlatArrays, stats: FlatArrays, batch: Batch
     ) -> EvalSums:
         """Return how many rows were counted, ranked first and among the first five, and losses."""
-        images = normalise(batch["image"], mean=self._mean, std=self._std)
-        logits = functions.evaluate(params, stats, images)
+        logits = self._evaluate(functions, params, stats, batch["image"])
         return eval_sums(logits, batch["label"], batch["mask"])
+
+    def _evaluate(
+        self,
+        functions: ModelFunctions,
+        params: FlatArrays,
+        stats: FlatArrays,
+        pixels: jax.Array,
+    ) -> jax.Array:
+        """Return the logits of images, over the views that the config asks for."""
+
+        def logits_of(view: jax.Array) -> jax.Array:
+            images = normalise(view, mean=self._mean, std=self._std)
+            return functions.evaluate(params, stats, images)
+
+        return average_views(
+            logits_of,
+            pixels,
+            views=self.config.data.views,
+            is_multi_label=self.is_multi_label,
+        )
 
     def means(self, total: EvalSums) -> dict[str, float]:
         """Return top1 and, of more than five classes, top5 in [0, 1], and loss."""

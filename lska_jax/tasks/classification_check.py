@@ -9,6 +9,7 @@ from lska_jax.running.value_checks import check_choice, check_entries, check_ran
 
 BALANCED = "balanced"
 SAMPLINGS = ("uniform", BALANCED)
+VIEWS = ("one", "flip", "ten")
 LOSSES = ("cross_entropy", "focal")
 
 
@@ -56,6 +57,12 @@ def check_config(config: ConfigDict, problems: list[str]) -> None:
     check_range(problems, "training.label_smoothing", smoothing, low=0, below=1)
     check_choice(problems, "training.loss", config.training.loss, LOSSES)
     check_range(problems, "training.focal_gamma", config.training.focal_gamma, low=0)
+    check_choice(problems, "data.views", data.views, VIEWS)
+    if data.views == "ten" and math.floor(data.image_size / data.crop_pct) <= data.image_size:
+        problems.append(
+            f"data.views='ten' cuts corners out of what data.crop_pct={data.crop_pct} leaves "
+            "around the image, which is nothing; lower it, as to 0.875, or take data.views='flip'."
+        )
     check_choice(problems, "data.sampling", data.sampling, SAMPLINGS)
     if data.multi_label and data.sampling == BALANCED:
         problems.append(

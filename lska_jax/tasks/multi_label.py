@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from lska_jax.data.class_counts import count_classes
-from lska_jax.data.mixing import normalise
 from lska_jax.data.sources import Source
 from lska_jax.nn.functional import FlatArrays, ModelFunctions
 from lska_jax.tasks.average_precision import mean_average_precision
@@ -49,9 +48,8 @@ class MultiLabelClassification(Classification):
         self, functions: ModelFunctions, params: FlatArrays, stats: FlatArrays, batch: Batch
     ) -> Scores:
         """Return logits and labels: precision needs all of them, in order."""
-        images = normalise(batch["image"], mean=self._mean, std=self._std)
-        logits = functions.evaluate(params, stats, images).astype(jnp.float32)
-        return Scores(logits, batch["label"], batch["mask"])
+        logits = self._evaluate(functions, params, stats, batch["image"])
+        return Scores(logits.astype(jnp.float32), batch["label"], batch["mask"])
 
     def add(self, total: Scores, part: Scores) -> Scores:
         """Put the examples of another batch behind those before."""

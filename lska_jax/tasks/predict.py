@@ -1,5 +1,6 @@
 """Classify image files with a model folder."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,12 +13,14 @@ from jaxtyping import UInt8
 
 from lska_jax.data.augment import EvalTransform
 from lska_jax.data.class_folders import IMAGE_SUFFIXES
+from lska_jax.data.examples import LabelledImages
 from lska_jax.data.folder_tree import FolderTree
 from lska_jax.data.mixing import normalise
 from lska_jax.data.plain_file import read_plain_file
 from lska_jax.data.sources import BrokenImage
 from lska_jax.models.fold import fold_for_inference
 from lska_jax.models.table import Preprocessing
+from lska_jax.tasks.views import ONE, TEN, VIEWS, average_views
 from lska_jax.weights.create import create_model
 from lska_jax.weights.model_folder import read_facts
 
@@ -52,7 +55,12 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    pretrained: str | Path, images: Sequence[str | Path], *, top: int = 5, batch_size: int = 32
+    pretrained: str | Path,
+    images: Sequence[str | Path],
+    *,
+    top: int = 5,
+    batch_size: int = 32,
+    views: str = ONE,
 ) -> Iterator[Prediction]:
     """Classify image files, in their order, batch by batch.
 
@@ -61,25 +69,37 @@ def predict(
       images: files of any format that Pillow reads.
       top: how many classes to return for each.
       batch_size: images that go through the network at once.
+      views: of each image whose probabilities are averaged: "one", "flip" or "ten", see
+        ``lska_jax.tasks.views``.
 
     Raises:
-      ValueError: ``top`` or ``batch_size`` below 1, a model without a classifier, or a damaged
-        folder.
+      ValueError: unknown views, ``top`` or ``batch_size`` below 1, a model without a classifier,
+        or a damaged folder.
       FileNotFoundError: there is no such model.
     """
     if top < 1 or batch_size < 1:
         raise ValueError(f"top and batch_size must be positive, got {top} and {batch_size}.")
+    if views not in VIEWS:
+        raise ValueError(f"views={views!r} is unknown; allowed: {', '.join(VIEWS)}.")
     facts = read_facts(pretrained)
     if not facts.config.num_classes:
         raise ValueError(f"{pretrained} has no classifier: it returns features, not classes.")
-    transform = eval_transform(facts.preprocessing)
+    transform = dataclasses.replace(
+        eval_transform(facts.preprocessing), has_five_crops=views == TEN
+    )
+    (shape, _) = LabelledImages(transform).fields["image"][:2]
     names = facts.class_names or tuple(f"class {n}" for n in range(facts.config.num_classes))
     model = fold_for_inference(create_model(pretrained=pretrained))
 
     @jax.jit
     def probabilities(pixels: jax.Array) -> jax.Array:
         prepared = facts.preprocessing
-        logits = model(normalise(pixels, mean=prepared.mean, std=prepared.std))
+        logits = average_views(
+            lambda view: model(normalise(view, mean=prepared.mean, std=prepared.std)),
+            pixels,
+            views=views,
+            is_multi_label=facts.is_multi_label,
+        )
         return jax.nn.sigmoid(logits) if facts.is_multi_label else jax.nn.softmax(logits)
 
     # One shape, hence one compilation; the last batch is filled up.
@@ -88,7 +108,7 @@ def predict(
         for start in range(0, len(images), size):
             batch = [str(image) for image in images[start : start + size]]
             decoded = list(pool.map(lambda image: _decode(image, transform), batch))
-            pixels = np.zeros((size, *_shape(facts.preprocessing)), np.uint8)
+            pixels = np.zeros((size, *shape), np.uint8)
             for row, item in enumerate(decoded):
                 if not isinstance(item, str):
                     pixels[row] = item
@@ -137,18 +157,15 @@ def find_images(places: Sequence[str | Path]) -> list[Path]:
     return found
 
 
-def _decode(image: str, transform: EvalTransform) -> UInt8[np.ndarray, "size size channels"] | str:
+def _decode(
+    image: str, transform: EvalTransform
+) -> UInt8[np.ndarray, "*views size size channels"] | str:
     try:
         return transform(read_plain_file(image))
     except BrokenImage as error:
         return str(error)
     except OSError as error:
         return error.strerror or str(error)
-
-
-def _shape(preprocessing: Preprocessing) -> tuple[int, int, int]:
-    size = preprocessing.image_size
-    return (size, size, len(preprocessing.mean))
 
 
 def _best(scores: np.ndarray, names: Sequence[str], top: int) -> list[ClassScore]:

@@ -32,6 +32,7 @@ def base_config() -> ConfigDict:
     data.crop_pct = 0.9  # evaluation: image_size over the resized short side
     data.crop_mode = "center"  # evaluation: center, or squash, which distorts
     data.interpolation = "bicubic"  # evaluation
+    data.views = "one"  # evaluation: one, flip (the mirror image too) or ten (AlexNet's crops)
     data.crop = "random_resized"  # training: random_resized, padded or none
     data.crop_scale = (0.08, 1.0)
     data.crop_ratio = (3 / 4, 4 / 3)

@@ -120,7 +120,7 @@ def train(
                     reporter.message(UNKNOWN_CLASSES)
                 elif trained.train is not sources.train:
                     reporter.message(MAPPED_CLASSES)
-            state = latest.state or _initialise(run, sources, reporter)
+            state = latest.state or initial_state(run, sources, reporter)
             _save_config(config, record, workdir, reporter)
             oversight = Oversight(
                 signals,
@@ -192,7 +192,8 @@ def _restore_latest(
     return _Latest(step, state, record)
 
 
-def _initialise(run: Run, sources: Sources, reporter: Reporter) -> TrainState:
+def initial_state(run: Run, sources: Sources, reporter: Reporter) -> TrainState:
+    """Return the state that a run starts from, fresh or fine-tuned, on its devices."""
     # On the host: an accelerator would compile every draw, and FSDP may need its memory.
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         model = building.build_model(run.config)
