@@ -154,7 +154,38 @@ def change_config(config: ConfigDict, words: Sequence[str]) -> list[str]:
         override = re.match(r"--?(?:no)?config\.([^=]*)", word)
         if override and not configs.has_key(config, override[1]):
             raise ValueError(configs.unknown_key_message(config, override[1]))
+    words = [word for word in words if not _set_per_stage(config, word)]
     return _override(config, words) if words else []
+
+
+def _set_per_stage(config: ConfigDict, word: str) -> bool:
+    """Set a field of the model stage by stage, as in --config.model.k=7,11,23,35, if it is one.
+
+    Such a field is a number or a word otherwise, whose type flags would insist on.
+    """
+    from lska_jax.models.table import families, model_entry
+
+    match = re.fullmatch(r"--?config\.model\.(?P<field>\w+)=(?P<values>.*)", word, re.DOTALL)
+    if match is None:
+        return False
+    try:
+        per_stage = families()[model_entry(config.model.name).family].per_stage
+    except (ValueError, AttributeError):
+        # The check of the config says that there is no such model.
+        return False
+    field = match["field"]
+    is_tuple = "," in match["values"] or isinstance(config.model.get(field), tuple)
+    if field not in per_stage or not is_tuple:
+        return False
+    values = [part.strip(" '\"") for part in match["values"].strip("() ").split(",")]
+    read = tuple(
+        int(value) if re.fullmatch(r"-?\d+", value) else None if value == "None" else value
+        for value in values
+        if value
+    )
+    with config.model.ignore_type():
+        config.model[field] = read if len(read) > 1 or field == "attention" else read[0]
+    return True
 
 
 def _load(place: ConfigPlace) -> ConfigDict:
