@@ -18,7 +18,8 @@ COMMANDS = {
     },
     "Models and weights": {
         "import": "turn a PyTorch checkpoint into a model folder",
-        "publish": "turn a run into a model folder",
+        "weights": "list published weights, and fetch them",
+        "publish": "turn a run into a model folder, here or on the Hub",
         "average": "average the weights of several models",
         "transfer": "carry a VAN's weights over to another kernel size or attention",
         "export": "write a model for PyTorch, as jax.export or as ONNX",
