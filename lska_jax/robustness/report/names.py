@@ -21,6 +21,7 @@ OTHER_GROUP = "Other"
 _OTHER_TITLES = {
     "clean": "Clean images",
     "clean_c": "Corrupted images",
+    "own_c": "Own corruptions",
     "cifar10": "CIFAR-10",
     "cifar10_c": "CIFAR-10-C",
     "cifar100": "CIFAR-100",
