@@ -19,6 +19,7 @@ from lska_jax.nn.functional import FlatArrays, ModelFunctions
 from lska_jax.tasks.accuracy import EvalSums, eval_sums
 from lska_jax.tasks.class_order import in_order, positions_in
 from lska_jax.tasks.classification_check import BALANCED, check_facts, given_weights
+from lska_jax.tasks.distillation import TEACHER, Teacher, teacher_losses
 from lska_jax.tasks.losses import balanced_weights, softmax_losses
 from lska_jax.tasks.task import Batch, Best, Task
 from lska_jax.tasks.views import TEN, average_views
@@ -28,8 +29,9 @@ _PROBED_EXAMPLES = 64
 # The first five of as many classes are all there are.
 _TOP = 5
 
-# Images (B, H, W, C), targets (B, K) that sum to one, weights (B,) that sum to one over the batch.
-Mixed = tuple[jax.Array, jax.Array, jax.Array]
+# Images (B, H, W, C), targets (B, K) that sum to one, weights (B,) that sum to one over the batch,
+# and the teacher's logits (B, K) where there is one.
+Mixed = tuple[jax.Array, ...]
 
 
 class Classification(Task):
@@ -52,6 +54,7 @@ class Classification(Task):
         self._gamma = training.focal_gamma if training.loss == "focal" else 0.0
         given = given_weights(training.class_weights)
         self._class_weights = None if given is None else np.asarray(given, np.float32)
+        self._teacher: Teacher | None = None
 
     def open_split(self, *, source: str, split: str) -> Source:
         """Open one split; its classes are as many as the model's, and its labels are theirs."""
@@ -89,6 +92,11 @@ class Classification(Task):
         """Weigh the classes by the images that they have, where the config asks for that."""
         if self.config.training.class_weights == BALANCED:
             self._class_weights = self._balanced_weights(cast(Source, examples))
+
+    def learn_from(self, teacher: Teacher) -> None:
+        """Take a teacher's answers into the loss; see ``lska_jax.tasks.distillation``."""
+        self._teacher = teacher
+        self.constants = {**self.constants, TEACHER: teacher.arrays}
 
     def _balanced_weights(self, source: Source) -> np.ndarray:
         return balanced_weights(count_classes(source).astype(np.float64))
@@ -153,7 +161,10 @@ class Classification(Task):
             spec=self._mixing,
         )
         weights = batch["mask"] / jnp.maximum(jnp.sum(batch["mask"], dtype=jnp.float32), 1.0)
-        return (images, targets, weights), model_key
+        if self._teacher is None:
+            return (images, targets, weights), model_key
+        told = self._teacher.logits(images, cast(Any, batch[TEACHER]))
+        return (images, targets, weights, told), model_key
 
     def loss(
         self,
@@ -164,11 +175,22 @@ class Classification(Task):
         key: jax.Array,
     ) -> tuple[jax.Array, FlatArrays]:
         """Return the weighted cross-entropy of soft targets, and the new statistics."""
-        images, targets, weights = examples
+        images, targets, weights, *told = examples
         logits, stats = functions.train(params, stats, images, key=key)
         # A masked row may hold anything, and zero times infinity is not zero, nor is its gradient.
         logits = jnp.where(weights[:, None] > 0, logits.astype(jnp.float32), 0.0)
-        return jnp.sum(weights * self._losses(logits, targets)), stats
+        losses = self._losses(logits, targets)
+        if told:
+            training = self.config.training
+            from_teacher = teacher_losses(
+                logits,
+                told[0],
+                kind=training.distillation,
+                temperature=training.distillation_temperature,
+            )
+            share = training.distillation_weight
+            losses = (1.0 - share) * losses + share * from_teacher
+        return jnp.sum(weights * losses), stats
 
     def _losses(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
         """Return the loss (B,) of every example."""

@@ -69,6 +69,7 @@ def check_config(config: ConfigDict, problems: list[str]) -> None:
             "data.sampling='balanced' draws classes, and with data.multi_label an image has any "
             "number of them; training.class_weights='balanced' weighs them instead."
         )
+    _check_distillation(config, problems)
     _check_weights(problems, config.training.class_weights, config.model.num_classes)
 
 
@@ -81,6 +82,19 @@ def given_weights(text: str) -> tuple[float, ...] | None:
     if text in ("", BALANCED):
         return None
     return tuple(float(part) for part in text.split(","))
+
+
+def _check_distillation(config: ConfigDict, problems: list[str]) -> None:
+    training = config.training
+    check_choice(problems, "training.distillation", training.distillation, ("soft", "hard"))
+    weight, temperature = training.distillation_weight, training.distillation_temperature
+    check_range(problems, "training.distillation_weight", weight, low=0, high=1)
+    check_range(problems, "training.distillation_temperature", temperature, above=0, high=1e6)
+    if training.teacher and config.data.multi_label:
+        problems.append(
+            f"training.teacher={training.teacher!r} teaches one label an image, and "
+            "data.multi_label is on. Leave one of them out."
+        )
 
 
 def _check_weights(problems: list[str], text: str, num_classes: int) -> None:

@@ -51,12 +51,15 @@ class Task(abc.ABC):
 
     Attributes:
       best: which metric of the evaluations decides.
+      constants: pytrees of NumPy arrays that a training batch holds beside its fields, by name, the
+        same at every step; known before a step is traced.
     """
 
     best: Best
 
     def __init__(self, config: ConfigDict):
         self.config = config
+        self.constants: dict[str, Any] = {}
 
     # Data
 

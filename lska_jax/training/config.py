@@ -87,6 +87,10 @@ def base_config() -> ConfigDict:
     training.save_seconds = 600  # a checkpoint that takes longer has failed
     training.stall_seconds = 300  # without a batch or a step, after which it is reported; 0: never
     training.finetune_from = ""  # run, checkpoint or model folder to start the parameters from
+    training.teacher = ""  # a trained model, by any of its places, whose answers are learned too
+    training.distillation = "soft"  # soft or hard
+    training.distillation_weight = 0.5  # of the teacher's part of the loss
+    training.distillation_temperature = 2.0  # of the soft form
     # What is not trained: "backbone", "stem", "stage1", or paths such as "stages/0/blocks/*".
     training.freeze = ()
     training.freeze_statistics = ()  # of which BatchNorms, by the same names

@@ -24,6 +24,7 @@ from lska_jax.training import run as building
 from lska_jax.training.feeding import Feed, Oversight
 from lska_jax.training.loop import initial_state, make_reporter
 from lska_jax.training.optimizer import Schedule
+from lska_jax.training.teaching import prepare_task
 
 # Of the loss's average over steps, as fastai's finder has it.
 _SMOOTHING = 0.98
@@ -116,7 +117,7 @@ def find_rate(
         oversight = Oversight(
             signals, run.mesh, stall_seconds=config.training.stall_seconds, reporter=reporter
         )
-        run.task.see_training(sources.train)
+        constants = prepare_task(run, sources)
         feed = Feed(
             sources.train,
             run.task.train_reader(),
@@ -140,7 +141,7 @@ def find_rate(
         placed = feed.batches(batches, sharding, global_batch_size=size, name="training")
         with reporter.progress("trying rates", steps) as progress, contextlib.closing(placed):
             for batch in placed:
-                state, metrics = step(state, batch)
+                state, metrics = step(state, {**batch, **constants})
                 rates.append(float(metrics["learning_rate"]))
                 losses.append(float(metrics["loss"]))
                 if not math.isfinite(losses[-1]) or losses[-1] > 2 * _HOPELESS * min(losses):

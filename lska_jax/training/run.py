@@ -249,6 +249,11 @@ def train_program(run: Run, fields: Fields | None = None) -> Program:
     )
     fields = run.task.train_shapes()[0] if fields is None else fields
     batch = abstract_batch(run, run.config.training.batch_size, fields)
+    constants = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parallel.replicated(run.mesh)),
+        run.task.constants,
+    )
+    batch |= constants
     return Program(jitted, (run.state, batch), run.mesh)
 
 

@@ -22,6 +22,7 @@ from lska_jax.training.reporting import Reporter
 from lska_jax.training.run import Run, Sources
 from lska_jax.training.run_record import make_record
 from lska_jax.training.state import TrainState
+from lska_jax.training.teaching import prepare_task
 
 # Metrics are read this many steps late, so that reading them never leaves the device without work.
 _STEPS_IN_FLIGHT = 2
@@ -51,7 +52,7 @@ class Trainer:
         self._checkpointer = checkpointer
         self._reporter = reporter
         self._oversight = oversight
-        run.task.see_training(sources.train)
+        self._constants = prepare_task(run, sources)
         self._train_step = building.train_programs(run)
         self._evaluators = Evaluators(run, sources.evaluation, reporter, oversight)
         self._feed = Feed(
@@ -144,7 +145,7 @@ class Trainer:
         batches = self._each_batch()
         try:
             for step, batch in zip(steps, batches, strict=True):
-                state, metrics = self._train_step(state, batch)
+                state, metrics = self._train_step(state, {**batch, **self._constants})
                 in_flight.append((step, metrics))
                 while len(in_flight) > _STEPS_IN_FLIGHT:
                     self._report(*in_flight.popleft())

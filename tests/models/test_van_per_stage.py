@@ -59,6 +59,7 @@ def test_a_stage_that_makes_no_network_is_named(fields, message):
         VANConfig(**fields)
 
 
+@pytest.mark.slow
 def test_a_name_takes_them_and_says_so():
     config = create_model("van_lska_tiny", **{**SIZES, "num_classes": 3}).config
     assert config.attention == ("lka", "lska")

@@ -112,6 +112,14 @@ def labels_drawn(start: int = 0, rows=None) -> list[list[int]]:
     return [batch["label"].tolist() for batch in batches]
 
 
+def test_a_draw_takes_every_class_as_often():
+    draw, rng = BalancedDraw.of(Numbers()), np.random.default_rng(0)
+    labels = Numbers.labels[[draw(rng) for _ in range(1_200)]]
+    # Five standard deviations are 82.
+    assert np.all(np.abs(np.bincount(labels)[[0, 1, 3]] - 400) < 82)
+
+
+@pytest.mark.slow
 def test_a_balanced_draw_gives_every_class_its_share_and_resumes_exactly():
     drawn = labels_drawn()
     counts = np.bincount(list(itertools.chain(*drawn)), minlength=4)
