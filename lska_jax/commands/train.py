@@ -92,6 +92,11 @@ def _read_config(
     if own_data.is_asked_for(arguments):
         config = own_data.make_config(arguments)
         return config, change_config(config, words)
+    if not arguments.config_place and not arguments.eval_only:
+        raise ValueError(
+            f"--config is missing, as in: {command} --config configs/digits.py; or, for images of "
+            f"your own: {command} --data PHOTOS"
+        )
     place = arguments.checkpoint or arguments.workdir
     if arguments.config_place or not (arguments.eval_only and place):
         return read_config(arguments.config_place, words, command)

@@ -29,6 +29,7 @@ _LEAST_LAST_MAP = 4
 # Images up to this size are moved by some pixels, not cropped: a crop of them shows too little.
 _SMALL_IMAGE = 64
 _IMBALANCE = 4
+_LAYER_DECAY = 0.75
 
 
 class Wishes(NamedTuple):
@@ -134,10 +135,9 @@ def _describe_classes(train: Source, held: Source) -> list[str]:
     if labels is None or held_labels is None:
         return [f"Classes: {len(names)}: {', '.join(names[:_SHOWN_CLASSES])}{more}."]
     counts = np.bincount(labels, minlength=len(names))
-    shown = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
-    if more:
-        shown = ", ".join(shown.split(", ")[:_SHOWN_CLASSES]) + more
-    lines = [f"Classes: {len(names)}, with their training images: {shown}."]
+    each = [f"{name} {count:,}" for name, count in zip(names, counts, strict=True)]
+    shown = ", ".join(each[:_SHOWN_CLASSES])
+    lines = [f"Classes: {len(names)}, with their training images: {shown}{more}."]
     without = [name for name, n in zip(names, counts, strict=True) if not n]
     without += [
         name
@@ -302,7 +302,12 @@ def _choose_optimizer(config: ConfigDict, wishes: Wishes, remarks: list[str]) ->
     optimizer.min_learning_rate = min(optimizer.min_learning_rate, rate)
     optimizer.warmup_learning_rate = min(optimizer.warmup_learning_rate, rate)
     why = "as asked for" if wishes.learning_rate else f"{top:g} at 64 images, by the root of them"
-    remarks.append(f"Learning rate {rate:g} ({why}), AdamW, cosine.")
+    layers = ""
+    if wishes.start:
+        # What lies in front is good already, and general: BEiT's way of fine-tuning.
+        optimizer.layer_decay = _LAYER_DECAY
+        layers = f"; each layer at {_LAYER_DECAY} of the rate of the one behind it"
+    remarks.append(f"Learning rate {rate:g} ({why}), AdamW, cosine{layers}.")
 
 
 def _choose_augmentation(config: ConfigDict, remarks: list[str]) -> None:
