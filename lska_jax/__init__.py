@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from lska_jax import nn as nn
     from lska_jax import ops as ops
     from lska_jax import weights as weights
+    from lska_jax.analysis.attention_maps import attention_rollout as attention_rollout
+    from lska_jax.analysis.attention_maps import gate_maps as gate_maps
+    from lska_jax.analysis.explain import explain as explain
+    from lska_jax.analysis.gradcam import gradcam as gradcam
+    from lska_jax.analysis.occlusion import occlusion_map as occlusion_map
+    from lska_jax.analysis.receptive_field import receptive_field as receptive_field
+    from lska_jax.analysis.run_report.write import report_runs as report_runs
     from lska_jax.commands.config_option import load_config as load_config
     from lska_jax.commands.from_python import evaluate as evaluate
     from lska_jax.commands.from_python import predict as predict
@@ -40,16 +47,23 @@ __getattr__, __all__ = lazy_attributes(
         "LSKATrivial": "lska_jax.nn.attention",
         "VAN": "lska_jax.models.van",
         "VANConfig": "lska_jax.models.van_config",
+        "attention_rollout": "lska_jax.analysis.attention_maps",
         "create_model": "lska_jax.weights.create",
         "depthwise_conv": "lska_jax.ops.depthwise",
         "evaluate": "lska_jax.commands.from_python",
+        "explain": "lska_jax.analysis.explain",
         "fold_batch_norm": "lska_jax.models.fold",
+        "gate_maps": "lska_jax.analysis.attention_maps",
+        "gradcam": "lska_jax.analysis.gradcam",
         "list_models": "lska_jax.models.table",
         "load_config": "lska_jax.commands.config_option",
         "model_entry": "lska_jax.models.table",
         "nn": "lska_jax.nn",
+        "occlusion_map": "lska_jax.analysis.occlusion",
         "ops": "lska_jax.ops",
         "predict": "lska_jax.commands.from_python",
+        "receptive_field": "lska_jax.analysis.receptive_field",
+        "report_runs": "lska_jax.analysis.run_report.write",
         "train": "lska_jax.commands.from_python",
         "weights": "lska_jax.weights",
     },

@@ -13,8 +13,10 @@ COMMANDS = {
         "evaluate": "evaluate a checkpoint of a run",
         "find-rate": "try learning rates for a run",
         "robustness": "measure models on corrupted and shifted image sets",
-        "report": "turn results of robustness into tables, pictures and a page",
+        "report": "write a page about training runs, or about results of robustness",
         "predict": "classify images with a model",
+        "explain": "draw what a model looks at, and how far it sees",
+        "demo": "serve a page to play with a model on",
     },
     "Models and weights": {
         "import": "turn a PyTorch checkpoint into a model folder",
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import importlib
 
     module = _MODULES.get(name, name.replace("-", "_"))
-    if is_program and name == "predict":
+    if is_program and name in ("predict", "explain", "demo"):
         restart_with_huge_pages()
     # Before the import: a restart would only do it again.
     options = {"signals": door.enter()} if is_program and name in _RESUMABLE else {}

@@ -1,10 +1,15 @@
 """Settings of every test; they have to be made before jax or lska_jax is imported."""
 
+import functools
 import gc
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+
+ROOT = Path(__file__).parents[1]
 
 # What importing and collecting makes stays to the end: nothing there to collect.
 gc.disable()
@@ -23,9 +28,17 @@ os.environ.setdefault(
 # tests that trace, for messages of the compiler that none of them reads.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
-# Every annotation is checked at run time, in tests only. Where a test passes what an annotation
-# forbids, to see the package's own error, it calls the function behind the check: inspect.unwrap.
-install_import_hook("lska_jax", "beartype.beartype")
+# Annotations are checked at run time, in tests only, in the files that annotate arrays with their
+# shapes; mypy checks the others. Where a test passes what an annotation forbids, to see the
+# package's own error, it calls the function behind the check: inspect.unwrap.
+install_import_hook(
+    [
+        ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        for file in (ROOT / "lska_jax").rglob("*.py")
+        if "jaxtyping" in file.read_text()
+    ],
+    "beartype.beartype",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -90,3 +103,13 @@ def compiled_programs(tmp_path_factory) -> None:
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
     compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_context() -> Iterator[None]:
+    """Lower a file's programs in one MLIR context: a new one is a quarter of a small program."""
+    from jax._src.interpreters import mlir
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlir, "make_ir_context", functools.cache(mlir.make_ir_context))
+        yield

@@ -26,7 +26,8 @@ class FamilyRecord:
       variants: fields in which other small networks differ from it.
       rates: of its dropout and drop path.
       side: of the square images that it takes.
-      key_lists: models whose names, shapes and order are stored.
+      key_lists: models whose names, shapes and order are stored, one of each kind.
+      more_key_lists: the same of other sizes.
       naming_maps: models whose names in other namings are stored.
       unseen: fields that a file of the small network does not show.
     """
@@ -35,6 +36,7 @@ class FamilyRecord:
     costs: Mapping[str, tuple[int, float]]
     narrow: Mapping[str, Any]
     key_lists: tuple[str, ...]
+    more_key_lists: tuple[str, ...] = ()
     naming_maps: tuple[str, ...] = ()
     more_cases: tuple[str, ...] = ()
     is_trained_slowly: bool = False
@@ -81,7 +83,8 @@ CONVNEXT = FamilyRecord(
     },
     narrow={"dims": (4, 6), "depths": (1, 2), "num_classes": 5},
     rates={"drop_path_rate": 0.3},
-    key_lists=("convnext_tiny", "convnext_small"),
+    key_lists=("convnext_tiny",),
+    more_key_lists=("convnext_small",),
     naming_maps=("convnext_tiny",),
 )
 
@@ -142,13 +145,15 @@ SWIN = FamilyRecord(
         **{"window": 8, "patch_size": 2, "image_size": 32, "num_classes": 5},
     },
     side=32,
-    key_lists=("swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224"),
+    key_lists=("swin_tiny_patch4_window7_224",),
+    more_key_lists=("swin_small_patch4_window7_224",),
     naming_maps=("swin_tiny_patch4_window7_224",),
     unseen=("image_size",),
 )
 
 PVT_V2 = FamilyRecord(
     model="pvt_v2_b0",
+    is_trained_slowly=True,
     more_cases=(
         "pvt_v2_b0__131x101",
         "pvt_v2_b0__224x224",
@@ -170,7 +175,8 @@ PVT_V2 = FamilyRecord(
     },
     variants=({"reductions": (1, 1), "is_linear": True},),
     side=32,
-    key_lists=("pvt_v2_b0", "pvt_v2_b2", "pvt_v2_b2_li"),
+    key_lists=("pvt_v2_b0", "pvt_v2_b2_li"),
+    more_key_lists=("pvt_v2_b2",),
     naming_maps=("pvt_v2_b0",),
     unseen=("heads",),
 )
@@ -213,7 +219,8 @@ UNIREPLKNET = FamilyRecord(
     # A block of each kind.
     narrow={"dims": (4,), "depths": (2,), "large_every": (2,), "num_classes": 5},
     rates={"drop_path_rate": 0.5},
-    key_lists=("unireplknet_a", "unireplknet_t"),
+    key_lists=("unireplknet_a",),
+    more_key_lists=("unireplknet_t",),
 )
 
 RECORDS = (CONVNEXT, VIT, SWIN, PVT_V2, INCEPTION_NEXT, UNIREPLKNET)

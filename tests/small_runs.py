@@ -1,9 +1,15 @@
 """The run that tests of the trainer share: a network of one block, twelve steps on digits."""
 
+import functools
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+import pytest
 from ml_collections import ConfigDict
+
+from lska_jax.running import parallel
 
 ROOT = Path(__file__).parents[1]
 TRAIN_EXAMPLES, TEST_EXAMPLES = 1442, 355
@@ -23,3 +29,12 @@ def small_config() -> ConfigDict:
     config.training.update({"log_every_steps": 5, "checkpoint_every_steps": 4})
     config.training.eval_every_epochs = 1
     return config
+
+
+@pytest.fixture(scope="module")
+def two_devices() -> Iterator[None]:
+    """Let runs have two of the eight devices: Orbax saves every array in a piece for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        two = functools.partial(parallel.make_mesh, devices=jax.devices()[:2])
+        patch.setattr(parallel, "make_mesh", two)
+        yield

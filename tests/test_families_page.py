@@ -34,7 +34,10 @@ def test_every_model_has_a_row():
     assert [model for model in models if f"\n| `{model}` | " not in PAGE] == []
 
 
-@pytest.mark.parametrize("family", SMALLEST)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(name, marks=() if name == "van" else pytest.mark.slow) for name in SMALLEST],
+)
 def test_the_row_of_a_small_model_is_that_of_the_package(family):
     wanted = " | ".join(row(FAMILIES[family], SMALLEST[family]))
     assert f"\n| {wanted} |\n" in PAGE

@@ -1,5 +1,6 @@
 """The project as a newcomer meets it: README, requirements, checks."""
 
+import functools
 import importlib.metadata
 import re
 import subprocess
@@ -8,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from flax import nnx
 
 from lska_jax.running.huge_pages import HUGE_PAGES, VARIABLE
 
@@ -92,10 +94,16 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().split()) < 700
 
 
-def test_the_snippet_of_the_readme_runs():
+# At every change it is traced: test_golden.py and test_families.py run these networks.
+@pytest.mark.parametrize("is_run", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_snippet_of_the_readme_runs(is_run, monkeypatch):
+    if not is_run:
+        monkeypatch.setattr(nnx, "jit", lambda forward: functools.partial(nnx.eval_shape, forward))
     text = (ROOT / "README.md").read_text()
     snippet = re.search(r"```python\n(.*?)```", text, re.DOTALL)
-    exec(compile(snippet[1], "README.md", "exec"), {"__name__": "__main__"})
+    names = {"__name__": "__main__"}
+    exec(compile(snippet[1], "README.md", "exec"), names)
+    assert names["logits"].shape == (2, 10)
 
 
 def test_the_page_on_training_names_the_allocator_settings_that_programs_restart_with():

@@ -10,6 +10,7 @@ import pytest
 import toy_config
 import toy_family
 from PIL import Image
+from small_runs import two_devices as two_devices
 
 from lska_jax import create_model, fold_batch_norm, list_models, model_entry
 from lska_jax.analysis.complexity import Cost, network_cost
@@ -29,6 +30,8 @@ from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import write_model_folder
 from lska_jax.weights.pretrained import arrays_of
 from lska_jax.weights.transfer import transfer_kernels
+
+pytestmark = pytest.mark.usefixtures("two_devices")
 
 
 @pytest.fixture(scope="module")

@@ -82,6 +82,11 @@ class BrightnessCentre(Task):
     def means(self, total):
         return {"distance": float(total["distance"]) / int(total["count"])}
 
+    def keep_predictions(self, total, source, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "source.txt").write_text(source.name)
+        return {"predictions": np.full((2, 3, 3), int(total["count"]) % 256, np.uint8)}
+
 
 def toy_config() -> ConfigDict:
     config = small_config()

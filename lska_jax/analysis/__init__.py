@@ -1,1 +1,1 @@
-"""What a network costs: compiled programs read for their bytes and memory."""
+"""What a network costs, and what it looks at: compiled programs and forward passes, read."""

@@ -1,7 +1,9 @@
 """``lska-jax import``: turn a PyTorch checkpoint into a model folder."""
 
 import argparse
+import ast
 from collections.abc import Sequence
+from typing import Any
 
 from lska_jax.commands import frame
 
@@ -18,7 +20,14 @@ _EXAMPLES = (
     "lska-jax import van_tiny.pth.tar --out van_tiny",
     "lska-jax import convnext_tiny_1k_224_ema.pth --out convnext_tiny --weights fb_in1k",
     "lska-jax import model.safetensors --out lska_35 --model van_lska_tiny --k 35",
+    "lska-jax import swin_384.safetensors --out swin --field image_size=384 --field window=12",
     "lska-jax import finetuned.pth --out flowers --labels flowers.txt --license apache-2.0",
+)
+
+# Fields, and arguments of the import, that a --field would give a second time.
+_OPTIONS = (
+    *("model", "k", "dilation", "weights", "preprocessing", "num_classes", "license", "source"),
+    *("sha256", "overwrite", "labels", "class_names", "use_ema", "report"),
 )
 
 
@@ -46,11 +55,23 @@ def _import(arguments: argparse.Namespace) -> None:
         license=arguments.license,
         source=arguments.source,
         sha256=arguments.sha256,
-        stem_stride=arguments.stem_stride,
-        layer_norm_epsilon=arguments.layer_norm_epsilon,
         overwrite=arguments.overwrite,
+        **dict(arguments.field),
     )
     frame.say_written_model(out)
+
+
+def _field(text: str) -> tuple[str, Any]:
+    """Return name and value of a field: a Python literal, or else the text itself."""
+    name, sign, value = text.partition("=")
+    if not sign or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} must be NAME=VALUE, such as image_size=384")
+    if name in _OPTIONS:
+        raise argparse.ArgumentTypeError(f"{text!r}: --{name} is an option of its own")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def _build_parser() -> frame.Parser:
@@ -90,11 +111,13 @@ def _build_parser() -> frame.Parser:
     add("--source", default="", metavar="TEXT", help="where the file comes from, for the card")
     add("--sha256", default="", metavar="HEX", help="of CHECKPOINT, to be verified")
     add(
-        "--stem_stride",
-        type=int,
-        metavar="N",
-        help="of VAN: stride of the first convolution, which no shape shows (default: 4)",
+        "--field",
+        action="append",
+        default=[],
+        type=_field,
+        metavar="NAME=VALUE",
+        help="a field of the network's config that no shape shows, such as image_size=384 of a "
+        "Swin or stem_stride=2 of a VAN; may be repeated (default: the model's own)",
     )
-    add("--layer_norm_epsilon", type=float, metavar="X", help="default: by the naming")
     add("--overwrite", action="store_true", help="replace an existing model folder")
     return parser

@@ -14,11 +14,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from lska_jax.data.limits import MAX_PIXELS
+
 USAGE_ERROR = 2
 INTERRUPTED = 130
 MODEL_PLACES = "a model folder, a run, a step of it, a checkpoint file, or a Hub id"
 # As a shell reports a program that SIGPIPE ended.
 _CLOSED_PIPE = 141
+_SECONDS_BEFORE_PROGRESS = 1.0
 
 
 class Parser(argparse.ArgumentParser):
@@ -84,6 +87,17 @@ def make_parser(command: str, description: str, *, examples: Sequence[str]) -> P
     )
 
 
+def add_max_image_pixels(parser: Parser) -> None:
+    """Add the option of commands that read images without a config, which has the same limit."""
+    parser.add_argument(
+        "--max_image_pixels",
+        type=int,
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"an image file of more is broken, whatever its format (default: {MAX_PIXELS:,})",
+    )
+
+
 def run(
     parser: Parser,
     work: Callable[[argparse.Namespace], int | None],
@@ -140,6 +154,15 @@ def fail(error: object) -> int:
 def remark(text: str) -> None:
     """Print what is worth knowing beside a command's own output."""
     print(text, file=sys.stderr)
+
+
+def progress_bar(description: str, total: int, *, unit: str) -> Any:
+    """Return a bar on stderr that appears after a second and leaves nothing behind."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total, desc=description, unit=f" {unit}", delay=_SECONDS_BEFORE_PROGRESS, leave=False
+    )
 
 
 def say_written_model(folder: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lska_jax.commands.config_option import find_config, load_config
+from lska_jax.data.limits import MAX_PIXELS
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -106,6 +107,7 @@ def predict(
     top: int = 5,
     batch_size: int = 32,
     views: str = "one",
+    max_image_pixels: int = MAX_PIXELS,
 ) -> list[Prediction]:
     """Classify image files.
 
@@ -115,13 +117,14 @@ def predict(
       top: how many classes to return for each.
       batch_size: images that go through the network at once.
       views: "one"; "flip" averages over each image and its mirror image, "ten" over ten crops.
+      max_image_pixels: an image file of more is broken, whatever its format.
 
     Returns:
       One prediction for each image file, in their order; a broken image has a problem instead of
       scores.
 
     Raises:
-      ValueError: ``top`` or ``batch_size`` is below 1, the model has no classifier, or a folder
+      ValueError: a number is below 1, the model has no classifier, or a folder
         holds no image.
       FileNotFoundError: there is no such model or image.
     """
@@ -131,7 +134,16 @@ def predict(
     places = [images] if isinstance(images, str | Path) else images
     found = task.find_images(places)
     with as_model_folder(model) as folder:
-        return list(task.predict(folder, found, top=top, batch_size=batch_size, views=views))
+        return list(
+            task.predict(
+                folder,
+                found,
+                top=top,
+                batch_size=batch_size,
+                views=views,
+                max_image_pixels=max_image_pixels,
+            )
+        )
 
 
 def _prepare(

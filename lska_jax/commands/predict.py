@@ -1,4 +1,4 @@
-"""``lska-jax predict``: classify images with a model folder."""
+"""``lska-jax predict``: classify images with a model folder, or find what is in them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lska_jax.commands import frame
+from lska_jax.commands.predict_scenes import SKIPPED_IMAGES, predict_scenes
 
 if TYPE_CHECKING:
     from lska_jax.tasks.predict import Prediction
@@ -22,16 +23,18 @@ Classify images with a model folder, or with the best step of a run.
 
 An IMAGE may be a folder, which is searched at any depth. Images are prepared as the model folder's
 preprocessing says. The five best classes of each image are printed, or written with --output as CSV
-(one row per class) or JSON. Broken images are named and skipped; the exit status is then 1."""
+(one row per class) or JSON. Broken images are named and skipped; the exit status is then 1.
+
+What a detector finds, and the classes of a segmentor's pixels, are printed, or with --out drawn
+over the images and written as JSON."""
 
 _EXAMPLES = (
     "lska-jax predict lska_35 cat.jpg",
     "lska-jax predict runs/flowers photos/ --top 1 --output flowers.csv",
+    "lska-jax predict runs/coco street.jpg --out found",
 )
 
 OUTPUT_SUFFIXES = (".csv", ".json")
-SKIPPED_IMAGES = 1
-_SECONDS_BEFORE_PROGRESS = 1.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,17 +43,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
+    from lska_jax.models.heads import head_of
     from lska_jax.tasks.predict import find_images
+    from lska_jax.training.model_places import as_model_folder
+    from lska_jax.weights.model_folder import read_facts
 
     output = Path(arguments.output) if arguments.output else None
     if output:
         _check_output(output)
     images = find_images(arguments.images)
+    with as_model_folder(arguments.model_dir, report=frame.remark) as folder:
+        if head := head_of(read_facts(folder).config):
+            if output:
+                raise ValueError(f"--output is for classes; give {head.title} --out DIR.")
+            return predict_scenes(folder, images, head=head, arguments=arguments)
+        if arguments.out:
+            raise ValueError(
+                "--out is for detectors and segmentors; a classifier's --output names a file."
+            )
+        return _classify(folder, images, output=output, arguments=arguments)
+
+
+def _classify(
+    folder: Path, images: list[Path], *, output: Path | None, arguments: argparse.Namespace
+) -> int:
     predictions: list[Prediction] = []
     # Opened before the work: a place that cannot be written costs no prediction.
     with _opened(output) if output else nullcontext() as file:
         try:
-            for prediction in _show_progress(arguments, images, is_printing=not output):
+            for prediction in _show_progress(folder, images, arguments, is_printing=not output):
                 predictions.append(prediction)
         finally:
             if file is not None and output is not None and predictions:
@@ -66,29 +87,18 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _show_progress(
-    arguments: argparse.Namespace, images: list[Path], *, is_printing: bool
+    folder: Path, images: list[Path], arguments: argparse.Namespace, *, is_printing: bool
 ) -> Iterator[Prediction]:
-    from tqdm import tqdm
-
     from lska_jax.tasks.predict import predict
-    from lska_jax.training.model_places import as_model_folder
 
-    with (
-        as_model_folder(arguments.model_dir, report=frame.remark) as folder,
-        tqdm(
-            total=len(images),
-            desc="predicting",
-            unit=" images",
-            delay=_SECONDS_BEFORE_PROGRESS,
-            leave=False,
-        ) as bar,
-    ):
+    with frame.progress_bar("predicting", len(images), unit="images") as bar:
         for prediction in predict(
             folder,
             images,
             top=arguments.top,
             batch_size=arguments.batch_size,
             views=arguments.views,
+            max_image_pixels=arguments.max_image_pixels,
         ):
             if is_printing and prediction.scores:
                 bar.clear()
@@ -119,7 +129,12 @@ def _opened(output: Path) -> Iterator[TextIO]:
     """Open a temporary file beside the output; it is gone afterwards, unless it was kept."""
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     # Names of files need not be text; what is none is written escaped.
-    with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    try:
+        file = temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        # Nobody knows the other name.
+        raise OSError(error.errno, error.strerror, str(output)) from None
+    with file:
         try:
             yield file
         finally:
@@ -171,4 +186,13 @@ def _build_parser() -> frame.Parser:
         help="average over the image and its mirror image, or over ten crops (default: one)",
     )
     add("--output", metavar="FILE", help="file to write, .csv or .json")
+    frame.add_max_image_pixels(parser)
+    add("--out", metavar="DIR", help="of a detector or segmentor: folder for pictures and JSON")
+    add(
+        "--least_score",
+        type=float,
+        default=0.3,
+        metavar="S",
+        help="of a detector: of what is drawn and printed, 0 to 1 (default: 0.3)",
+    )
     return parser

@@ -17,6 +17,9 @@ Models of ImageNet's classes are measured on the sets of the paper. A set that i
 with where to get it, and stays a hole in the report. With --generate ImageNet-C is made from the
 clean images on the device; that needs no download, and works for other data too.
 
+Segmentors and detectors are measured on their own validation images, given with --clean, and on
+corruptions of them: --suite imagenet,imagenet_c --generate.
+
 Running the same command again continues where it was stopped. SIGTERM and SIGINT (Ctrl-C) exit with
 status 75, which says so; every finished cell is in the results file."""
 
@@ -72,22 +75,33 @@ def _draw_sheet(arguments: argparse.Namespace) -> None:
     import numpy as np
     from PIL import Image, ImageOps
 
+    from lska_jax.data.decode import decode_rgb
+    from lska_jax.data.plain_file import read_plain_file
+    from lska_jax.data.sources import BrokenImage
     from lska_jax.robustness.corruptions import frost_is_comparable, load_frost_pictures
     from lska_jax.robustness.corruptions.sheet import sample_sheet
+    from lska_jax.running.whole_file import whole_file
 
     out = Path(arguments.out)
     out = out if out.suffix else out / "sheet.png"
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"--out {out} names no format of pictures; give it .png, for example.")
     frost = load_frost_pictures(arguments.frost_pictures) if arguments.frost_pictures else None
     if not frost_is_comparable(frost):
         print("The frost is drawn, not the benchmark's: it is not comparable.")
     photos = []
     for place in arguments.sheet:
-        with Image.open(place) as photo:
-            square = ImageOps.fit(photo.convert("RGB"), (_SHEET_PIXELS, _SHEET_PIXELS))
-            photos.append(np.asarray(square))
-    sheet = sample_sheet(np.stack(photos), seed=arguments.seed, frost_pictures=frost)
+        try:
+            photo = decode_rgb(read_plain_file(place), max_pixels=arguments.max_image_pixels)
+        except BrokenImage as error:
+            raise ValueError(f"{place} cannot be read: {error}.") from error
+        square = ImageOps.fit(Image.fromarray(photo), (_SHEET_PIXELS, _SHEET_PIXELS))
+        photos.append(np.asarray(square))
     out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out)
+    with whole_file(out) as beside:
+        # Before the work, which takes a minute: a place that cannot be written costs none.
+        beside.touch()
+        sample_sheet(np.stack(photos), seed=arguments.seed, frost_pictures=frost).save(beside)
     print(f"Wrote {out}.")
 
 
@@ -95,6 +109,8 @@ def _sweep(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
     from lska_jax.robustness.report.terminal import terminal_table
     from lska_jax.robustness.report.write import write_report
     from lska_jax.robustness.sweep.classifier import load_classifier
+    from lska_jax.robustness.sweep.dense import dense_sweep
+    from lska_jax.robustness.sweep.dense_models import load_dense, task_of_model
     from lska_jax.robustness.sweep.plan import SweepOptions
     from lska_jax.robustness.sweep.run import RESULTS_NAME, sweep
     from lska_jax.robustness.sweep.samples import SHEET_NAME
@@ -115,12 +131,21 @@ def _sweep(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
         frost_pictures=arguments.frost_pictures,
         batch_size=arguments.batch_size,
         num_workers=arguments.num_workers,
+        max_image_pixels=arguments.max_image_pixels,
     )
     named = [split_name(model) for model in arguments.model]
-    classifiers = [load_classifier(place, name=name) for name, place in named]
+    is_dense = {task_of_model(place) != "classification" for _, place in named}
+    if len(is_dense) > 1:
+        raise ValueError("Classifiers and other models are measured in sweeps of their own.")
     try:
-        signals.keep_requests()
-        sweep(classifiers, options, out=arguments.out, signals=signals)
+        if is_dense == {True}:
+            scenes = [load_dense(place, name=name) for name, place in named]
+            signals.keep_requests()
+            dense_sweep(scenes, options, out=arguments.out, signals=signals)
+        else:
+            classifiers = [load_classifier(place, name=name) for name, place in named]
+            signals.keep_requests()
+            sweep(classifiers, options, out=arguments.out, signals=signals)
     except StopRequested:
         message = "Interrupted: every cell that is done is in the results file."
         return several_processes.leave_to_resume(message, signals)
@@ -214,6 +239,7 @@ def _build_parser(command: str) -> frame.Parser:
         metavar="N",
         help="decoding processes (default: by the number of cores)",
     )
+    frame.add_max_image_pixels(parser)
     add(
         "--out",
         default=_DEFAULT_OUT,

@@ -21,7 +21,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from lska_jax.data.decode import MAX_PIXELS, decode_rgb
+from lska_jax.data.decode import decode_rgb
+from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.rand_augment import (
     INTERPOLATIONS,
     RandAugment,

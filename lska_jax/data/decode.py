@@ -24,7 +24,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from lska_jax.data.deep_greys import is_deep_grey, scale_deep_grey
-from lska_jax.data.image_file import MAX_PIXELS, OUT_OF_MEMORY, check_num_pixels, read_image
+from lska_jax.data.image_file import OUT_OF_MEMORY, check_num_pixels, read_image
+from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.sources import BrokenImage
 
 _JPEG_START = b"\xff\xd8"

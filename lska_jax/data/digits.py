@@ -1,5 +1,9 @@
 """Scikit-learn's handwritten digits as a source: embedded, so that everything runs at once."""
 
+import functools
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 
 from lska_jax.data.sources import Extent, MissingSplit, Record, SourceFacts, check_index
@@ -33,17 +37,15 @@ class DigitsSource:
           ValueError: if the split is none of these.
         """
         _check_digits_split(split)
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        held_out = _every_fifth_of_each_class(digits.target)
+        images, labels = _read()
+        held_out = _every_fifth_of_each_class(labels)
         chosen = {"train": ~held_out, "test": held_out, "all": np.ones_like(held_out)}[split]
         self.name = f"digits/{split}"
         halves = ("train", "test") if split == "all" else (split,)
         self.extents = tuple(Extent(f"digits/{half}", 0, _NUM_EXAMPLES[half]) for half in halves)
         self.class_names = tuple(str(digit) for digit in range(_NUM_CLASSES))
-        self._images = np.rint(digits.images[chosen] * (255 / 16)).astype(np.uint8)[..., None]
-        self.labels = digits.target[chosen].astype(np.int32)
+        self._images = np.rint(images[chosen] * (255 / 16)).astype(np.uint8)[..., None]
+        self.labels = labels[chosen].astype(np.int32)
         self._positions = np.flatnonzero(chosen)
 
     def __len__(self) -> int:
@@ -69,6 +71,30 @@ def inspect_digits(split: str) -> SourceFacts:
     """
     _check_digits_split(split)
     return SourceFacts(_NUM_CLASSES, _NUM_EXAMPLES[split])
+
+
+def _read() -> tuple[np.ndarray, np.ndarray]:
+    """Return grey levels (1797, 8, 8) from 0 to 16, and labels (1797,).
+
+    From scikit-learn's own file, where it lies: importing the library takes longer than all other
+    imports of a training run together.
+    """
+    library = importlib.util.find_spec("sklearn")
+    for folder in (library.submodule_search_locations or ()) if library else ():
+        file = Path(folder, "datasets", "data", "digits.csv.gz")
+        if file.exists():
+            table = _read_table(file)
+            return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return digits.images, digits.target
+
+
+@functools.cache
+def _read_table(file: Path) -> np.ndarray:
+    """Return the file's numbers, parsed once: a run opens it for each of its splits."""
+    return np.loadtxt(file, delimiter=",")
 
 
 def _every_fifth_of_each_class(labels: np.ndarray) -> np.ndarray:

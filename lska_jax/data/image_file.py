@@ -11,10 +11,6 @@ from PIL import Image, ImageFile
 
 from lska_jax.data.sources import BrokenImage
 
-# Cameras reach 151 million pixels. Up to here Pillow's own limit, which differs by format and
-# holds for the whole process, refuses nothing.
-MAX_PIXELS = 175_000_000
-
 OUT_OF_MEMORY = "decoding it takes more memory than there is"
 
 # Encapsulated PostScript is a program; Pillow would run Ghostscript on it.

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 from PIL import ImageFile
 
-from lska_jax.data.image_file import MAX_PIXELS, read_image
+from lska_jax.data.image_file import read_image
+from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.sources import BrokenImage
 
 _FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM")

@@ -76,6 +76,7 @@ def train_batches(
     *,
     global_batch_size: int,
     seed: int,
+    examples: np.ndarray | None = None,
     rows: Sequence[int] | np.ndarray | None = None,
     start_step: int = 0,
     stop_step: int | None = None,
@@ -92,6 +93,7 @@ def train_batches(
       read: (stored example, generator) -> fields.
       global_batch_size: examples of a step over all processes.
       seed: decides order and augmentation, together with the step; in [0, 2**32).
+      examples: positions of those that are read; None is all of them.
       rows: which rows of the global batch this process holds; None is all of them.
       start_step: first global step; resuming is starting here.
       stop_step: step to stop before; None never stops.
@@ -106,8 +108,9 @@ def train_batches(
         with ``BrokenImage``.
       RuntimeError: while iterating, if a worker process dies.
     """
-    examples = (
-        grain.MapDataset.range(len(source))
+    chosen = range(len(source)) if examples is None else examples
+    augmented = (
+        grain.MapDataset.source(chosen)
         .seed(seed)
         .shuffle()
         .repeat()
@@ -117,7 +120,7 @@ def train_batches(
     if start_step < 0:
         raise ValueError(f"start_step is {start_step}; steps count from 0.")
     return _batches(
-        examples,
+        augmented,
         read.fields,
         rows=rows,
         global_batch_size=global_batch_size,
@@ -131,6 +134,7 @@ def eval_batches(
     read: Reader,
     *,
     global_batch_size: int,
+    examples: np.ndarray | None = None,
     rows: Sequence[int] | np.ndarray | None = None,
     num_workers: int = 0,
     reading: ReadingNow | None = None,
@@ -142,12 +146,12 @@ def eval_batches(
     the stored example alone.
     """
     _check_batch_size(global_batch_size)
-    num_batches = -(-len(source) // global_batch_size)
-    examples = grain.MapDataset.range(num_batches * global_batch_size).map(
-        _ReadOrPad(source, read, reading)
-    )
+    chosen = range(len(source)) if examples is None else examples
+    num_batches = -(-len(chosen) // global_batch_size)
+    padded = np.full(num_batches * global_batch_size, _PADDING_INDEX)
+    padded[: len(chosen)] = chosen
     return _batches(
-        examples,
+        grain.MapDataset.source(padded).map(_ReadOrPad(source, read, reading)),
         read.fields,
         rows=rows,
         global_batch_size=global_batch_size,
@@ -270,10 +274,10 @@ class _ReadAugmented(grain.transforms.RandomMap):
     reading: ReadingNow | None
     draw: Callable[[np.random.Generator], int] | None
 
-    def random_map(self, element: int, rng: np.random.Generator) -> _Example:
+    def random_map(self, element: int | np.integer, rng: np.random.Generator) -> _Example:
         if self.draw is not None:
             element = self.draw(rng)
-        return _read_one(self.source, element, self.read, self.reading, rng)
+        return _read_one(self.source, int(element), self.read, self.reading, rng)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,9 +286,10 @@ class _ReadOrPad(grain.transforms.Map):
     read: Reader
     reading: ReadingNow | None
 
-    def map(self, element: int) -> _Example:
-        if element < len(self.source):
-            return _read_one(self.source, element, self.read, self.reading)
+    def map(self, element: int | np.integer) -> _Example:
+        index = int(element)
+        if index != _PADDING_INDEX:
+            return _read_one(self.source, index, self.read, self.reading)
         return _masked_example(self.read, _PADDING_INDEX)
 
 

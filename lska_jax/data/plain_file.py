@@ -3,10 +3,8 @@
 import os
 import stat
 
+from lska_jax.data.limits import MAX_FILE_BYTES
 from lska_jax.data.sources import BrokenImage
-
-# More than any image below the limit on pixels, uncompressed with 16 bits a channel.
-MAX_FILE_BYTES = 2_000_000_000
 
 
 def read_plain_file(path: str | os.PathLike[str]) -> bytes:

@@ -86,7 +86,7 @@ def slice_classes(
     if part.unit == "shard":
         raise ValueError(f"{whole.place} has no shards; give bounds in percent or images.")
     # Where an image stands in its class, from 0 to 1.
-    places = np.concatenate([(_drawn_ranks(names) + 0.5) / max(len(names), 1) for names in files])
+    places = np.concatenate([(drawn_ranks(names) + 0.5) / max(len(names), 1) for names in files])
     begin, end = slice_bounds(part, (len(places),))
     kept = np.sort(np.argsort(places, kind="stable")[begin:end])
     return Extent(whole.place, begin, end), kept
@@ -98,8 +98,8 @@ def describe_slice(part: Slice) -> str:
     return f"[{':'.join(bounds)}]"
 
 
-def _drawn_ranks(names: Sequence[str]) -> np.ndarray:
-    """Return each name's place in an order that the name and the seed decide."""
+def drawn_ranks(names: Sequence[str]) -> np.ndarray:
+    """Return each file's place in an order that its name, without folders, and a seed decide."""
     keys = [
         hashlib.blake2b(os.fsencode(os.path.basename(name)), key=_SLICING_SEED, digest_size=8)
         for name in names

@@ -6,6 +6,9 @@ from typing import Any
 
 from lska_jax.models.table import DTYPES, family_of
 from lska_jax.ops.formulations import canonical
+from lska_jax.ops.image_shapes import check_channels
+
+_IMAGE_DTYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 
 def check_counts(fields: Mapping[str, Any], names: Sequence[str], *, low: int) -> list[str]:
@@ -112,10 +115,15 @@ def check_images(images: Any, config: Any) -> None:
 
     Raises:
       ValueError: not (B, H, W, in_channels), or sides that the family cannot take.
+      TypeError: no array, or pixels that nobody has normalised.
     """
+    check_channels(images, config.in_channels)
+    if (dtype := str(images.dtype)) not in _IMAGE_DTYPES:
+        raise TypeError(
+            f"images are {dtype}; networks take normalised floats: (images / 255 - mean) / std, "
+            "with the mean and std that belong to the weights."
+        )
     shape = images.shape
-    if len(shape) != 4 or shape[-1] != config.in_channels:
-        raise ValueError(f"images must have shape (B, H, W, {config.in_channels}), got {shape}.")
     multiple = family_of(config).image_multiple(vars(config))
     if shape[1] % multiple or shape[2] % multiple:
         raise ValueError(

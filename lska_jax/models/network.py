@@ -19,6 +19,7 @@ from lska_jax.models.table import family_of
 from lska_jax.nn.dense import Dense
 from lska_jax.nn.functional import parameters
 from lska_jax.nn.initial_values import RngsLike, as_rngs
+from lska_jax.ops.plain_numbers import plain_int
 
 
 class FeatureInfo(NamedTuple):
@@ -146,20 +147,23 @@ class FeatureNetwork(nnx.Module):
 
     Raises:
       ValueError: an index that is none of its maps.
+      TypeError: no sequence of whole numbers.
     """
 
     def __init__(self, network: Network, out_indices: Sequence[int] | None = None):
         infos = network.feature_info
         indices = range(len(infos)) if out_indices is None else out_indices
-        wrong = [index for index in indices if not -len(infos) <= index < len(infos)]
-        if wrong:
-            names = ", ".join(info.name for info in infos)
-            raise ValueError(
-                f"out_indices={tuple(indices)}: the network has {len(infos)} maps, {names}; give "
-                f"numbers from 0 to {len(infos) - 1}."
-            )
+        names = ", ".join(info.name for info in infos)
+        advice = f"the network has {len(infos)} maps, {names}; give a list of numbers from 0 to "
+        advice += f"{len(infos) - 1}."
+        try:
+            places = [plain_int("a map's place", index) for index in indices]
+        except TypeError as error:
+            raise TypeError(f"out_indices={indices!r} ({error}): {advice}") from None
+        if not all(-len(infos) <= place < len(infos) for place in places):
+            raise ValueError(f"out_indices={tuple(places)}: {advice}")
         self.network = network
-        self.out_indices = tuple(range(len(infos))[index] for index in indices)
+        self.out_indices = tuple(range(len(infos))[place] for place in places)
         self.feature_info = tuple(infos[index] for index in self.out_indices)
 
     def __call__(

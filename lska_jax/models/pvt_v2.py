@@ -109,11 +109,12 @@ def attend(
       (B, H, W, C) in the dtype of ``query``; products are summed, and the softmax is, in float32.
     """
     batch, height, width, channels = query.shape
-    split = key_value.reshape(batch, -1, 2, heads, channels // heads)
+    pixels = math.prod(key_value.shape[1:3])
+    split = key_value.reshape(batch, pixels, 2, heads, channels // heads)
     # To (2, B, heads, pixels, d) in one copy; the batches of both products lie in front.
     key, value = jnp.moveaxis(split, (2, 3), (0, 2))
     scaled = query * jnp.asarray(1 / math.sqrt(channels // heads), query.dtype)
-    scaled = jnp.moveaxis(scaled.reshape(batch, height * width, heads, -1), 2, 1)
+    scaled = jnp.moveaxis(scaled.reshape(batch, height * width, heads, channels // heads), 2, 1)
     weights = jax.nn.softmax(_product(scaled, key, (3, 3)), axis=-1).astype(query.dtype)
     out = _product(weights, value, (3, 2)).astype(query.dtype)
     return jnp.moveaxis(out, 1, 2).reshape(query.shape)

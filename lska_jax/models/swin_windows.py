@@ -129,6 +129,17 @@ def attend_within_windows(
     return _attend(*vary_alike((qkv, bias)), None if mask is None else jnp.asarray(mask))
 
 
+def window_weights(
+    qkv: Float[Array, "batch windows pixels channels_3"],
+    bias: Float[Array, "heads pixels pixels"],
+    mask: Float[np.ndarray | Array, "windows pixels pixels"] | None = None,
+) -> Float[Array, "batch windows heads pixels pixels"]:
+    """Return the softmax's weights, float32; arguments as ``attend_within_windows``."""
+    query, key, _ = _split(qkv, len(bias))
+    mask = None if mask is None else jnp.asarray(mask)
+    return jax.nn.softmax(_logits(query, key, bias, mask), axis=-1)
+
+
 @jax.custom_vjp
 def _attend(qkv: Array, bias: Array, mask: Array | None) -> Array:
     return _forward(qkv, bias, mask)[0]
@@ -193,8 +204,8 @@ def _heads_in_front(x: Array, heads: int) -> Array:
 
 def _merge(x: Array) -> Array:
     """Return (B, N, heads, P, d) as (B, N, P, C)."""
-    turned = jnp.swapaxes(x, 2, 3)
-    return turned.reshape(*turned.shape[:3], -1)
+    batch, windows, heads, pixels, channels = x.shape
+    return jnp.swapaxes(x, 2, 3).reshape(batch, windows, pixels, heads * channels)
 
 
 def _product(a: Array, b: Array, axes: tuple[int, int]) -> Array:

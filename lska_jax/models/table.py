@@ -15,6 +15,8 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_type_hints
 
+from lska_jax.models.heads import family_with_head, head_config, head_section
+
 DTYPES = ("float32", "bfloat16")
 # What any config may be given beside its architecture, and what no checkpoint depends on.
 COMPUTE_FIELDS = frozenset({"drop_rate", "drop_path_rate", "dtype", "remat", "implementation"})
@@ -30,7 +32,9 @@ class Preprocessing(NamedTuple):
       crop_pct: image_size over the short side that the image is resized to.
       interpolation: filter of that resize.
       crop_mode: "center" resizes the short side and cuts out the centre, "squash" resizes both
-        sides alike and distorts.
+        sides alike and distorts, "whole" keeps all of the image: it becomes as large as a short
+        side of ``image_size`` and a long one of ``long_side`` allow.
+      long_side: of "whole", in pixels; 0 otherwise.
     """
 
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -39,6 +43,7 @@ class Preprocessing(NamedTuple):
     crop_pct: float = 0.9
     interpolation: str = "bicubic"
     crop_mode: str = "center"
+    long_side: int = 0
 
     def for_channels(self, in_channels: int) -> "Preprocessing":
         """Return the same for images of another number of channels.
@@ -224,6 +229,10 @@ def family_of(config: Any) -> Family:
       TypeError: it is of none.
     """
     kind = type(getattr(config, "config", config))
+    if hasattr(kind, "backbone_kind"):
+        # Of a network with a head, see ``heads``.
+        composed: Family = kind.family
+        return composed
     for family in families().values():
         if kind is family.config:
             return family
@@ -246,15 +255,17 @@ def section_of(name: str, **fields: Any) -> dict[str, Any]:
 
     Args:
       name: of the model.
-      **fields: values that replace the family's defaults.
+      **fields: values that replace the family's defaults; ``head``, the name or the section of
+        one, puts it on the model, see ``heads``.
 
     Raises:
       ValueError: an unknown name, or a field that the family does not have.
     """
-    family = families()[model_entry(name).family]
+    family = _family_of_section({"name": name, **fields})
     section = {"name": name, **family.section_fields}
     check_fields(family, fields, allowed=section)
-    return {**section, **fields}
+    section |= fields
+    return {**section, "head": head_section(section["head"])} if "head" in section else section
 
 
 def section_for(config: Any) -> dict[str, Any]:
@@ -285,13 +296,20 @@ def fields_of(section: Mapping[str, Any]) -> tuple[Family, dict[str, Any]]:
       ValueError: an unknown name, or a field that the family does not have.
     """
     entry = model_entry(section["name"])
-    family = families()[entry.family]
+    family = _family_of_section(section)
     given = {name: value for name, value in section.items() if name != "name"}
     check_fields(family, given, allowed=family.section_fields)
     replaced = {
         n: v for n, v in plain(given).items() if n not in entry.fields or v not in ((), None)
     }
-    return family, {**family.defaults, **entry.fields, **replaced}
+    fields = {**family.defaults, **entry.fields, **replaced}
+    return family, {**fields, "head": head_config(fields["head"])} if "head" in fields else fields
+
+
+def _family_of_section(section: Mapping[str, Any]) -> Family:
+    family = families()[model_entry(section["name"]).family]
+    composed: Family = family_with_head(family, section["head"]) if section.get("head") else family
+    return composed
 
 
 def check_fields(family: Family, given: Mapping[str, Any], *, allowed: Mapping[str, Any]) -> None:
@@ -324,6 +342,9 @@ def load_capability(family: Family, capability: str) -> Any:
       ValueError: the family has none; the message names the families that do.
     """
     place = getattr(family, capability)
+    if place and capability == "names" and hasattr(family.config, "backbone_kind"):
+        # Made for one family and one head.
+        return load(place)(family)
     if not place:
         have = [other.name for other in families().values() if getattr(other, capability)]
         lack = {

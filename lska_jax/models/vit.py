@@ -3,6 +3,7 @@
 Reads block -> model; the config is in ``vit_config``. Images and maps are NHWC, tokens (B, N, C).
 """
 
+import math
 from typing import Any
 
 import jax
@@ -178,7 +179,8 @@ class ViT(Network):
         size = self.config.patch_size
         grid = (images.shape[1] // size, images.shape[2] // size)
         placed = self.config.placed_prefix_tokens
-        patches = self.patch_embedding(images).reshape(len(images), -1, self.config.dim)
+        patches = self.patch_embedding(images)
+        patches = patches.reshape(len(images), math.prod(grid), self.config.dim)
         positions = resample_positions(self.positions[...], grid, prefix_tokens=placed)
         x = patches.astype(jnp.float32)
         if not placed:

@@ -10,8 +10,8 @@ trivial forms use one undilated k x k kernel, or 1xk and kx1 (figure 2 of the LS
 All convolutions carry a bias and keep the size.
 """
 
-from collections.abc import Sequence
-from typing import SupportsIndex
+from collections.abc import Callable, Sequence
+from typing import Any, SupportsIndex
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,8 +23,9 @@ from lska_jax.nn.dense import Pointwise
 from lska_jax.nn.initial_values import RngsLike, as_rngs
 from lska_jax.nn.layers import DepthwiseConv
 from lska_jax.ops import lska
-from lska_jax.ops.checks import check_channels
 from lska_jax.ops.formulations import canonical
+from lska_jax.ops.gate import lska_factor
+from lska_jax.ops.image_shapes import check_channels
 from lska_jax.ops.kernel_spec import DEFAULT_KERNEL_SIZE, check_odd_kernel, kernel_spec
 from lska_jax.ops.plain_numbers import plain_int
 
@@ -64,8 +65,17 @@ class _DepthwiseGate(nnx.Module):
         Raises:
           ValueError: x of another rank or number of channels; channels-first input is named so.
         """
+        return self._apply(lska, x)
+
+    def factor(
+        self, x: Float[Array | np.ndarray, "batch height width channels"]
+    ) -> Float[Array, "batch height width channels"]:
+        """Return what the call multiplies x with: the response of the large kernel and the 1x1."""
+        return self._apply(lska_factor, x)
+
+    def _apply(self, operation: Callable[..., Array], x: Any) -> Array:
         check_channels(x, self.pointwise.in_features)
-        return lska(
+        return operation(
             jnp.asarray(x, self.pointwise.dtype),
             [step.kernel[...] for step in self.depthwise],
             [step.bias[...] for step in self.depthwise],

@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
 
 FlatArrays = dict[str, jax.Array]
 
@@ -85,30 +84,29 @@ class ModelFunctions:
         self,
         params: FlatArrays,
         stats: FlatArrays,
-        images: Float[Array, "batch height width channels"],
-        *,
+        *inputs: Any,
         key: jax.Array,
-    ) -> tuple[Float[Array, "batch classes"], FlatArrays]:
-        """Return logits and the updated statistics, in training mode.
+        method: str = "__call__",
+    ) -> tuple[Any, FlatArrays]:
+        """Return the outputs and the updated statistics, in training mode.
 
         Args:
           params: parameters by path.
           stats: BatchNorm statistics by path.
-          images: (B, H, W, C), normalised.
+          *inputs: images (B, H, W, C), normalised, and what else the method takes.
           key: a PRNG key for dropout and drop path.
+          method: which of the model's is called; it takes ``rngs`` too.
         """
         model = self._merge(self._train_graph, params, stats)
-        logits = model(images, rngs=nnx.Rngs(dropout=key))
-        return logits, batch_stats(model)
+        outputs = getattr(type(model), method)(model, *inputs, rngs=nnx.Rngs(dropout=key))
+        return outputs, batch_stats(model)
 
     def evaluate(
-        self,
-        params: FlatArrays,
-        stats: FlatArrays,
-        images: Float[Array, "batch height width channels"],
-    ) -> Float[Array, "batch classes"]:
-        """Return logits in evaluation mode; arguments are those of ``train``."""
-        return self._merge(self._eval_graph, params, stats)(images)
+        self, params: FlatArrays, stats: FlatArrays, *inputs: Any, method: str = "__call__"
+    ) -> Any:
+        """Return the outputs in evaluation mode; arguments are those of ``train``."""
+        model = self._merge(self._eval_graph, params, stats)
+        return getattr(type(model), method)(model, *inputs)
 
     def _merge(self, graph: nnx.GraphDef, params: FlatArrays, stats: FlatArrays) -> Any:
         return nnx.merge(

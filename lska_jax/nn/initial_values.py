@@ -83,6 +83,30 @@ def normal(stddev: float) -> nnx.Initializer:
     return draw
 
 
+@functools.cache
+def xavier_uniform(kernel_height: int, kernel_width: int) -> nnx.Initializer:
+    """Return the init of feature pyramids and of the layers on boxes, of kernels (..., in, out).
+
+    Uniform within sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, AISTATS 2010).
+
+    Args:
+      kernel_height: of the convolution; 1 of a product over channels.
+      kernel_width: likewise.
+    """
+    pixels = kernel_height * kernel_width
+
+    def draw(key: Any, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
+        bound = math.sqrt(6.0 / (pixels * (shape[-2] + shape[-1])))
+        size = math.prod(shape)
+        if isinstance(key, jax.core.Tracer) or dtype != jnp.float32 or size > _DRAWN_SIZES[-1]:
+            return jax.random.uniform(key, shape, dtype, -bound, bound)
+        drawn = next(n for n in _DRAWN_SIZES if size <= n)
+        values = np.asarray(jax.random.uniform(key, (drawn,), jnp.float32, -1.0, 1.0))
+        return jax.device_put(values[:size].reshape(shape) * np.float32(bound))
+
+    return draw
+
+
 def fan_out_normal(
     kernel_height: int, kernel_width: int, features_per_group: int
 ) -> nnx.Initializer:

@@ -185,7 +185,7 @@ class DropPath(nnx.Dropout):
 
 
 class StridedConv(nnx.Conv):
-    """A dense convolution with bias: ``nnx.Conv``, whose bias has a gradient summed in float32.
+    """A dense convolution: ``nnx.Conv``, whose bias has a gradient summed in float32.
 
     Args:
       in_channels: channels of the input.
@@ -193,12 +193,12 @@ class StridedConv(nnx.Conv):
       kernel_size: height and width.
       stride: along both axes.
       padding: on each side, in pixels; None is half the kernel, which covers every pixel.
+      use_bias: whether a bias is added.
       kernel_init: of the kernel; None is the reference VAN's, normal with std sqrt(2 / fan_out).
       dtype: compute dtype.
       rngs: source of the initial parameters.
     """
 
-    bias: nnx.Param[Array]
     dtype: DTypeLike
     strides: tuple[int, int]
     padding: tuple[tuple[int, int], tuple[int, int]]
@@ -211,6 +211,7 @@ class StridedConv(nnx.Conv):
         kernel_size: SupportsIndex,
         stride: SupportsIndex,
         padding: SupportsIndex | None = None,
+        use_bias: bool = True,
         kernel_init: nnx.Initializer | None = None,
         dtype: DTypeLike = jnp.float32,
         rngs: RngsLike,
@@ -225,6 +226,7 @@ class StridedConv(nnx.Conv):
             strides=(step, step),
             # Explicit pairs: "SAME" pads asymmetrically at stride > 1, PyTorch does not.
             padding=((each_side, each_side), (each_side, each_side)),
+            use_bias=use_bias,
             kernel_init=kernel_init or fan_out_normal(size, size, channels),
             dtype=dtype,
             rngs=as_rngs(rngs),
@@ -244,7 +246,7 @@ class StridedConv(nnx.Conv):
             self.padding,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return add_bias(out, self.bias[...])
+        return out if self.bias is None else add_bias(out, self.bias[...])
 
 
 class PatchEmbedding(nnx.Module):

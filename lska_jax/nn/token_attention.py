@@ -84,6 +84,14 @@ def self_attention(
     return _attend(qkv, heads)
 
 
+def attention_weights(
+    qkv: Float[Array, "batch tokens channels_3"], *, heads: int
+) -> Float[Array, "batch heads tokens tokens"]:
+    """Return softmax(q k^T / sqrt(d)) of every head, float32; arguments as ``self_attention``."""
+    query, key, _ = _split(qkv, heads)
+    return jax.nn.softmax(_product(query, key, (3, 3)), axis=-1)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _attend(qkv: Array, heads: int) -> Array:
     return _forward(qkv, heads)[0]
@@ -142,8 +150,8 @@ def _heads_in_front(x: Array, heads: int) -> Array:
 
 def _merge(x: Array) -> Array:
     """Return (B, heads, N, d) as (B, N, C)."""
-    turned = jnp.swapaxes(x, 1, 2)
-    return turned.reshape(*turned.shape[:2], -1)
+    batch, heads, tokens, channels = x.shape
+    return jnp.swapaxes(x, 1, 2).reshape(batch, tokens, heads * channels)
 
 
 def _product(a: Array, b: Array, axes: tuple[int, int]) -> Array:

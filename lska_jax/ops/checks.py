@@ -19,22 +19,6 @@ def check_images(images: Any) -> None:
     check_dtype("images", images)
 
 
-def check_channels(images: Any, channels: int) -> None:
-    """Raise ValueError unless images are (B, H, W, C) with a given C."""
-    shape = images.shape
-    if len(shape) == 4 and shape[3] == channels:
-        return
-    hint = ""
-    if len(shape) == 4 and shape[1] == channels:
-        hint = (
-            " They look channels-first, (B, C, H, W); put the channels last with "
-            "jnp.moveaxis(images, 1, -1)."
-        )
-    elif len(shape) == 3 and shape[2] == channels:
-        hint = " They look like one image; add the batch axis with images[None]."
-    raise ValueError(f"images must have shape (B, H, W, {channels}), got {shape}.{hint}")
-
-
 def check_dtype(name: str, array: Any) -> None:
     """Raise ValueError unless an array is float32 or bfloat16."""
     if array.dtype not in (jnp.float32, jnp.bfloat16):

@@ -59,14 +59,42 @@ def lska(
       ValueError: kernels, biases and dilations that differ in number, parameters of another shape,
         or as ``depthwise_conv``.
     """
+    static = _checked(images, kernels, biases, pointwise, dilations, implementation)
+    chain = (tuple(kernels), tuple(biases))
+    return _gate(static, *vary_alike((images, chain, tuple(pointwise))))
+
+
+@reverse_mode_only
+def lska_factor(
+    images: Float[Array, "batch height width channels"],
+    kernels: Sequence[Float[Array, "_ _ 1 channels"]],
+    biases: Sequence[Float[Array, " channels"]],
+    pointwise: tuple[Float[Array, "channels channels"], Float[Array, " channels"]],
+    *,
+    dilations: Dilations,
+    implementation: str | Sequence[str] = "auto",
+) -> Float[Array, "batch height width channels"]:
+    """Return what ``lska`` multiplies a map with; arguments and errors are its own."""
+    static = _checked(images, kernels, biases, pointwise, dilations, implementation)
+    chain = (tuple(kernels), tuple(biases))
+    images, chain, pointwise = vary_alike((images, chain, tuple(pointwise)))
+    return _mix(_convolve(static, images, chain), pointwise)
+
+
+def _checked(
+    images: Array,
+    kernels: Sequence[Array],
+    biases: Sequence[Array],
+    pointwise: tuple[Array, Array],
+    dilations: Dilations,
+    implementation: str | Sequence[str],
+) -> _Static:
     check_images(images)
     channels = images.shape[-1]
     dilations = check_steps(kernels, biases, dilations, channels=channels)
     check_parameter("pointwise[0]", pointwise[0], (channels, channels))
     check_parameter("pointwise[1]", pointwise[1], (channels,))
-    chain = (tuple(kernels), tuple(biases))
-    static = (dilations, canonical(implementation))
-    return _gate(static, *vary_alike((images, chain, tuple(pointwise))))
+    return dilations, canonical(implementation)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

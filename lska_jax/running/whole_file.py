@@ -28,8 +28,14 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             # Before the rename: after a power cut the name would otherwise stand for nothing.
             os.fsync(written.fileno())
         os.replace(beside, path)
+    except OSError as error:
+        # Nobody knows the other name.
+        if error.filename == str(beside):
+            error.filename = str(path)
+        raise
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:

@@ -19,6 +19,11 @@ def check_config(config: ConfigDict, problems: list[str]) -> None:
     from lska_jax.data.rand_augment import INTERPOLATIONS, parse_rand_augment
 
     data = config.data
+    if config.model.get("head"):
+        problems.append(
+            f"model.head.name={config.model.head.name!r} classifies no images; leave the head out, "
+            "or choose the task that it is for."
+        )
     check_range(problems, "model.num_classes", config.model.num_classes, low=1)
     check_source_name(problems, "data.source", data.source)
     channels = config.model.in_channels

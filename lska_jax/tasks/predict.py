@@ -15,13 +15,16 @@ from lska_jax.data.augment import EvalTransform
 from lska_jax.data.class_folders import IMAGE_SUFFIXES
 from lska_jax.data.examples import LabelledImages
 from lska_jax.data.folder_tree import FolderTree
+from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.mixing import normalise
 from lska_jax.data.plain_file import read_plain_file
 from lska_jax.data.sources import BrokenImage
 from lska_jax.models.fold import fold_for_inference
+from lska_jax.models.heads import head_of
 from lska_jax.models.table import Preprocessing
 from lska_jax.tasks.views import ONE, TEN, VIEWS, average_views
 from lska_jax.weights.create import create_model
+from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import read_facts
 
 
@@ -61,6 +64,7 @@ def predict(
     top: int = 5,
     batch_size: int = 32,
     views: str = ONE,
+    max_image_pixels: int = MAX_PIXELS,
 ) -> Iterator[Prediction]:
     """Classify image files, in their order, batch by batch.
 
@@ -71,10 +75,11 @@ def predict(
       batch_size: images that go through the network at once.
       views: of each image whose probabilities are averaged: "one", "flip" or "ten", see
         ``lska_jax.tasks.views``.
+      max_image_pixels: an image file of more is broken, whatever its format.
 
     Raises:
-      ValueError: unknown views, ``top`` or ``batch_size`` below 1, a model without a classifier,
-        or a damaged folder.
+      ValueError: unknown views, a number below 1, a model without a classifier, or a damaged
+        folder.
       FileNotFoundError: there is no such model.
     """
     if top < 1 or batch_size < 1:
@@ -82,13 +87,19 @@ def predict(
     if views not in VIEWS:
         raise ValueError(f"views={views!r} is unknown; allowed: {', '.join(VIEWS)}.")
     facts = read_facts(pretrained)
+    if head := head_of(facts.config):
+        raise ValueError(
+            f"{pretrained} is no classifier but {head.title}; call "
+            "lska_jax.tasks.predict_objects.predict_objects, or lska-jax predict."
+        )
     if not facts.config.num_classes:
         raise ValueError(f"{pretrained} has no classifier: it returns features, not classes.")
     transform = dataclasses.replace(
-        eval_transform(facts.preprocessing), has_five_crops=views == TEN
+        eval_transform(facts.preprocessing, max_image_pixels=max_image_pixels),
+        has_five_crops=views == TEN,
     )
     (shape, _) = LabelledImages(transform).fields["image"][:2]
-    names = facts.class_names or tuple(f"class {n}" for n in range(facts.config.num_classes))
+    names = class_names_of(facts)
     model = fold_for_inference(create_model(pretrained=pretrained))
 
     @jax.jit
@@ -120,11 +131,17 @@ def predict(
                     yield Prediction(image, _best(row_scores, names, top))
 
 
-def eval_transform(preprocessing: Preprocessing) -> EvalTransform:
+def eval_transform(
+    preprocessing: Preprocessing, *, max_image_pixels: int = MAX_PIXELS
+) -> EvalTransform:
     """Return the host side of a model's preprocessing: decode, resize, crop.
 
+    Args:
+      preprocessing: of the model.
+      max_image_pixels: an image file of more is broken.
+
     Raises:
-      ValueError: neither one channel nor three: image files hold no others.
+      ValueError: neither one channel nor three, since image files hold no others; or no pixels.
     """
     return EvalTransform(
         image_size=preprocessing.image_size,
@@ -132,7 +149,13 @@ def eval_transform(preprocessing: Preprocessing) -> EvalTransform:
         crop_pct=preprocessing.crop_pct,
         interpolation=preprocessing.interpolation,
         crop_mode=preprocessing.crop_mode,
+        max_pixels=max_image_pixels,
     )
+
+
+def class_names_of(facts: ModelFacts) -> tuple[str, ...]:
+    """Return the names of a model's classes, and numbers where it has none."""
+    return facts.class_names or tuple(f"class {n}" for n in range(facts.config.num_classes))
 
 
 def find_images(places: Sequence[str | Path]) -> list[Path]:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from lska_jax.tasks import classification_check
+from lska_jax.tasks import classification_check, detection_check, segmentation_check
 
 DEFAULT_TASK = "classification"
 
@@ -38,13 +38,37 @@ def _build_classification(config: ConfigDict) -> Any:
     return Classification(config)
 
 
+def _build_segmentation(config: ConfigDict) -> Any:
+    from lska_jax.tasks.segmentation import Segmentation
+
+    return Segmentation(config)
+
+
+def _build_detection(config: ConfigDict) -> Any:
+    from lska_jax.tasks.detection import Detection
+
+    return Detection(config)
+
+
 _TASKS = {
     DEFAULT_TASK: TaskEntry(
         _build_classification,
         check=classification_check.check_config,
         inspect=classification_check.inspect_split,
         compare=classification_check.check_facts,
-    )
+    ),
+    "segmentation": TaskEntry(
+        _build_segmentation,
+        check=segmentation_check.check_config,
+        inspect=segmentation_check.inspect_split,
+        compare=classification_check.check_facts,
+    ),
+    "detection": TaskEntry(
+        _build_detection,
+        check=detection_check.check_config,
+        inspect=detection_check.inspect_split,
+        compare=classification_check.check_facts,
+    ),
 }
 
 

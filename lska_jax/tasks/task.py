@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -231,6 +232,24 @@ class Task(abc.ABC):
         Raises:
           ValueError: no example was counted.
         """
+
+    def keep_predictions(
+        self, total: Any, source: Examples, folder: Path
+    ) -> Mapping[str, np.ndarray]:
+        """Write what an evaluation predicted for other tools, and return pictures of it.
+
+        Asked on the main process, after ``means``.
+
+        Args:
+          total: the results of all batches.
+          source: the examples that they are about.
+          folder: where files go; it need not be there.
+
+        Returns:
+          Pictures (H, W, 3) uint8 by name, such as predictions beside the truth.
+        """
+        del total, source, folder
+        return {}
 
     def describe(self, means: Mapping[str, float]) -> str:
         """Return the metrics as the evaluation line shows them."""

@@ -11,7 +11,8 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from lska_jax.models.table import families, model_entry, section_of
+from lska_jax.data.limits import MAX_PIXELS
+from lska_jax.models.table import fields_of, section_of
 
 
 def base_config() -> ConfigDict:
@@ -30,7 +31,8 @@ def base_config() -> ConfigDict:
     data.mean = (0.5, 0.5, 0.5)  # for pixels in [0, 1]; the reference's, not ImageNet's
     data.std = (0.5, 0.5, 0.5)
     data.crop_pct = 0.9  # evaluation: image_size over the resized short side
-    data.crop_mode = "center"  # evaluation: center, or squash, which distorts
+    data.crop_mode = "center"  # evaluation: center; squash, which distorts; whole, for dense tasks
+    data.long_side = 0  # of "whole": the most that the longer side may have
     data.interpolation = "bicubic"  # evaluation
     data.views = "one"  # evaluation: one, flip (the mirror image too) or ten (AlexNet's crops)
     data.crop = "random_resized"  # training: random_resized, padded or none
@@ -48,7 +50,7 @@ def base_config() -> ConfigDict:
     data.sampling = "uniform"  # uniform, or balanced: every class is drawn as often
     data.multi_label = False  # whether an image has any number of labels: csv:PATH with "a|b"
     data.max_broken_fraction = 0.01  # of an epoch's images; beyond it the run stops
-    data.max_image_pixels = 175_000_000  # an image file of more is broken, whatever its format
+    data.max_image_pixels = MAX_PIXELS  # 175 million; more is broken, whatever the format
 
     config.optimizer = optimizer = ConfigDict()
     optimizer.learning_rate = 1e-3  # not scaled by the batch size
@@ -110,13 +112,14 @@ def model_section(name: str, **fields: Any) -> ConfigDict:
 
     Args:
       name: one of ``list_models()``.
-      **fields: values that replace the defaults.
+      **fields: values that replace the defaults; ``head``, the name or the section of one, puts it
+        on the model.
 
     Raises:
       ValueError: an unknown name, or a field that the family does not have.
     """
-    family = families()[model_entry(name).family]
     section = section_of(name, **fields)
+    family, _ = fields_of(section)
     # A placeholder keeps the type of what a command line may put in place of None.
     return ConfigDict(
         {

@@ -3,7 +3,6 @@
 A mistake costs a second, not a compile. Problems are collected, so that one message lists all.
 """
 
-import contextlib
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
@@ -48,11 +47,15 @@ def check_keys(config: ConfigDict) -> None:
       ValueError: naming every key that is unknown or missing.
     """
     schema = base_config()
-    # A model that does not exist has no fields; the check of the model says so.
-    with contextlib.suppress(ValueError, KeyError, AttributeError):
-        schema.model = model_section(config.model.name)
+    own: tuple[str, ...] = ("evaluators.", f"{config.get('task')}.")
+    try:
+        head = config.model.get("head")
+        fields = {"head": head.name} if head else {}
+        schema.model = model_section(config.model.name, **fields)
+    except (ValueError, KeyError, AttributeError):
+        # A model that does not exist has no fields; the check of the model says so.
+        own += ("model.",)
     allowed, found = leaf_keys(schema), leaf_keys(config)
-    own = ("evaluators.", f"{config.get('task')}.")
     problems = [
         unknown_key_message(schema, key)
         for key in found

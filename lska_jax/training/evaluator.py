@@ -180,4 +180,10 @@ class Evaluator:
         self._reporter.evaluation(
             step, evaluation, evaluator=self._name, shown=task.describe(means)
         )
+        if parallel.is_main_process():
+            folder = self._reporter.workdir / "predictions" / self._name
+            pictures = task.keep_predictions(total, source, folder)
+            self._reporter.pictures(
+                step, {f"{self._name}/{name}": pixels for name, pixels in pictures.items()}
+            )
         return evaluation

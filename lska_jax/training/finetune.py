@@ -1,11 +1,14 @@
 """Start a model from trained weights, for other classes or image sizes."""
 
+import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 
+from lska_jax.models.heads import BACKBONE, backbone_config, head_of
 from lska_jax.models.table import family_of
 from lska_jax.nn.functional import assign, batch_stats, parameters
 from lska_jax.tasks.class_order import describe_difference, positions_in
@@ -13,7 +16,7 @@ from lska_jax.training.checkpoint.errors import CheckpointMismatch
 from lska_jax.training.checkpoint.tree_difference import check_same_tree
 from lska_jax.training.model_places import TrainedWeights, read_weights
 from lska_jax.weights.model_facts import ModelFacts
-from lska_jax.weights.pretrained import adapt_arrays
+from lska_jax.weights.pretrained import adapt_arrays, start_backbone
 
 
 def load_for_finetuning(
@@ -23,7 +26,8 @@ def load_for_finetuning(
 
     Any image size works that the network takes. The head is kept at its fresh values where the
     classes are others, in number or by name, and only then; the same classes in another order are
-    mapped. RGB weights that are no run's are adapted to other input channels.
+    mapped. RGB weights that are no run's are adapted to other input channels. A network with a
+    dense head takes its backbone from a classifier.
 
     Args:
       model: the model to start, freshly initialised.
@@ -39,6 +43,8 @@ def load_for_finetuning(
       CheckpointMismatch: anything but the size of the head differs; every difference is listed.
     """
     given, remark = read_weights(path), ""
+    if head_of(model) and not any(name.startswith(f"{BACKBONE}/") for name in given.arrays):
+        return _start_backbone(model, given)
     if given.facts:
         prepared = given.facts.preprocessing
         remark = f" They were trained with mean {prepared.mean}, std {prepared.std}."
@@ -62,6 +68,29 @@ def load_for_finetuning(
     return f"Starting from {given.place}, {len(arrays)} arrays, {remains}.{remark}"
 
 
+def _start_backbone(model: Any, given: TrainedWeights) -> str:
+    """Write a classifier's weights into the backbone of a model with a head."""
+    family = family_of(backbone_config(model.config))
+    facts = given.facts
+    if facts and type(facts.config) is not family.config:
+        raise CheckpointMismatch(
+            f"{given.place} holds {facts.description}, and the run's backbone is of the family "
+            f"{family.name}. Start from a model of that family."
+        )
+    try:
+        start = start_backbone(given.arrays, model.config, where=given.place)
+    except ValueError as error:
+        raise CheckpointMismatch(str(error)) from error
+    assign(model, {name: jnp.asarray(array) for name, array in start.arrays.items()})
+    prepared = "" if not facts else f" It was trained with mean {facts.preprocessing.mean}."
+    parts = Counter(name.split("/")[0] for name in start.fresh)
+    fresh = ", ".join(f"{part} ({count} arrays)" for part, count in parts.items())
+    return (
+        f"Starting from {given.place}: its backbone, {len(start.arrays)} arrays. Not taken: "
+        f"{', '.join(start.left) or 'nothing'}. Fresh: {fresh}.{prepared}"
+    )
+
+
 def _fit_head(
     arrays: dict[str, Any],
     head: Sequence[str],
@@ -81,6 +110,9 @@ def _fit_head(
         return True, f"with a fresh head for other classes: {difference}"
     if positions == sorted(positions):
         return False, "head included"
+    if any(arrays[name].shape[-1] != len(positions) for name in head):
+        # Of several outputs a class, or one besides the classes.
+        return True, "with a fresh head: the same classes in another order"
     for name in head:
         arrays[name] = arrays[name][..., positions]
     return False, "head included, mapped to the data's order of the same classes"
@@ -92,12 +124,8 @@ def _adapt_to_channels(given: TrainedWeights, facts: ModelFacts, model: Any) -> 
             f"{given.place} holds {facts.description}, and the run's model is of the family "
             f"{family_of(model).name}. Start from a model of that family."
         )
-    adapted = adapt_arrays(
-        given.arrays,
-        family_of(model),
-        num_classes=facts.config.num_classes,
-        in_channels=model.config.in_channels,
-    )
+    wanted = dataclasses.replace(facts.config, in_channels=model.config.in_channels)
+    adapted = adapt_arrays(given.arrays, wanted)
     return given._replace(arrays=adapted)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lska_jax.running import parallel
+from lska_jax.running.environment import describe_environment
 from lska_jax.running.folder_lock import FolderLock
 from lska_jax.running.stop_signals import StopSignals
 from lska_jax.running.whole_file import write_whole
@@ -39,6 +40,7 @@ from lska_jax.training.state import TrainState, host_state, place_state
 from lska_jax.training.trainer import Trainer
 
 CONFIG_NAME = "config.json"
+ENVIRONMENT_NAME = "environment.json"
 
 
 def train(
@@ -181,9 +183,15 @@ def _restore_latest(
     try:
         state, _ = checkpointer.restore(run.state, step=step)
     except CheckpointMismatch as error:
+        if changed := changed_settings(record, run.config):
+            listed = "; ".join(f"{name}: {old} -> {new}" for name, (old, new) in changed.items())
+            error = CheckpointMismatch(
+                f"{error}\nThe config has changed since: {listed}. Give it what it had, or another "
+                "--workdir."
+            )
         trained = class_names_of(record)
         if trained is None or class_names is None or same_order(class_names, trained):
-            raise
+            raise error from None
         # The first of the differences, and the reason of others.
         difference = describe_difference(
             class_names, trained, what="the data", other_what="the run"
@@ -225,6 +233,8 @@ def _save_config(
             f"{path} is damaged and is written anew; every checkpoint has its own copy."
         )
     write_whole(path, json.dumps(config.to_dict(), indent=2) + "\n")
+    environment = json.dumps(describe_environment(), indent=2) + "\n"
+    write_whole(workdir / ENVIRONMENT_NAME, environment)
 
 
 def _is_json_object(path: Path) -> bool:

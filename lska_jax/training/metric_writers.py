@@ -1,4 +1,4 @@
-"""Where a run's numbers go: JSON lines, TensorBoard, and two services as extras.
+"""Where a run's numbers and pictures go: JSON lines, TensorBoard, and two services as extras.
 
 A writer takes a step and a mapping of names to numbers. The JSON lines are the record that
 everything else can be made from again; they are strict JSON, one object a line.
@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from lska_jax.running.whole_file import write_whole
 
 
@@ -23,6 +25,9 @@ class MetricWriter(Protocol):
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Keep `values` as those of `step`."""
+
+    def write_picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """Keep a picture (H, W, 3) uint8 as that of `step`."""
 
     def close(self) -> None:
         """Bring everything to where it belongs and let go of it."""
@@ -71,6 +76,9 @@ class JsonLines:
         self._stream.write(json.dumps(line, allow_nan=False) + "\n")
         self._stream.flush()
 
+    def write_picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """Leave pictures to others: they are files beside this one."""
+
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
@@ -97,6 +105,11 @@ class TensorBoard:
         for name, value in values.items():
             if name != "time":
                 self._writer.add_scalar(name, value, step, walltime=wall_time)
+        self._writer.flush()
+
+    def write_picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """Write a picture under Images."""
+        self._writer.add_image(name, pixels, step, dataformats="HWC")
         self._writer.flush()
 
     def close(self) -> None:
@@ -139,6 +152,10 @@ class WandB:
         """Send one row."""
         self._run.log({**values, "global_step": step})
 
+    def write_picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """Send one picture."""
+        self._run.log({name: _import_extra("wandb").Image(pixels), "global_step": step})
+
     def close(self) -> None:
         """Finish the run on the service."""
         self._run.finish()
@@ -170,6 +187,10 @@ class MLflow:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Send one row."""
         self._mlflow.log_metrics({k: v for k, v in values.items() if k != "time"}, step=step)
+
+    def write_picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """Send one picture."""
+        self._mlflow.log_image(pixels, key=name, step=step)
 
     def close(self) -> None:
         """End the run on the server."""

@@ -7,6 +7,7 @@ on the disk is never taken for a Hub id.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER, find_step_folder, load_tree
 from lska_jax.training.run_record import check_record, class_names_of
 from lska_jax.weights.hub import HUB_PREFIX
-from lska_jax.weights.model_facts import CONFIG_NAME, ModelFacts
+from lska_jax.weights.model_facts import CONFIG_NAME, FORMAT, WEIGHTS_NAME, ModelFacts
 from lska_jax.weights.model_folder import (
     is_model_folder,
     read_facts,
@@ -154,6 +155,8 @@ def as_model_folder(place: str | Path, *, report: Callable[[str], None] = print)
 def local_path(place: str | Path) -> Path | None:
     """Return the path that a place is; None for a Hub id or a name.
 
+    A file of a model folder of this package stands for the folder.
+
     Raises:
       FileNotFoundError: it is a path, and nothing is there.
       ValueError: something is there that is neither file nor folder.
@@ -163,7 +166,7 @@ def local_path(place: str | Path) -> Path | None:
         return None
     path = Path(text).expanduser()
     if path.is_dir() or path.is_file():
-        return path
+        return path.parent if _is_of_own_folder(path) else path
     if path.exists():
         raise ValueError(f"{path} is neither a file nor a folder; give {KINDS}.")
     if isinstance(place, str) and _NAME.fullmatch(text):
@@ -176,6 +179,14 @@ def local_path(place: str | Path) -> Path | None:
     raise FileNotFoundError(
         f"There is no folder or file {path}{_neighbours(path)}. Give {KINDS}{hub_id}."
     )
+
+
+def _is_of_own_folder(path: Path) -> bool:
+    """Tell whether a path is one of the two files that make a model folder of this package."""
+    if path.name not in (CONFIG_NAME, WEIGHTS_NAME) or not is_model_folder(path.parent):
+        return False
+    with (path.parent / CONFIG_NAME).open("rb") as file:
+        return json.dumps(FORMAT).encode() in file.read(200)
 
 
 def is_run(path: Path) -> bool:

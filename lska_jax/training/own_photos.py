@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from lska_jax.data.image_file import MAX_PIXELS, read_image
+from lska_jax.data.image_file import read_image
+from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.opening import open_source, source_of
 from lska_jax.data.sources import BrokenImage, MissingSplit, Source, share_examples
 from lska_jax.models.build import abstract_model, config_of

@@ -158,8 +158,9 @@ def _preprocessing(settings: dict[str, Any]) -> Preprocessing:
         image_size=data["image_size"],
         crop_pct=data["crop_pct"],
         interpolation=data["interpolation"],
-        # Runs of before 0.2 do not have the key.
+        # Runs of before 0.2 do not have the keys.
         crop_mode=data.get("crop_mode", "center"),
+        long_side=data.get("long_side", 0),
     )
 
 

@@ -18,7 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, SupportsFloat, TextIO
 
+import numpy as np
+from PIL import Image
+
 from lska_jax.running.live_line import LiveLine, plain_text
+from lska_jax.running.whole_file import whole_file
 from lska_jax.training.metric_writers import JsonLines, MetricWriter, MLflow, TensorBoard, WandB
 
 WRITERS = ("jsonl", "tensorboard", "wandb", "mlflow")
@@ -79,6 +83,9 @@ class Reporter:
       stream: where the live line and messages go; standard output where None.
       clock: seconds that only grow; for tests.
 
+    Attributes:
+      workdir: the run's output folder.
+
     Raises:
       ValueError: a number out of range, an unknown writer, or one whose package is missing.
       OSError: the folder cannot be written.
@@ -128,9 +135,9 @@ class Reporter:
         self._line = LiveLine(stream, clock=clock)
         self._log_lock = threading.Lock()
         self._writers: dict[str, MetricWriter] = {}
+        self.workdir = workdir = Path(workdir)
         if not is_main:
             return
-        workdir = Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         remarks: list[str] = []
         for name in writers:
@@ -212,6 +219,18 @@ class Reporter:
         which = "" if evaluator == "eval" else f" {evaluator}"
         when = f"after step {step:,} (epoch {self._epoch(step):.2f})"
         self.message(f"evaluation{which} {when}: {shown}")
+
+    def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Keep the pictures of an evaluation: with the writers, and the latest ones as files.
+
+        Args:
+          step: how many steps of training the evaluated state has.
+          pictures: (H, W, 3) uint8 by name, such as `eval/predictions`.
+        """
+        if not self._is_main:
+            return
+        for name, pixels in pictures.items():
+            self._keep_picture(step, name, pixels)
 
     def open_record(self) -> dict[str, dict[str, float]]:
         """Return what the record in the making has so far, for a checkpoint to keep."""
@@ -316,9 +335,19 @@ class Reporter:
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         record = {"epoch": round(self._epoch(step), 6), "time": round(time.time(), 3), **values}
+        self._tell_writers(lambda writer: writer.write(step, record))
+
+    def _keep_picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+        file = self.workdir / "pictures" / f"{name.replace('/', '_')}.png"
+        file.parent.mkdir(exist_ok=True)
+        with whole_file(file) as beside:
+            Image.fromarray(pixels).save(beside)
+        self._tell_writers(lambda writer: writer.write_picture(step, name, pixels))
+
+    def _tell_writers(self, tell: Callable[[MetricWriter], None]) -> None:
         for name, writer in list(self._writers.items()):
             try:
-                writer.write(step, record)
+                tell(writer)
             except Exception as error:
                 if name == "jsonl":
                     raise

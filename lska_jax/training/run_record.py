@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,9 +137,8 @@ def check_same_schedule(record: Mapping[str, Any], run: Run, *, step: int, workd
         "training images": run.num_train_examples,
         "steps an epoch": run.steps_per_epoch,
     }
-    trained = record.get("config", {}).get("training", {})
     before = {
-        "images a step": trained.get("batch_size"),
+        "images a step": _settings(record, "training").get("batch_size"),
         "training images": record.get("num_train_examples"),
         "steps an epoch": record.get("steps_per_epoch"),
     }
@@ -149,21 +149,36 @@ def check_same_schedule(record: Mapping[str, Any], run: Run, *, step: int, workd
     ]
     if not changes:
         return
-    advice = "give it the images of before"
-    size = before["images a step"]
+    advice = []
+    size, count = before["images a step"], before["training images"]
     if size not in (None, now["images a step"]):
-        advice = (
+        advice.append(
             f"give it --config.training.batch_size={size} (where memory is short, raise "
             "training.gradient_accumulation instead)"
         )
+    if count not in (None, now["training images"]):
+        advice.append(_advise_on_images(_settings(record, "data"), run.config.data, count=count))
     steps_per_epoch = before["steps an epoch"]
     epoch = f", epoch {step / steps_per_epoch:.2f}" if steps_per_epoch else ""
     raise ValueError(
         f"The run in {workdir} is at step {step}{epoch}, and its steps have changed: "
         f"{'; '.join(changes)}. Learning rate, order of the images and epochs are counted in "
-        f"steps, so it cannot go on at the same place. To go on, {advice}. To start afresh from "
+        "steps, so it cannot go on at the same place. To go on, "
+        f"{' and '.join(advice) or 'give it what it had'}. To start afresh from "
         f"its weights: --workdir OTHER --config.training.finetune_from={workdir}."
     )
+
+
+def _advise_on_images(before: Mapping[str, Any], now: ConfigDict, *, count: int) -> str:
+    """Return how a run gets its training images back: by settings, or by what a place holds."""
+    settings = [
+        f"--config.data.{name}={shlex.quote(str(before[name]))}"
+        for name in ("source", "data_dir", "train_split")
+        if name in before and before[name] != now[name]
+    ]
+    if settings:
+        return f"give it {' '.join(settings)}"
+    return f"give {now.source} the {count:,} training images of before"
 
 
 def changed_settings(record: Mapping[str, Any], config: ConfigDict) -> dict[str, tuple[Any, Any]]:
@@ -186,7 +201,7 @@ def changed_settings(record: Mapping[str, Any], config: ConfigDict) -> dict[str,
 def check_finished_alike(
     record: Mapping[str, Any], config: ConfigDict, *, step: int, workdir: Path
 ) -> None:
-    """Refuse another config for a run with nothing left to train.
+    """Refuse another config for a run that it leaves nothing to train for.
 
     Args:
       record: of the last checkpoint.
@@ -205,13 +220,32 @@ def check_finished_alike(
     if not changed:
         return
     listed = "\n  ".join(f"{name}: {old} -> {new}" for name, (old, new) in changed.items())
+    end = _end_of(record)
+    stands = f"is at step {step} of {end}" if step < end else f"has finished, at step {step}"
     raise ValueError(
-        f"The run in {workdir} has ended, at step {step}, with another config:\n  {listed}\n"
+        f"The run in {workdir} {stands}, with another config:\n  {listed}\n"
         "Nothing is left to train with this one, and nothing was written. Train with it in another "
         f"--workdir, from these weights if --config.training.finetune_from={workdir} is added; "
         "raise optimizer.epochs, or training.patience where that ended it, to train on; or "
         "evaluate with --eval_only."
     )
+
+
+def _settings(record: Mapping[str, Any], section: str) -> Mapping[str, Any]:
+    """Return a section of the config that a record has; {} where it has none."""
+    found = record.get("config", {}).get(section)
+    return found if isinstance(found, dict) else {}
+
+
+def _end_of(record: Mapping[str, Any]) -> int:
+    """Return the last step of the schedule that a record is of; 0 where it does not say."""
+    settings = _settings(record, "optimizer")
+    steps = record.get("steps_per_epoch")
+    epochs, cooldown = (settings.get(name) for name in ("epochs", "cooldown_epochs"))
+    if not all(map(_is_count, (steps, epochs, cooldown))):
+        return 0
+    end: int = steps * (epochs + cooldown)  # type: ignore[operator]
+    return end
 
 
 def _is_count(value: Any) -> bool:

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lska_jax.models.heads import BACKBONE
 from lska_jax.weights.conversion import StoredArray
+from lska_jax.weights.names.dense import recognise_head
 from lska_jax.weights.names.rows import COUNTER
 from lska_jax.weights.safetensors_file import open_safetensors
 from lska_jax.weights.shards import INDEX_SUFFIX, is_index, open_shards, refuse_single_shard
@@ -34,7 +36,11 @@ class Checkpoint(NamedTuple):
 
 
 def open_checkpoint(
-    path: str | Path, *, use_ema: bool = False, root: Path | None = None
+    path: str | Path,
+    *,
+    use_ema: bool = False,
+    with_head: bool = False,
+    root: Path | None = None,
 ) -> Checkpoint:
     """Open a PyTorch or safetensors file and find the weights in it.
 
@@ -43,6 +49,8 @@ def open_checkpoint(
         .index.json of a checkpoint in several files.
       use_ema: take the averaged weights (state_dict_ema), not the trained ones, where there are
         both.
+      with_head: take a segmentor's or detector's head too, where it is known; its backbone's names
+        keep their prefix then. Otherwise the backbone alone is taken.
       root: the folder that an index's files may be links into; None is its own.
 
     Raises:
@@ -64,11 +72,14 @@ def open_checkpoint(
             f"{path} holds no averaged weights ({', '.join(_AVERAGED_WEIGHTS)}); it has: "
             f"{_shown(weights)}. Leave out --ema."
         )
-    return Checkpoint(
-        {name: tensors[old] for name, old in network.names.items()},
-        notes + network.notes,
-        is_averaged or network.is_averaged,
-    )
+    arrays = {name: tensors[old] for name, old in network.names.items()}
+    notes += network.notes
+    if with_head and recognise_head(network.beside):
+        arrays = {f"{BACKBONE}.{name}": array for name, array in arrays.items()}
+        arrays |= {name: tensors[old] for name, old in network.beside.items()}
+    elif network.left_out:
+        notes.append(network.left_out)
+    return Checkpoint(arrays, notes, is_averaged or network.is_averaged)
 
 
 def _open_file(path: Path) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from flax import nnx
 
 from lska_jax.models.build import build
+from lska_jax.models.heads import family_with_head, head_config, head_of
 from lska_jax.models.network import FeatureNetwork
 from lska_jax.models.table import (
     COMPUTE_FIELDS,
@@ -28,10 +29,11 @@ from lska_jax.models.weight_tags import (
     weight_tag,
     weights_of,
 )
+from lska_jax.nn.functional import assign
 from lska_jax.weights.hub import Located, find_model_folder, find_weights_folder
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import read_model_folder
-from lska_jax.weights.pretrained import adapt_arrays, build_from_arrays
+from lska_jax.weights.pretrained import adapt_arrays, build_from_arrays, start_backbone
 
 
 def create_model(
@@ -40,6 +42,7 @@ def create_model(
     pretrained: str | Path | bool | None = None,
     num_classes: int | None = None,
     in_channels: int | None = None,
+    head: Any = None,
     features_only: bool = False,
     out_indices: Sequence[int] | None = None,
     rngs: nnx.Rngs | None = None,
@@ -59,6 +62,9 @@ def create_model(
         given for published weights whose classes are not ImageNet's 1000.
       in_channels: channels of the images; None is 3, or that of the pretrained weights. Weights
         for RGB are adapted to another number: summed for one, repeated and scaled for several.
+      head: puts a dense head on the model, "semantic_fpn" for example, by its name or as a
+        dictionary of it and its fields (``models.heads.heads``). ``pretrained`` may be a classifier
+        then, which the backbone starts from.
       features_only: return a ``FeatureNetwork``, whose call returns maps in place of logits.
       out_indices: places of those maps; None is all of them.
       rngs: source of the initial parameters; None is ``nnx.Rngs(0)``.
@@ -82,6 +88,8 @@ def create_model(
     """
     if out_indices is not None and not features_only:
         raise TypeError("out_indices are of features_only=True; features() returns every map.")
+    if features_only and head is not None:
+        raise TypeError("features_only returns a backbone's maps; leave out head.")
     if features_only:
         network = create_model(
             name, pretrained=pretrained, num_classes=0, in_channels=in_channels, rngs=rngs, **config
@@ -89,6 +97,8 @@ def create_model(
         return FeatureNetwork(network, out_indices)
     rngs = nnx.Rngs(0) if rngs is None else rngs
     given = plain({key: value for key, value in config.items() if value is not None})
+    if head is not None:
+        given["head"] = head_config(head)
     if pretrained is not None and pretrained is not False:
         located = _locate(pretrained, name, num_classes)
         return _pretrained(located, name, given, num_classes, in_channels, rngs)
@@ -96,11 +106,14 @@ def create_model(
         raise TypeError("create_model needs a name of list_models(), pretrained=..., or both.")
     entry = model_entry(name)
     family = families()[entry.family]
+    if head is not None:
+        family = family_with_head(family, given["head"])
     _check_arguments(family, given, fixed=entry.fields)
     shapes = {"num_classes": num_classes, "in_channels": in_channels}
     asked = {field: value for field, value in shapes.items() if value is not None}
     model = build(family.config(**{**entry.fields, **asked, **given}), rngs=rngs)
-    model.preprocessing = entry.preprocessing.for_channels(model.config.in_channels)
+    if head is None:
+        model.preprocessing = entry.preprocessing.for_channels(model.config.in_channels)
     return model
 
 
@@ -173,6 +186,8 @@ def _pretrained(
     rngs: nnx.Rngs,
 ) -> Any:
     facts, arrays = read_model_folder(located)
+    if "head" in given and head_of(facts.config) is None:
+        return _on_backbone(facts, arrays, located, name, given, num_classes, in_channels, rngs)
     family = family_of(facts.config)
     _check_arguments(family, given, fixed={})
     _check_same_architecture(facts, name, given, located.folder)
@@ -182,11 +197,32 @@ def _pretrained(
         in_channels=facts.config.in_channels if in_channels is None else in_channels,
         **{field: value for field, value in given.items() if field in _free_fields(family)},
     )
-    adapted = adapt_arrays(
-        arrays, family, num_classes=config.num_classes, in_channels=config.in_channels
-    )
-    model = build_from_arrays(config, adapted, rngs=rngs)
+    model = build_from_arrays(config, adapt_arrays(arrays, config), rngs=rngs)
     model.preprocessing = facts.preprocessing.for_channels(config.in_channels)
+    return model
+
+
+def _on_backbone(
+    facts: ModelFacts,
+    arrays: dict[str, Any],
+    located: Located,
+    name: str | None,
+    given: dict[str, Any],
+    num_classes: int | None,
+    in_channels: int | None,
+    rngs: nnx.Rngs,
+) -> Any:
+    """Return a model with a fresh head on the backbone of a pretrained classifier."""
+    own = {field: value for field, value in given.items() if field != "head"}
+    _check_arguments(family_of(facts.config), own, fixed={})
+    _check_same_architecture(facts, name, own, located.folder)
+    family = family_with_head(family_of(facts.config), given["head"])
+    asked = {"num_classes": num_classes, "in_channels": in_channels}
+    usual = {n: v for n, v in family.defaults.items() if n in ("num_classes", "layer_norm_epsilon")}
+    kept = {**vars(facts.config), **usual, **given}
+    config = family.config(**{**kept, **{n: v for n, v in asked.items() if v is not None}})
+    model = build(config, rngs=rngs)
+    assign(model, start_backbone(arrays, config, where=str(located.folder)).arrays)
     return model
 
 

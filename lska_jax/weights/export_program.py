@@ -4,7 +4,7 @@ from pathlib import Path
 
 from flax import nnx
 
-from lska_jax.running.whole_file import write_whole
+from lska_jax.running.whole_file import whole_file
 from lska_jax.weights.model_folder import read_model_folder
 from lska_jax.weights.pretrained import build_from_arrays
 
@@ -27,6 +27,7 @@ def export_program(
       ValueError: a damaged folder, an unknown suffix, or an image size below 1.
       FileNotFoundError: ``folder`` is no model folder.
       FileExistsError: the file is there.
+      OSError: it cannot be written; that is found out before the work.
       ImportError: ONNX's packages are not installed.
     """
     out = Path(out)
@@ -41,20 +42,20 @@ def export_program(
     model = build_from_arrays(facts.config, arrays, rngs=nnx.Rngs(0))
     model.preprocessing = facts.preprocessing
     size = image_size or facts.preprocessing.image_size
-    data: bytes | bytearray
-    if suffix == ".onnx":
-        from lska_jax.weights.export_onnx import export_onnx
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(out) as beside:
+        # Before the work, which takes minutes: a place that cannot be written costs none.
+        beside.touch()
+        if suffix == ".onnx":
+            from lska_jax.weights.export_onnx import export_onnx
 
-        data, note = export_onnx(model, image_size=size), "checked with onnxruntime."
-    else:
+            beside.write_bytes(export_onnx(model, image_size=size))
+            return "checked with onnxruntime."
         from lska_jax.weights.export_jax import PLATFORMS, export_model
 
-        data = export_model(model, image_size=size).serialize()
-        note = (
-            f"for {', '.join(PLATFORMS)}: images (batch, {size}, {size}, "
-            f"{facts.config.in_channels}) float32, any batch; normalise them with mean "
-            f"{facts.preprocessing.mean} and std {facts.preprocessing.std}."
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, bytes(data))
-    return note
+        beside.write_bytes(export_model(model, image_size=size).serialize())
+    return (
+        f"for {', '.join(PLATFORMS)}: images (batch, {size}, {size}, "
+        f"{facts.config.in_channels}) float32, any batch; normalise them with mean "
+        f"{facts.preprocessing.mean} and std {facts.preprocessing.std}."
+    )

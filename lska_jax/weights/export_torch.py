@@ -54,6 +54,7 @@ def save_state_dict(path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
     """Write a state_dict, complete or not at all; the suffix decides the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as beside:
+        beside.touch()
         if path.suffix.lower() == ".safetensors":
             save_safetensors(beside, state_dict, metadata={"format": "pt"})
         else:
@@ -69,4 +70,9 @@ def _save_torch(beside: Path, state_dict: Mapping[str, np.ndarray], path: Path) 
             "file, which needs none."
         ) from error
     # Copies: PyTorch wants writable memory.
-    torch.save({n: torch.from_numpy(np.array(a)) for n, a in state_dict.items()}, beside)
+    copies = {n: torch.from_numpy(np.array(a)) for n, a in state_dict.items()}
+    try:
+        torch.save(copies, beside)
+    except RuntimeError as error:
+        # PyTorch's error for all that the system refuses.
+        raise OSError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error

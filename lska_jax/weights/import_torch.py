@@ -69,8 +69,9 @@ def import_checkpoint(
       overwrite: replace a model folder that is there.
       report: receives what was chosen, one line each.
       **fields: fields of the family's config, which shapes show or not; None is not given.
-        num_classes=0 leaves the classifier out. VAN has k, dilation, stem_stride (4 unless given)
-        and layer_norm_epsilon (1e-5 for detection copies and 1e-6 otherwise).
+        num_classes=0 leaves the classifier, or a segmentor's or detector's head, out. VAN has k,
+        dilation, stem_stride (4 unless given) and layer_norm_epsilon (1e-5 for detection copies,
+        segmentors and detectors, 1e-6 otherwise).
 
     Returns:
       What the folder says about the model.
@@ -99,7 +100,7 @@ def import_checkpoint(
     entry = None if model is None else model_entry(model)
     given = {name: value for name, value in fields.items() if value is not None}
     with _progress(path) as bar:
-        opened = open_checkpoint(path, use_ema=use_ema)
+        opened = open_checkpoint(path, use_ema=use_ema, with_head=given.get("num_classes") != 0)
         hashes = _verified_hashes(path, sha256)
         names, inferred = recognised = recognise_network(opened.arrays, path)
         _check_preprocessing(names, preprocessing)

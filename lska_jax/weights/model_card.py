@@ -3,8 +3,11 @@
 import json
 from typing import Any
 
+from lska_jax.models.heads import head_of
 from lska_jax.models.table import family_of
 from lska_jax.weights.model_facts import ModelFacts
+
+_PIPELINES = {"segmentation": "image-segmentation", "detection": "object-detection"}
 
 
 def write_card(facts: ModelFacts, *, weights_sha256: str, folder_name: str) -> str:
@@ -17,14 +20,20 @@ def write_card(facts: ModelFacts, *, weights_sha256: str, folder_name: str) -> s
     """
     config, prepared = facts.config, facts.preprocessing
     family = family_of(config)
-    task = "image-classification" if config.num_classes else "image-feature-extraction"
+    head = head_of(config)
+    task = _PIPELINES[head.task] if head else "image-classification"
+    task = task if config.num_classes else "image-feature-extraction"
     resized = int(prepared.image_size / prepared.crop_pct)
     sides = "both sides" if prepared.crop_mode == "squash" else "short side"
+    image = f"{sides} {resized} {prepared.interpolation}, centre crop {prepared.image_size}"
+    if prepared.crop_mode == "whole":
+        limits = f"{prepared.image_size} x {prepared.long_side}"
+        image = f"whole, within {limits} pixels either way, {prepared.interpolation}"
     rows = {
         "Model": facts.description,
         "Mean": ", ".join(f"{value:g}" for value in prepared.mean),
         "Std": ", ".join(f"{value:g}" for value in prepared.std),
-        "Image": f"{sides} {resized} {prepared.interpolation}, centre crop {prepared.image_size}",
+        "Image": image,
         "Licence of the weights": facts.license,
         "SHA-256 of model.safetensors": weights_sha256,
         **{_title(name): _shown(value) for name, value in facts.source.items()},

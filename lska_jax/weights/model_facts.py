@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lska_jax.models.checks import is_count, is_number, least_side
+from lska_jax.models.heads import HeadConfig, family_with_head, head_config, head_section
 from lska_jax.models.table import Family, Preprocessing, families, family_of, named_model, plain
 
 FORMAT = "lska_jax model folder"
@@ -17,7 +18,7 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 HASH_KEY = "sha256"
 INTERPOLATIONS = ("bicubic", "bilinear")
-CROP_MODES = ("center", "squash")
+CROP_MODES = ("center", "squash", "whole")
 # Far beyond what there is, and near enough to be refused at once.
 _LARGEST_DEPTH = 2_000
 _LARGEST_COUNT = 1_000_000
@@ -34,6 +35,8 @@ class ModelFacts:
       class_names: in label order, or None where they are not known.
       is_multi_label: whether an image may have any number of the classes: the logits are then those
         of a sigmoid each, not of a softmax.
+      class_colors: red, green and blue from 0 to 255 of each class, to draw it; None where the
+        model says nothing that is drawn.
       license: of the weights, an SPDX name or "unknown".
       source: where the weights come from, any JSON values.
     """
@@ -42,6 +45,7 @@ class ModelFacts:
     preprocessing: Preprocessing
     class_names: tuple[str, ...] | None = None
     is_multi_label: bool = False
+    class_colors: tuple[tuple[int, int, int], ...] | None = None
     license: str = "unknown"
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -58,22 +62,32 @@ class ModelFacts:
 
 def facts_to_json(facts: ModelFacts, *, sha256: str, size: int) -> bytes:
     """Return what config.json holds, given the hash and size of the weights' file."""
-    family = family_of(facts.config)
+    family, config = family_of(facts.config), facts.config
     record = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "family": family.name,
         "model": facts.name,
-        "architecture": {name: getattr(facts.config, name) for name in family.architecture_fields},
-        "preprocessing": facts.preprocessing._asdict(),
+        "architecture": {n: _as_json(getattr(config, n)) for n in family.architecture_fields},
+        "preprocessing": _without_unused(facts.preprocessing),
         "labels": facts.class_names,
         # Absent where it is not so, as in folders of before.
         **({"multi_label": True} if facts.is_multi_label else {}),
+        **({} if facts.class_colors is None else {"colors": facts.class_colors}),
         "license": facts.license,
         "source": dict(facts.source),
         "weights": {"file": WEIGHTS_NAME, "sha256": sha256, "bytes": size},
     }
     return seal(record)
+
+
+def _as_json(value: Any) -> Any:
+    return head_section(value) if isinstance(value, HeadConfig) else value
+
+
+def _without_unused(prepared: Preprocessing) -> dict[str, Any]:
+    """Return a preprocessing without what most have none of, as files of before have it."""
+    return {name: v for name, v in prepared._asdict().items() if name != "long_side" or v}
 
 
 def seal(record: Mapping[str, Any]) -> bytes:
@@ -125,7 +139,8 @@ def facts_from_json(record: Mapping[str, Any], folder: Path) -> ModelFacts:
     path = folder / CONFIG_NAME
     try:
         config = _read_config(record)
-        given = {"crop_mode": "center", **record["preprocessing"]}  # folders of before 0.2 lack it
+        # Folders of before 0.2 lack the first, and most the second.
+        given = {"crop_mode": "center", "long_side": 0, **record["preprocessing"]}
         prepared = plain({n: given[n] for n in Preprocessing._fields})
         names = record.get("labels")
         if not isinstance(names, list | None) or not all(isinstance(n, str) for n in names or ()):
@@ -135,6 +150,7 @@ def facts_from_json(record: Mapping[str, Any], folder: Path) -> ModelFacts:
             preprocessing=Preprocessing(**prepared),
             class_names=None if names is None else tuple(names),
             is_multi_label=record.get("multi_label") is True,
+            class_colors=plain(record).get("colors"),
             license=str(record.get("license", "unknown")),
             source=dict(record.get("source") or {}),
         )
@@ -149,9 +165,16 @@ def facts_from_json(record: Mapping[str, Any], folder: Path) -> ModelFacts:
 def _read_config(record: Mapping[str, Any]) -> Any:
     family = _read_family(record)
     fields = plain({name: record["architecture"][name] for name in family.architecture_fields})
-    if problems := family.check({**family.defaults, **fields}) or _check_sizes(fields):
+    if "head" in fields:
+        fields["head"] = head_config(fields["head"])
+    if problems := family.check({**family.defaults, **fields}) or _check_sizes(_flat(fields)):
         raise ValueError(" ".join(problems))
     return family.config(**fields)
+
+
+def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
+    head = fields.get("head")
+    return {**fields, **({} if head is None else vars(head))}
 
 
 def _check_sizes(fields: Mapping[str, Any]) -> list[str]:
@@ -164,7 +187,8 @@ def _check_sizes(fields: Mapping[str, Any]) -> list[str]:
         counts = [
             v for v in (value if isinstance(value, tuple) else (value,)) if is_count(v, low=0)
         ]
-        most = _LARGEST_DEPTH if "depth" in name else _LARGEST_COUNT
+        most = _LARGEST_SIDE if name == "image_size" else _LARGEST_COUNT
+        most = _LARGEST_DEPTH if "depth" in name else most
         if sum(counts) > most:
             problems.append(f"{name}={value} is more than {most}.")
         if name.endswith("epsilon") and not 1e-15 <= value <= 1e-2:
@@ -180,7 +204,9 @@ def _read_family(record: Mapping[str, Any]) -> Family:
             f"its family {name!r} is unknown here; allowed: {', '.join(families())}. A newer "
             "version of lska_jax may know it."
         )
-    return families()[name]
+    head = record["architecture"].get("head")
+    family: Family = family_with_head(families()[name], head) if head else families()[name]
+    return family
 
 
 def check_facts(facts: ModelFacts) -> None:
@@ -219,6 +245,26 @@ def check_facts(facts: ModelFacts) -> None:
         )
     if prepared.crop_mode not in CROP_MODES:
         raise ValueError(f"crop_mode must be one of {CROP_MODES}, got {prepared.crop_mode!r}.")
+    long_side, is_whole = prepared.long_side, prepared.crop_mode == "whole"
+    least_long, most_long = (size, _LARGEST_SIDE) if is_whole else (0, 0)
+    if not is_count(long_side, low=least_long) or long_side > most_long:
+        raise ValueError(f"long_side must be from {least_long} to {most_long}, got {long_side!r}.")
+    _check_colors(facts.class_colors, config.num_classes)
     names = facts.class_names
     if names is not None and len(names) != config.num_classes:
         raise ValueError(f"{len(names)} labels for {config.num_classes} classes.")
+
+
+def _check_colors(colors: Any, num_classes: int) -> None:
+    if colors is None:
+        return
+    is_right = isinstance(colors, tuple) and all(
+        isinstance(color, tuple)
+        and len(color) == 3
+        and all(is_count(level, low=0) and level <= 255 for level in color)
+        for color in colors
+    )
+    if not is_right or len(colors) != num_classes:
+        raise ValueError(
+            f"colors must be red, green and blue from 0 to 255 for each of {num_classes} classes."
+        )

@@ -72,7 +72,11 @@ def write_model_folder(
     check_facts(facts)
     _check_shapes({p: a.shape for p, a in arrays.items()}, facts.config, "The arrays")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        # Nobody knows the other name.
+        raise OSError(error.errno, error.strerror, str(folder)) from None
     try:
         weights = temporary / WEIGHTS_NAME
         save_safetensors(weights, arrays, metadata={"format": FORMAT})

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from lska_jax.models.heads import head_of
 from lska_jax.models.table import Preprocessing, model_entry, named_model
 from lska_jax.models.weight_tags import IMAGENET_CLASSES, WeightTag, list_tags, weights_of
 from lska_jax.weights.fitting import Fitted
@@ -71,7 +72,8 @@ def choose_preprocessing(
     if tag is not None:
         _check_classes(tag, config.num_classes)
         return Choice(tag.preprocessing, f"Preprocessing of {tag.name}: {in_words(tag)}.", tag)
-    published = _could_be(config)
+    # Published tags are of classifiers.
+    published = [] if head_of(config) else _could_be(config)
     different = {weights.preprocessing for weights in published}
     if len(different) > 1:
         raise ValueError(

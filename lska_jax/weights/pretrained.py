@@ -1,15 +1,16 @@
 """Build a model around given arrays, and fit pretrained arrays to other classes or channels."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lska_jax.models.build import abstract_model, array_shapes
-from lska_jax.models.table import Family, family_of
+from lska_jax.models.build import abstract_model, array_shapes, build
+from lska_jax.models.heads import BACKBONE, backbone_config, head_of
+from lska_jax.models.table import family_of
 from lska_jax.nn.functional import assign, batch_stats, parameters
 
 
@@ -28,7 +29,10 @@ def build_from_arrays(config: Any, arrays: Mapping[str, Any], *, rngs: nnx.Rngs)
     head = family_of(config).head
     # Copies on the device: NumPy's memory may be a view of a file.
     loaded = {path: jnp.array(array, jnp.float32) for path, array in arrays.items()}
-    if config.num_classes and head[0] not in arrays:
+    if head_of(config) and head[0] not in arrays:
+        fresh = parameters(build(config, rngs=rngs))
+        loaded |= {path: fresh[path] for path in head}
+    elif config.num_classes and head[0] not in arrays:
         loaded |= _fresh_head(config, head, rngs)
     assign(model, loaded)
     for _, module in nnx.iter_modules(model):
@@ -43,9 +47,7 @@ def arrays_of(model: Any) -> dict[str, np.ndarray]:
     return {path: np.asarray(array) for path, array in arrays.items()}
 
 
-def adapt_arrays(
-    arrays: Mapping[str, np.ndarray], family: Family, *, num_classes: int, in_channels: int
-) -> dict[str, np.ndarray]:
+def adapt_arrays(arrays: Mapping[str, np.ndarray], config: Any) -> dict[str, np.ndarray]:
     """Fit pretrained arrays to other classes and input channels, as timm does.
 
     A head of another number of classes is left out. The stem's kernel is summed over RGB for one
@@ -53,19 +55,67 @@ def adapt_arrays(
 
     Args:
       arrays: by path.
-      family: of the model that they are of.
-      num_classes: wanted; 0 leaves the head out.
-      in_channels: wanted.
+      config: of the model that is wanted, which differs from theirs in these numbers only.
 
     Raises:
       ValueError: other input channels than those of weights that do not take RGB.
     """
-    adapted = dict(arrays)
-    if any(path in adapted and adapted[path].shape[-1] != num_classes for path in family.head):
+    adapted, family, shapes = dict(arrays), family_of(config), array_shapes(config)
+    if any(path in adapted and adapted[path].shape != shapes.get(path) for path in family.head):
         for path in family.head:
             adapted.pop(path, None)
-    adapted[family.stem] = _adapt_stem(adapted[family.stem], in_channels)
+    adapted[family.stem] = _adapt_stem(adapted[family.stem], config.in_channels)
     return adapted
+
+
+class BackboneStart(NamedTuple):
+    """What a dense network takes of a classifier's weights.
+
+    Attributes:
+      arrays: of its backbone, by its own paths.
+      left: paths of the classifier that it does not take.
+      fresh: paths of its own arrays that keep their initial values.
+    """
+
+    arrays: dict[str, np.ndarray]
+    left: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+
+def start_backbone(arrays: Mapping[str, np.ndarray], config: Any, *, where: str) -> BackboneStart:
+    """Return what a dense network takes of the weights of a classifier of its family.
+
+    Args:
+      arrays: of the classifier, by path.
+      config: of the dense network.
+      where: the weights are, for the message.
+
+    Raises:
+      ValueError: they are not those of its backbone; every difference is listed.
+    """
+    wanted = array_shapes(backbone_config(config))
+    given = {path: tuple(array.shape) for path, array in arrays.items()}
+    classifier = family_of(backbone_config(config)).head
+    stem = family_of(backbone_config(config)).stem
+    adapted = dict(arrays)
+    if stem in adapted and len(given[stem]) == len(wanted[stem]):
+        adapted[stem] = _adapt_stem(arrays[stem], config.in_channels)
+        given[stem] = adapted[stem].shape
+    problems = [f"{path}: missing" for path in wanted if path not in given]
+    problems += [f"{p}: not in the backbone" for p in given if p not in {*wanted, *classifier}]
+    problems += [
+        f"{path}: {given[path]}, expected {shape}"
+        for path, shape in wanted.items()
+        if path in given and given[path] != shape
+    ]
+    if problems:
+        raise ValueError(
+            f"{where} does not fit the backbone of {family_of(config).describe(config)}; nothing "
+            "was taken:\n  " + "\n  ".join(problems)
+        )
+    taken = {f"{BACKBONE}/{path}": adapted[path] for path in wanted}
+    fresh = tuple(path for path in array_shapes(config) if path not in taken)
+    return BackboneStart(taken, tuple(path for path in given if path not in wanted), fresh)
 
 
 def _adapt_stem(kernel: np.ndarray, in_channels: int) -> np.ndarray:

@@ -50,12 +50,21 @@ def open_safetensors(path: Path) -> dict[str, StoredArray]:
 def save_safetensors(
     path: Path, arrays: Mapping[str, np.ndarray], *, metadata: Mapping[str, str]
 ) -> None:
-    """Write {name: array} to a file."""
+    """Write {name: array} to a file.
+
+    Raises:
+      OSError: it cannot be written, or the disk is full.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     # The library writes the buffer as it lies in memory, whatever its strides.
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    save_file(contiguous, path, metadata=dict(metadata))
+    try:
+        save_file(contiguous, path, metadata=dict(metadata))
+    except SafetensorError as error:
+        # The library's error for all that the system refuses.
+        raise OSError(f"{path} cannot be written: {error}.") from error
 
 
 def _refuse_duplicates(path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from lska_jax.models.build import array_shapes
 from lska_jax.models.table import family_of, load_capability
 from lska_jax.nn.functional import assign, batch_stats, parameters
 from lska_jax.weights.conversion import convert, stored
@@ -21,11 +22,12 @@ def load_state_dict(model: Any, state_dict: Mapping[str, Any]) -> None:
         the ``num_batches_tracked`` counters are ignored.
 
     Raises:
-      ValueError: names are missing or unexpected, arrays have another shape or no floating-point
-        dtype, or hold values that are not finite; every one is listed, and the model is left as
-        it was.
+      ValueError: the model is folded; names are missing or unexpected, arrays have another shape
+        or no floating-point dtype, or hold values that are not finite; every one is listed, and
+        the model is left as it was.
     """
     wanted = {**parameters(model), **batch_stats(model)}
+    _check_unfolded(model.config, wanted)
     names = load_capability(family_of(model), "names")
     loaded = convert(
         {name: stored(array) for name, array in state_dict.items()},
@@ -56,7 +58,7 @@ def make_state_dict(model: Any, *, naming: str = "") -> dict[str, np.ndarray]:
       ``num_batches_tracked`` for every BatchNorm.
 
     Raises:
-      ValueError: an unknown naming, or one that does not know the model's form.
+      ValueError: an unknown naming, one that does not know the model's form, or a folded model.
     """
     arrays = {**parameters(model), **batch_stats(model)}
     return name_arrays(model.config, jax_to_numpy(arrays), naming=naming)
@@ -76,7 +78,11 @@ def name_arrays(
       config: the model's.
       arrays: its parameters and statistics by path.
       naming: see ``make_state_dict``; "" is the family's first.
+
+    Raises:
+      ValueError: see ``make_state_dict``.
     """
+    _check_unfolded(config, arrays)
     names = load_capability(family_of(config), "names")
     variant = names.variant_of(config)
     named: dict[str, np.ndarray] = {}
@@ -88,3 +94,13 @@ def name_arrays(
             counter = parts[0].removesuffix("running_var") + COUNTER
             named[counter] = np.zeros((), np.int64)
     return named | names.unused_arrays(naming or names.namings[0], config)
+
+
+def _check_unfolded(config: Any, arrays: Mapping[str, Any]) -> None:
+    others = arrays.keys() ^ array_shapes(config).keys()
+    if others:
+        raise ValueError(
+            f"The arrays are not those of {family_of(config).describe(config)}: {len(others)} are "
+            f"missing or have no name in a checkpoint, such as {min(others)}. A folded network has "
+            "arrays of its own; take the network that it was folded from."
+        )

@@ -30,6 +30,11 @@ def open_torch(path: Path) -> Any:
       ImportError: PyTorch is not installed.
       ValueError: the file holds code, is truncated, damaged or no PyTorch file.
     """
+    if not _may_be_torch(path):
+        raise ValueError(
+            f"{path} is no checkpoint: neither a PyTorch file nor a safetensors file. Of a model "
+            "folder or a run, give the folder."
+        )
     try:
         import torch
     except ImportError as error:
@@ -50,6 +55,12 @@ def open_torch(path: Path) -> Any:
     except Exception as error:
         raise ValueError(_explain(path, error)) from error
     return _without_torch(content, torch)
+
+
+def _may_be_torch(path: Path) -> bool:
+    """Tell whether a file is an archive or a pickle of any protocol that PyTorch has written."""
+    with path.open("rb") as file:
+        return file.read(2).startswith((b"PK", b"\x80"))
 
 
 def _starts_as_zip(path: Path) -> bool:

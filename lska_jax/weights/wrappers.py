@@ -28,12 +28,16 @@ class Unwrapped(NamedTuple):
 
     Attributes:
       names: {name as the tables have it: name in the file}.
-      notes: what was left out, one sentence each.
+      beside: the same of what stands beside the network, without what stands in front of both.
+      notes: what they are, one sentence each.
+      left_out: a sentence about what is beside; "" if there is nothing.
       is_averaged: whether the network is an average of several.
     """
 
     names: dict[str, str]
+    beside: dict[str, str]
     notes: list[str]
+    left_out: str
     is_averaged: bool
 
 
@@ -71,7 +75,13 @@ def unwrap(names: Sequence[str], path: Path, *, use_average: bool = False) -> Un
         else:
             kept[whole] = plain[name]
     is_averaged = is_chosen_average or bool(counters)
-    return Unwrapped(kept, _notes(prefix, aside, is_averaged=is_averaged), is_averaged)
+    outer = prefix.removesuffix(".").rpartition(".")[0]
+    outer = f"{outer}." if outer else ""
+    beside = {
+        n.removeprefix(outer): plain[n] for n in aside[len(counters) :] if n.startswith(outer)
+    }
+    notes = ["These are averaged weights."] if is_averaged else []
+    return Unwrapped(kept, beside, notes, _left_out(prefix, aside), is_averaged)
 
 
 def _without_inside(names: Iterable[str], path: Path) -> dict[str, str]:
@@ -155,13 +165,10 @@ def _of_network(name: str, prefix: str, table: Names) -> str:
     return ""
 
 
-def _notes(prefix: str, aside: Sequence[str], *, is_averaged: bool) -> list[str]:
-    notes = []
-    if is_averaged:
-        notes.append("These are averaged weights.")
-    if aside:
-        parts = Counter(name.split(".")[0] for name in aside)
-        listed = ", ".join(f"{part} ({count})" for part, count in parts.items())
-        what = f"the {prefix.split('.')[-2]}" if prefix else "the network"
-        notes.append(f"Took {what}; not read beside it: {listed} arrays.")
-    return notes
+def _left_out(prefix: str, aside: Sequence[str]) -> str:
+    if not aside:
+        return ""
+    parts = Counter(name.split(".")[0] for name in aside)
+    listed = ", ".join(f"{part} ({count})" for part, count in parts.items())
+    what = f"the {prefix.split('.')[-2]}" if prefix else "the network"
+    return f"Took {what}; not read beside it: {listed} arrays."

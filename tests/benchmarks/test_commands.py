@@ -15,6 +15,7 @@ from benchmarks import (
     corruptions,
     cost_against_k,
     cost_cells,
+    dense_ops,
     first_step,
     harness,
     huge_pages,
@@ -32,6 +33,7 @@ from lska_jax.ops.formulations import Site
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
+    "dense_ops": dense_ops,
     "ops": ops,
     "model": model,
     "cost_against_k": cost_against_k,
@@ -71,7 +73,7 @@ def folder(tmp_path, monkeypatch):
     # "cost_against_k" starts eight processes; the others compile networks or parts of them.
     [
         pytest.param(name, marks=pytest.mark.slow)
-        if name in ("cost_against_k", "accelerator", "ops", "model")
+        if name in ("cost_against_k", "accelerator", "dense_ops", "ops", "model")
         else name
         for name in COMMANDS
     ],
@@ -100,7 +102,7 @@ def test_huge_pages_are_compared_in_processes_of_their_own(tmp_path, monkeypatch
 
 def test_benchmarks_can_be_imported_without_torch_and_matplotlib():
     modules = ("ops", "model", "cost_against_k", "huge_pages", "first_step", "tables",
-               "corruptions", "accelerator", "tune")  # fmt: skip
+               "corruptions", "accelerator", "dense_ops", "tune")  # fmt: skip
     code = (
         "import sys; sys.modules['torch'] = sys.modules['matplotlib'] = None; "
         f"import {', '.join(f'benchmarks.{module}' for module in modules)}"

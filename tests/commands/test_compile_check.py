@@ -64,6 +64,24 @@ def test_every_known_topology_names_a_generation_with_a_source_for_its_memory():
         assert chip.source.startswith("https://")
 
 
+ONE_CHIP = ("v3:1x1", "v4:1x1x1", "v5e:1x1", "v5p:1x1x1", "v6e:1x1", "tpu7x:1x1x1")
+
+
+def test_every_generation_has_a_topology_of_one_chip():
+    assert set(ONE_CHIP) <= set(known_topologies())
+    assert len(CHIPS) == len(ONE_CHIP)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_LIBTPU, reason="libtpu is not installed")
+@pytest.mark.parametrize("topology", ONE_CHIP)
+def test_a_step_compiles_for_one_chip(topology):
+    result = check(tiny_config(), topology=topology, steps=["evaluation"])
+    # libtpu gives some generations a device for each of a chip's two cores.
+    assert result["devices"] == (2 if topology.startswith(("v3", "v4", "tpu7x")) else 1)
+    assert result["fits"]
+
+
 @pytest.mark.skipif(HAS_LIBTPU, reason="libtpu is installed")
 def test_without_libtpu_the_command_says_which_extra_to_install(capsys):
     assert main(["--config", "digits", "--topology", "v5e:2x2"]) == 2

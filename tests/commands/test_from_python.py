@@ -14,20 +14,25 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
+from small_runs import two_devices as two_devices
+from toy_family import FAMILY
 
 import lska_jax
 from lska_jax.running.borrowed_signals import BorrowedSignals
 from lska_jax.running.stop_signals import StopRequested
 from lska_jax.training import loop
+from lska_jax.training.config import model_section
 from lska_jax.training.publish import publish
 from lska_jax.training.trainer import Interrupted
+
+pytestmark = pytest.mark.usefixtures("two_devices")
 
 ROOT = Path(__file__).parents[2]
 
 
 def tiny_config(**training) -> ConfigDict:
     config = lska_jax.load_config("digits:7")
-    config.model.update({"dims": (8,), "depths": (1,), "ffn_ratios": (2,)})
+    config.model = model_section(f"{FAMILY.name}_small", num_classes=10, in_channels=1)
     config.data.num_workers = 0
     config.optimizer.update({"epochs": 2, "warmup_epochs": 1})
     config.training.update({"batch_size": 240, "eval_batch_size": 120, **training})

@@ -42,14 +42,22 @@ def place(tmp_path_factory) -> Path:
 
 
 PLACES = ("folder", "run=0.1", "run=0.1/checkpoints", "run=0.1/checkpoints/6", "file.safetensors")
+FILES_OF_FOLDERS = ("folder/model.safetensors", "folder/config.json")
 
 
-@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("name", [*PLACES, *FILES_OF_FOLDERS])
 def test_every_place_has_the_same_arrays(place, name):
     _, expected = read_model_folder(place / "folder")
     _, arrays = read_model(place / name, report=lambda line: None)
     assert arrays.keys() == expected.keys()
     assert all(np.array_equal(arrays[path], expected[path]) for path in expected)
+
+
+def test_a_file_that_is_no_checkpoint_is_no_reason_to_install_pytorch(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"model": {}}')
+    with pytest.raises(ValueError, match=f"{path} is no checkpoint: .*give the folder"):
+        read_model(path)
 
 
 @pytest.mark.parametrize("name", ["run=0.1", "run=0.1/checkpoints/6"])

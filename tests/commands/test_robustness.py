@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -105,6 +106,33 @@ def test_the_sheet_shows_the_corruptions_of_square_photos(tmp_path, monkeypatch,
         assert sheet.size == (8, 8)
 
 
+@pytest.mark.parametrize("option", ["1199", "1200"])
+def test_a_photo_of_a_sheet_is_read_as_all_others(tmp_path, monkeypatch, capsys, option):
+    monkeypatch.setattr(
+        "lska_jax.robustness.corruptions.sheet.sample_sheet",
+        lambda *_, **__: Image.new("L", (8, 8)),
+    )
+    photo, pipe = tmp_path / "photo.png", tmp_path / "pipe.png"
+    Image.new("RGB", (40, 30)).save(photo)
+    os.mkfifo(pipe)
+    out = ("--out", str(tmp_path / "sheet.png"), "--max_image_pixels", option)
+    assert main(["--sheet", str(photo), *out]) == (0 if option == "1200" else 2)
+    assert ("limit of 1,199" in capsys.readouterr().err) == (option == "1199")
+    assert main(["--sheet", str(pipe), *out]) == 2
+    assert f"{pipe} cannot be read: it is a pipe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("a" * 250 + ".png", "File name too long"), ("a.v2", "no format of pict")]
+)
+def test_a_sheet_that_cannot_be_written_is_not_drawn(tmp_path, monkeypatch, capsys, name, said):
+    drawn = "lska_jax.robustness.corruptions.sheet.sample_sheet"
+    monkeypatch.setattr(drawn, lambda *_, **__: pytest.fail("drawn"))
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
+    assert main(["--sheet", str(tmp_path / "photo.png"), "--out", str(tmp_path / name)]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_several_models_get_the_names_they_are_given(model, clean, tmp_path):
     more = ("--model", f"twin={model}", "--suite", "imagenet")
     assert main(arguments(f"first={model}", clean, tmp_path, *more)) == 0
@@ -119,6 +147,7 @@ def test_several_models_get_the_names_they_are_given(model, clean, tmp_path):
         (("--suite", "imagenet_z"), "There is no suite or image set 'imagenet_z'"),
         (("--clean", "folder:/nowhere"), "/nowhere does not exist"),
         (("--clean_split", "train"), "train"),
+        (("--max_image_pixels", "0"), "max_image_pixels is 0; give a whole number of at least 1"),
         (("--limit", "-3"), "limit is -3; give a whole number of at least 0"),
         (("--frost_pictures", "/nowhere"), "/nowhere"),
         (("--suite", "paper"), "can only be measured for ImageNet's 1,000"),

@@ -15,7 +15,7 @@ from lska_jax.data.augment import EvalTransform, TrainTransform
 from lska_jax.data.decode import decode_rgb
 from lska_jax.data.digits import DigitsSource
 from lska_jax.data.examples import LabelledImages
-from lska_jax.data.image_file import MAX_PIXELS
+from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.loader import BrokenImages, eval_batches
 from lska_jax.data.resize import Window, resize_window
 from lska_jax.data.sources import BrokenImage

@@ -77,6 +77,16 @@ def test_digits_are_scaled_to_the_full_grey_range():
     assert set(np.unique(images)) == {round(level * 255 / 16) for level in range(17)}
 
 
+@pytest.mark.slow
+def test_digits_are_those_that_scikit_learn_loads():
+    from sklearn.datasets import load_digits
+
+    source, theirs = open_source("digits", split="all"), load_digits()
+    expected = np.rint(theirs.images * (255 / 16)).astype(np.uint8)[..., None]
+    np.testing.assert_array_equal(np.stack([record.image for record in read_all(source)]), expected)
+    assert [record.label for record in read_all(source)] == theirs.target.tolist()
+
+
 def test_digits_train_and_test_share_no_example_and_miss_none():
     train = open_source("digits", split="train")
     test = open_source("digits", split="test")

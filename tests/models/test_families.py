@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from families import RECORDS, UNIREPLKNET
+from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lska_jax.analysis.complexity import network_cost
 from lska_jax.models.build import abstract_model, array_shapes, config_of
+from lska_jax.models.checks import check_images
 from lska_jax.models.table import section_of
 from lska_jax.nn.functional import ModelFunctions
 from lska_jax.nn.layers import DropPath
@@ -28,15 +30,18 @@ each_model = pytest.mark.parametrize(
     ("record", "name"),
     [pytest.param(record, name, id=name) for record in RECORDS for name in record.costs],
 )
-# Of the others, more is known at every change: all names and shapes, in test_family_names.py.
-each_unlisted_model = pytest.mark.parametrize(
+# Of those with key lists, more is known at every change: all names and shapes, in
+# test_family_names.py. Large ones take half a second each.
+each_model_to_count = pytest.mark.parametrize(
     ("record", "name"),
     [
         pytest.param(
-            record, name, id=name, marks=pytest.mark.slow if name in record.key_lists else ()
+            *(record, name),
+            id=name,
+            marks=pytest.mark.slow if name in record.key_lists or parameters > 16e6 else (),
         )
         for record in RECORDS
-        for name in record.costs
+        for name, (parameters, _) in record.costs.items()
     ],
 )
 each_training = pytest.mark.parametrize(
@@ -53,6 +58,29 @@ each_network = pytest.mark.parametrize(
         for fields in ({}, *record.variants)
     ],
 )
+
+
+@each_family
+def test_what_are_no_images_is_named_as_what_it_is(record):
+    config, side = record.config(), record.side
+    for images, error, said in (
+        (np.zeros((2, 3, side, side), np.float32), ValueError, "look channels-first"),
+        (np.zeros((side, side, 3), np.float32), ValueError, "look like one image"),
+        (np.zeros((1, side, side, 3), np.uint8), TypeError, "images are uint8; .*normalised"),
+        (np.zeros((1, side, side, 3), np.complex64), TypeError, "images are complex64"),
+        ([[[0.0, 0.0, 0.0]]], TypeError, "must be an array, got list"),
+    ):
+        with pytest.raises(error, match=said):
+            check_images(images, config)
+
+
+@each_network
+@pytest.mark.slow
+def test_no_images_have_no_logits(record, fields):
+    graph, state = nnx.split(abstract_model(record.config(**fields)))
+    images = jax.ShapeDtypeStruct((0, record.side, record.side, 3), jnp.float32)
+    logits = jax.eval_shape(lambda state, images: nnx.merge(graph, state)(images), state, images)
+    assert logits.shape == (0, 5)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +132,7 @@ def test_every_model_of_the_table_is_costed(record):
     assert list(record.costs) == list(record.family.models)
 
 
-@each_unlisted_model
+@each_model_to_count
 def test_parameters_are_those_of_the_reference(record, name):
     shapes = array_shapes(config_of(section_of(name)))
     trained = (shape for path, shape in shapes.items() if not path.endswith(("/mean", "/var")))

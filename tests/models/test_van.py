@@ -11,6 +11,8 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from lska_jax import VAN, VANConfig, create_model
+from lska_jax.models.build import abstract_model, config_of
+from lska_jax.models.table import section_of
 from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
 
 # A first stage and a later one; all four, at their real widths, are those of test_golden.py.
@@ -204,7 +206,7 @@ def test_the_attention_module_adds_its_input():
     attention = narrow().stages[0].blocks[0].attention
     attention.proj_out.kernel.set_value(jnp.zeros((4, 4)))
     x = draw(2, 5, 5, 4)
-    np.testing.assert_array_equal(attention(x), x)
+    np.testing.assert_array_equal(nnx.jit(lambda attention, x: attention(x))(attention, x), x)
 
 
 def test_a_block_adds_its_scaled_branches_one_after_the_other():
@@ -212,10 +214,13 @@ def test_a_block_adds_its_scaled_branches_one_after_the_other():
     block.eval()
     for scale, value in ((block.scale_1, 0.5), (block.scale_2, 2.0)):
         scale.scale.set_value(jnp.full(4, value))
-    x = jnp.asarray(draw(2, 5, 5, 4))
-    middle = x + 0.5 * block.attention(block.norm_1(x))
-    expected = middle + 2.0 * block.ffn(block.norm_2(middle))
-    np.testing.assert_allclose(block(x), expected, **FUSED)
+
+    @nnx.jit
+    def run(block, x):
+        middle = x + 0.5 * block.attention(block.norm_1(x))
+        return block(x), middle + 2.0 * block.ffn(block.norm_2(middle))
+
+    np.testing.assert_allclose(*run(block, draw(2, 5, 5, 4)), **FUSED)
 
 
 def test_the_shortcut_of_the_attention_is_of_the_normalised_input():
@@ -226,8 +231,9 @@ def test_the_shortcut_of_the_attention_is_of_the_normalised_input():
     block.scale_1.scale.set_value(jnp.ones(4))
     block.scale_2.scale.set_value(jnp.zeros(4))
     x = jnp.asarray(draw(2, 5, 5, 4))
+    out = nnx.jit(lambda block, x: block(x))(block, x)
     # x + (x - 3) / sqrt(1 + 1e-5), in float32.
-    np.testing.assert_allclose(block(x), x + (x - 3) / np.sqrt(1 + 1e-5), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(out, x + (x - 3) / np.sqrt(1 + 1e-5), rtol=1e-5, atol=1e-6)
 
 
 def test_evaluation_mode_is_deterministic_and_keeps_the_statistics(evaluated, results):
@@ -345,6 +351,8 @@ def test_a_config_that_makes_no_network_is_refused(config, message):
 
 
 def test_maps_have_names_and_places():
-    maps = jax.eval_shape(lambda: create_model("van_lska_tiny").features(jnp.zeros((1, 32, 32, 3))))
+    model = abstract_model(config_of(section_of("van_lska_tiny")))
+    images = jnp.zeros((1, 32, 32, 3))
+    maps = nnx.eval_shape(lambda model, images: model.features(images), model, images)
     assert maps._fields == ("stage1", "stage2", "stage3", "stage4")
     assert maps.stage2.shape == maps[1].shape == (1, 4, 4, 64)

@@ -9,7 +9,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from lska_jax import create_model
-from lska_jax.models.build import array_shapes, config_of
+from lska_jax.models.build import abstract_model, array_shapes, config_of
 from lska_jax.models.table import family_of, model_entry, section_of
 from lska_jax.models.vit import ViT, resample_positions
 from lska_jax.models.vit_config import ViTConfig, check, describe
@@ -49,11 +49,15 @@ def test_features_are_a_map_of_each_block_and_all_tokens(kind, prefix):
 
 
 def test_maps_are_the_tokens_behind_those_in_front_row_by_row():
-    model, images = narrow("deit_distilled"), draw(1, 8, 12, 3)
-    tokens, maps = model.tokens(images), model.features(images)
+    @nnx.jit
+    def run(model, images):
+        tokens = model.tokens(images)
+        return tokens, model.norm(tokens[2]), model.features(images)
+
+    tokens, normalised, maps = run(narrow("deit_distilled"), draw(1, 8, 12, 3))
     assert len(tokens) == 3
     np.testing.assert_array_equal(maps.block2[0, 1, 2], tokens[2][0, 2 + 1 * 3 + 2])
-    np.testing.assert_array_equal(maps.tokens, model.norm(tokens[2]))
+    np.testing.assert_array_equal(maps.tokens, normalised)
 
 
 def test_positions_of_another_grid_are_resampled_and_those_in_front_kept():
@@ -69,19 +73,22 @@ def test_positions_of_another_grid_are_resampled_and_those_in_front_kept():
 
 @pytest.mark.parametrize("size", [(224, 200), (8, 224)])
 def test_sides_that_are_no_multiples_of_a_patch_are_refused_with_what_is_allowed(size):
-    model = jax.eval_shape(lambda: create_model("deit_tiny_patch16_224", depth=1))
+    model = abstract_model(config_of(section_of("deit_tiny_patch16_224", depth=1)))
     with pytest.raises(ValueError, match=f"multiples of 16, got {size[0]} x {size[1]}"):
         nnx.eval_shape(lambda model: model(jnp.zeros((1, *size, 3))), model)
 
 
 def test_the_distilled_networks_logits_are_the_mean_of_both_heads_in_training_too():
-    model, images = narrow("deit_distilled"), draw(2, 12, 12, 3)
-    tokens = model.features(images)[-1]
-    by_class, by_teacher = model.logits_of_tokens(tokens)
-    np.testing.assert_allclose(by_class, model.classifier(tokens[:, 0]), **FUSED)
-    np.testing.assert_allclose(by_teacher, model.distillation_classifier(tokens[:, 1]), **FUSED)
-    assert np.abs(by_class - by_teacher).max() > 1e-3
-    np.testing.assert_allclose(model(images), (by_class + by_teacher) / 2, **FUSED)
+    @nnx.jit
+    def run(model, images):
+        tokens = model.features(images)[-1]
+        one_by_one = model.classifier(tokens[:, 0]), model.distillation_classifier(tokens[:, 1])
+        return model(images), model.logits_of_tokens(tokens), one_by_one
+
+    logits, both, one_by_one = run(narrow("deit_distilled"), draw(2, 12, 12, 3))
+    np.testing.assert_allclose(both, one_by_one, **FUSED)
+    assert np.abs(both[0] - both[1]).max() > 1e-3
+    np.testing.assert_allclose(logits, (both[0] + both[1]) / 2, **FUSED)
 
 
 def test_other_networks_have_the_logits_of_the_class_token_alone():
@@ -92,10 +99,10 @@ def test_other_networks_have_the_logits_of_the_class_token_alone():
 
 @pytest.mark.parametrize("kind", [pytest.param("deit", marks=pytest.mark.slow), "deit_distilled"])
 def test_without_classes_the_model_returns_its_tokens_in_front(kind):
-    model, images = narrow(kind, num_classes=0), draw(2, 12, 12, 3)
-    tokens = model.features(images)[-1]
+    run = nnx.jit(lambda model, images: (model(images), model.features(images)[-1]))
+    pooled, tokens = run(narrow(kind, num_classes=0), draw(2, 12, 12, 3))
     in_front = 2 if kind == "deit_distilled" else 1
-    np.testing.assert_allclose(model(images), np.mean(tokens[:, :in_front], 1), **FUSED)
+    np.testing.assert_allclose(pooled, np.mean(tokens[:, :in_front], 1), **FUSED)
 
 
 def test_a_block_adds_its_scaled_branches_one_after_the_other():
@@ -104,10 +111,13 @@ def test_a_block_adds_its_scaled_branches_one_after_the_other():
         # DeiT-III starts from branches of nearly nothing.
         np.testing.assert_array_equal(scale.scale[...], np.full(8, 1e-6, np.float32))
         scale.scale.set_value(jnp.full(8, value))
-    x = draw(2, 5, 8)
-    middle = x + 0.5 * block.attention(block.norm_1(x))
-    expected = middle + 2.0 * block.mlp(block.norm_2(middle))
-    np.testing.assert_allclose(block(x), expected, **FUSED)
+
+    @nnx.jit
+    def run(block, x):
+        middle = x + 0.5 * block.attention(block.norm_1(x))
+        return block(x), middle + 2.0 * block.mlp(block.norm_2(middle))
+
+    np.testing.assert_allclose(*run(block, draw(2, 5, 8)), **FUSED)
 
 
 def test_drop_path_drops_whole_images():
@@ -171,7 +181,7 @@ def test_a_vit_is_told_from_the_deit_of_its_size():
         config = config_of(section_of(name))
         assert describe(config) == f"{name}, 1000 classes"
         assert model_entry(name).preprocessing.mean[0] == mean
-        assert jax.eval_shape(lambda c=config: ViT(c, rngs=0)).preprocessing.mean[0] == mean
+        assert abstract_model(config).preprocessing.mean[0] == mean
 
 
 def test_what_a_name_does_not_say_is_described():

@@ -93,7 +93,8 @@ def test_depthwise_conv_adds_its_bias_everywhere():
 )
 def test_patch_embedding_rounds_odd_sizes_up(kernel_size, stride, expected):
     layer = PatchEmbedding(3, 4, kernel_size=kernel_size, stride=stride, rngs=nnx.Rngs(0))
-    assert layer(jnp.zeros((1, 33, 65, 3))).shape == (1, *expected, 4)
+    out = nnx.eval_shape(lambda layer, x: layer(x), layer, jnp.zeros((1, 33, 65, 3)))
+    assert out.shape == (1, *expected, 4)
 
 
 def test_patch_embedding_pads_both_sides_alike_at_stride_2():
@@ -215,23 +216,30 @@ def test_gelu_is_the_exact_one():
 def test_conv_ffn_expands_mixes_positions_and_projects():
     ffn = ConvFFN(4, 12, implementation="xla", rngs=nnx.Rngs(0))
     x = jnp.asarray(normal(2, 5, 3, 4))
-    expected = ffn.project(gelu(ffn.depthwise(ffn.expand(x))))
-    assert ffn.expand(x).shape == (2, 5, 3, 12)
+
+    @nnx.jit
+    def run(ffn, x):
+        expanded = ffn.expand(x)
+        return expanded, ffn(x), ffn.project(gelu(ffn.depthwise(expanded)))
+
+    expanded, out, expected = run(ffn, x)
+    assert expanded.shape == (2, 5, 3, 12)
     # The same operations one by one.
-    np.testing.assert_allclose(ffn(x), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(out, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_conv_ffn_drops_after_the_gelu_and_after_the_projection():
     ffn = ConvFFN(4, 12, drop_rate=0.5, implementation="xla", rngs=nnx.Rngs(0))
     ffn.project.kernel.set_value(jnp.zeros((12, 4)))
     ffn.project.bias.set_value(jnp.ones(4))
-    after_projection = np.asarray(ffn(jnp.zeros((8, 5, 5, 4))))
+    run = nnx.jit(lambda ffn: ffn(jnp.zeros((8, 5, 5, 4))))
+    after_projection = np.asarray(run(ffn))
     assert set(np.unique(after_projection)) == {0.0, 2.0}
 
     ffn.depthwise.bias.set_value(jnp.full(12, 10.0))
     ffn.project.kernel.set_value(jnp.ones((12, 4)))
     ffn.project.bias.set_value(jnp.zeros(4))
-    kept_sums = np.asarray(ffn(jnp.zeros((8, 5, 5, 4))))
+    kept_sums = np.asarray(run(ffn))
     # gelu(10) is 10, doubled by dropout, and doubled again by the second: multiples of 40.
     counts = np.unique(np.round(kept_sums / 40, 4))
     assert np.all(counts == np.round(counts)) and len(counts) > 5
@@ -240,6 +248,7 @@ def test_conv_ffn_drops_after_the_gelu_and_after_the_projection():
 def test_given_rngs_replace_the_dropout_keys_of_the_module():
     ffn = ConvFFN(4, 12, drop_rate=0.5, implementation="xla", rngs=nnx.Rngs(0))
     x = jnp.asarray(normal(2, 5, 3, 4))
-    once, again, other = (ffn(x, rngs=nnx.Rngs(dropout=jax.random.key(s))) for s in (1, 1, 2))
+    run = nnx.jit(lambda ffn, key: ffn(x, rngs=nnx.Rngs(dropout=key)))
+    once, again, other = (run(ffn, jax.random.key(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(once, again)
     assert not np.array_equal(once, other)

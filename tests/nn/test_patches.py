@@ -26,7 +26,12 @@ def convolved(x: jax.Array, layer: Patches) -> jax.Array:
 
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize(
-    ("side", "shape"), [(4, (2, 9, 15, 3)), (2, (1, 4, 6, 5)), (1, (1, 3, 2, 4))]
+    ("side", "shape"),
+    [
+        (4, (2, 9, 15, 3)),
+        pytest.param(2, (1, 4, 6, 5), marks=pytest.mark.slow),
+        pytest.param(1, (1, 3, 2, 4), marks=pytest.mark.slow),
+    ],
 )
 def test_values_and_gradients_are_those_of_the_convolution(side, shape, platform, monkeypatch):
     monkeypatch.setattr(patches, "target_platform", lambda: platform)

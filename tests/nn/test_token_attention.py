@@ -1,5 +1,7 @@
 """Attention over tokens, against softmax written out in NumPy and JAX's own attention."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +35,7 @@ def of_jax(qkv: jax.Array) -> jax.Array:
     return jax.nn.dot_product_attention(query, key, value).reshape(2, 5, HEADS * 7)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def gradient_of(function, qkv: jax.Array) -> jax.Array:
     return jax.vjp(function, qkv)[1](jnp.asarray(GRADIENT, qkv.dtype))[0]
 
@@ -41,9 +44,12 @@ def own(qkv: jax.Array) -> jax.Array:
     return self_attention(qkv, heads=HEADS)
 
 
+run_own = jax.jit(own)
+
+
 def test_the_output_is_the_mean_of_values_weighted_by_softmax():
     # Float32 roundings of sums of 7 and 5 products.
-    np.testing.assert_allclose(own(jnp.asarray(QKV)), written_out(QKV), atol=1e-6)
+    np.testing.assert_allclose(run_own(QKV), written_out(QKV), atol=1e-6)
 
 
 def test_the_gradient_is_that_of_autodiff():
@@ -52,6 +58,7 @@ def test_the_gradient_is_that_of_autodiff():
     np.testing.assert_allclose(gradient_of(own, qkv), expected, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_the_gradient_has_a_gradient():
     def of_gradient(function):
         return jax.grad(lambda qkv: jnp.sum(jnp.square(gradient_of(function, qkv))))
@@ -62,13 +69,13 @@ def test_the_gradient_has_a_gradient():
 
 def test_large_logits_do_not_overflow():
     qkv = jnp.asarray(100 * QKV)
-    np.testing.assert_allclose(own(qkv), written_out(100 * QKV), atol=1e-3)
+    np.testing.assert_allclose(run_own(qkv), written_out(100 * QKV), atol=1e-3)
     assert np.isfinite(gradient_of(own, qkv)).all()
 
 
 def test_bfloat16_is_near_float32_and_stays_bfloat16():
     qkv = jnp.asarray(QKV, jnp.bfloat16)
-    found, gradient = own(qkv), gradient_of(own, qkv)
+    found, gradient = run_own(qkv), gradient_of(own, qkv)
     assert found.dtype == gradient.dtype == jnp.bfloat16
     # A few roundings of 2**-9 of values up to 3.
     np.testing.assert_allclose(np.asarray(found, np.float32), written_out(QKV), atol=0.03)
@@ -93,9 +100,13 @@ def test_forward_mode_is_refused_by_name():
 def test_the_layer_has_one_product_for_queries_keys_and_values():
     layer = TokenAttention(6, 2, rngs=nnx.Rngs(0))
     x = jnp.asarray(QKV[..., :6])
-    expected = layer.project(self_attention(layer.qkv(x), heads=2))
+
+    @nnx.jit
+    def run(layer, x):
+        return layer(x), layer.project(self_attention(layer.qkv(x), heads=2))
+
     assert layer.qkv.kernel.shape == (6, 18)
-    np.testing.assert_allclose(layer(x), expected, rtol=1e-6)
+    np.testing.assert_allclose(*run(layer, x), rtol=1e-6)
 
 
 def test_dropout_is_behind_the_projection_and_in_training_only():

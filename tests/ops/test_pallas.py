@@ -210,6 +210,7 @@ def mesh():
     return jax.make_mesh((2, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
+@pytest.mark.slow
 def test_under_jit_with_a_mesh_each_device_runs_its_own_images(mesh):
     arguments = sharded(mesh)
     with jax.set_mesh(mesh):

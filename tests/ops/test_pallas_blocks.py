@@ -288,6 +288,7 @@ def test_a_block_of_kernels_computes_and_learns_what_its_parts_do():
     assert_close(found["pallas"], found["xla"], 2e-5)
 
 
+@pytest.mark.slow
 def test_under_jit_with_a_mesh_each_device_runs_its_own_images_through_the_attention():
     kernels, dilations = CHAINS["LSKA"]
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))

@@ -34,7 +34,10 @@ CASES = {
 FLOAT32 = 2e-6
 
 # What the first shows is in the others too, and a kernel larger than the map is in one pixel.
-_SLOW = ("odd sizes", "larger than the map", "larger than the map both ways")
+_SLOW = (
+    *("odd sizes", "more rows than a tile"),
+    *("larger than the map", "larger than the map both ways"),
+)
 every_case = pytest.mark.parametrize(
     "case",
     [
@@ -115,6 +118,7 @@ def test_it_can_be_mapped():
     assert_close([out], [expected], FLOAT32)
 
 
+@pytest.mark.slow
 def test_under_a_mesh_each_device_convolves_its_own_images():
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
     case = ((4, 3, 4, 2), (1, 5), 1)

@@ -167,6 +167,7 @@ def test_fsdp_lowers_what_the_compiled_step_holds_on_a_device(on_mesh):
     assert replicated - split == large - large // 4
 
 
+@pytest.mark.slow
 def test_microbatches_are_split_without_moving_an_image_between_devices():
     """Nothing but sums travels: of gradients, statistics and losses."""
     config = small_van()

@@ -40,3 +40,10 @@ def test_writers_that_need_the_suffix_see_it(tmp_path):
 def test_a_name_that_is_no_text_is_written_escaped(tmp_path):
     write_whole(tmp_path / "notes.txt", "a\udcff.jpg")
     assert (tmp_path / "notes.txt").read_text() == "a\\udcff.jpg"
+
+
+def test_a_place_that_cannot_be_written_is_named_as_it_was_given(tmp_path):
+    path = tmp_path / "nowhere" / "notes.txt"
+    with pytest.raises(FileNotFoundError) as refusal:
+        write_whole(path, "text")
+    assert refusal.value.filename == str(path)

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from sklearn.metrics import log_loss, top_k_accuracy_score
 
 from lska_jax.tasks import accuracy
 from lska_jax.tasks.accuracy import EvalSums
@@ -31,6 +30,9 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def test_means_equal_scikit_learns_over_the_rows_that_count(batch):
+    # Not at the top of the file: it takes a second, in each process that collects tests.
+    from sklearn.metrics import log_loss, top_k_accuracy_score
+
     logits, labels, mask = jax.device_get((batch["logits"], batch["labels"], batch["mask"]))
     logits, labels = logits[mask], labels[mask]
     means = eval_sums(**batch).means()

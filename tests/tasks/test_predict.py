@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from small_models import ONE_BLOCK, small_model, small_state_dict
 
+import lska_jax
 from lska_jax import create_model
 from lska_jax.commands.predict import main
 from lska_jax.data.augment import EvalTransform
@@ -120,6 +121,17 @@ def test_json_holds_predictions_and_what_was_skipped(folder, pictures, broken, t
     top = written["predictions"][0]["top"]
     assert len(top) == 5 and set(top[0]) == {"label", "name", "probability"}
     assert [entry["image"] for entry in written["skipped"]] == [str(broken)]
+
+
+def test_the_limit_on_pixels_is_an_option(folder, pictures, capsys):
+    Image.new("RGB", (20, 20)).save(pictures / "small.png")
+    places = [str(folder), str(pictures / "a.jpg"), str(pictures / "small.png")]
+    assert main([*places, "--max_image_pixels", "2079"]) == 1
+    captured = capsys.readouterr()
+    assert "small.png" in captured.out and "a.jpg" not in captured.out
+    assert "a.jpg: 52 x 40 pixels are more than the limit of 2,079" in captured.err
+    with pytest.raises(ValueError, match="max_pixels is 0"):
+        lska_jax.predict(folder, pictures, max_image_pixels=0)
 
 
 def test_a_name_that_is_no_text_is_written_escaped(folder, pictures, tmp_path):

@@ -47,7 +47,7 @@ def test_its_config_is_checked_and_an_unknown_name_is_refused_with_those_there_a
     check_config(config)
     assert "brightness_centre" in task_names()
     config.task = "brightness"
-    with pytest.raises(ValueError, match="'brightness' is unknown; allowed: classification, brig"):
+    with pytest.raises(ValueError, match="'brightness' is unknown; allowed: classification, .*cen"):
         check_config(config)
 
 
@@ -81,6 +81,14 @@ def test_each_evaluator_runs_when_it_is_due_and_the_first_decides_which_step_is_
     metric = json.loads((best.folder / "manifest.json").read_text())["metric"]
     assert metric == -best.metadata["evaluation"]["eval/distance"]
     assert best.step == STEPS
+
+
+def test_each_evaluation_leaves_its_predictions_and_pictures(finished):
+    workdir, _ = finished
+    for evaluator, split in (("eval", "test"), ("seen", "train")):
+        kept = workdir / "predictions" / evaluator / "source.txt"
+        assert kept.read_text() == f"digits/{split}"
+        assert (workdir / "pictures" / f"{evaluator}_predictions.png").is_file()
 
 
 def test_a_checkpoint_is_evaluated_with_the_numbers_that_training_reported(finished, tmp_path):

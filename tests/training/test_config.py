@@ -51,7 +51,8 @@ def by_name(path: Path) -> str:
 def test_all_configs_that_users_expect_are_there():
     lska = {f"van_lska_{size}" for size in ("tiny", "small", "base")}
     lka = {f"van_lka_{size}" for size in ("tiny", "small", "base", "large")}
-    assert {path.stem for path in KERNEL_CONFIGS} == {"digits", "cifar10"} | lska | lka
+    embedded = {"digits", "cifar10", "digits_segmentation"}
+    assert {path.stem for path in KERNEL_CONFIGS} == embedded | lska | lka
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=by_name)
@@ -346,3 +347,13 @@ def test_choices_written_out_for_the_check_are_those_of_their_modules():
     from lska_jax.training.reporting import WRITERS
 
     assert WRITERS == METRIC_WRITERS
+
+
+def test_a_model_that_does_not_exist_is_named_and_not_its_fields():
+    config = digits(model__name="convnext_tinny")
+    with pytest.raises(ValueError, match="Unknown model 'convnext_tinny'. Did you mean") as refusal:
+        check_config(config)
+    config.model.patch_size = 4
+    with pytest.raises(ValueError, match="Unknown model 'convnext_tinny'. Did you mean") as refusal:
+        check_config(config)
+    assert "Unknown config key" not in str(refusal.value)

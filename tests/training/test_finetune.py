@@ -1,5 +1,6 @@
 """Starting from the weights of another run: what may differ, and what may not."""
 
+import functools
 import runpy
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from ml_collections import ConfigDict
 
 from lska_jax.models.van import VAN
@@ -31,8 +33,14 @@ def tiny_config(*, num_classes: int = 10, seed: int = 0) -> ConfigDict:
     return config
 
 
-def build(**settings: int) -> VAN:
+@functools.cache
+def _built(**settings: int) -> VAN:
     return building.build_model(tiny_config(**settings))
+
+
+def build(**settings: int) -> VAN:
+    """Return a model of the test's own, copied from one that is built once."""
+    return nnx.clone(_built(**settings))
 
 
 def arrays_of(model: VAN) -> dict[str, np.ndarray]:

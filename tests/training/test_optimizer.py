@@ -151,8 +151,8 @@ def test_clipping_bounds_the_norm_of_the_whole_gradient():
     clipped = make_optimizer(weight_decay=0.0, clip_norm=2.0)
     plain = make_optimizer(weight_decay=0.0)
     scaled = jax.tree.map(lambda g: g * (2.0 / norm), gradients)
-    _, clipped_state = clipped.update(gradients, clipped.init(draw(0)), draw(0))
-    _, plain_state = plain.update(scaled, plain.init(draw(0)), draw(0))
+    _, clipped_state = jax.jit(clipped.update)(gradients, clipped.init(draw(0)), draw(0))
+    _, plain_state = jax.jit(plain.update)(scaled, plain.init(draw(0)), draw(0))
     first_moment = optax.tree.get(clipped_state, "mu")
     for name, array in optax.tree.get(plain_state, "mu").items():
         np.testing.assert_allclose(first_moment[name], array, rtol=1e-6)
@@ -162,7 +162,7 @@ def test_a_gradient_within_the_bound_is_not_changed_by_clipping():
     gradients = draw(1, scale=1e-3)
     clipped = make_optimizer(weight_decay=0.05, clip_norm=2.0)
     plain = make_optimizer(weight_decay=0.05)
-    ours, _ = clipped.update(gradients, clipped.init(draw(0)), draw(0))
+    ours, _ = jax.jit(clipped.update)(gradients, clipped.init(draw(0)), draw(0))
     theirs, _ = plain.update(gradients, plain.init(draw(0)), draw(0))
     for name, array in ours.items():
         np.testing.assert_array_equal(array, theirs[name])

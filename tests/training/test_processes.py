@@ -7,6 +7,7 @@ import os
 import random
 import re
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -29,7 +30,7 @@ from tests.faults.runs import saved_step
 from tests.training.checkpoint_states import flip_a_bit
 
 ROOT = Path(__file__).parents[2]
-EPOCHS, STEPS_PER_EPOCH = 2, 1442 // 240
+EPOCHS, STEPS_PER_EPOCH = 3, 1442 // 240
 STEPS, CHECKPOINT_EVERY = EPOCHS * STEPS_PER_EPOCH, 4
 TEST_EXAMPLES = 355
 TIMEOUT_SECONDS = 300
@@ -105,7 +106,10 @@ def uninterrupted(command) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         one = functools.partial(parallel.make_mesh, devices=jax.devices()[:1])
         patch.setattr(parallel, "make_mesh", one)
-        train(tiny_config(), workdir=workdir)
+        config = tiny_config()
+        # The step that two processes are compared with is one of the first.
+        config.training.keep_latest = STEPS
+        train(config, workdir=workdir)
     return workdir
 
 
@@ -135,35 +139,40 @@ def finish(
 
 
 class Stopped(NamedTuple):
-    """What two processes say, of which one was asked to stop, and then two that went on.
+    """What two processes say, of which one was asked to stop.
 
     Attributes:
       workdir: of the run.
-      stopped: the first two.
-      saved: the step that they left, which was damaged then.
-      finished: the second two.
+      processes: the two.
+      saved: the step that they left.
     """
 
     workdir: Path
-    stopped: Sequence[subprocess.CompletedProcess[str]]
+    processes: Sequence[subprocess.CompletedProcess[str]]
     saved: int
-    finished: Sequence[subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
 def of_two_processes(command) -> Stopped:
-    """Return a run of two processes: the second is sent SIGTERM, what both save is damaged."""
+    """Return a run of two processes, of which the second is sent SIGTERM."""
     workdir = command.folder / "two_processes"
     processes = command.start_two(workdir)
-    # Beyond the first checkpoint, which is what is left.
-    wait_for_lines(processes[0], workdir, CHECKPOINT_EVERY + 1)
+    # Beyond the first epoch, which ends with an evaluation and a checkpoint.
+    wait_for_lines(processes[0], workdir, STEPS_PER_EPOCH + 2)
     processes[1].send_signal(signal.SIGTERM)
     stopped = finish(processes)
-    saved = load_tree(workdir).step
-    flip_a_bit(workdir / "checkpoints" / str(saved))
-    finished = finish(command.start_two(workdir))
+    return Stopped(workdir, stopped, load_tree(workdir).step)
+
+
+@pytest.fixture(scope="module")
+def went_on(command, of_two_processes) -> Stopped:
+    """Return the run after what the two had saved was damaged and two others finished it."""
+    workdir, _, saved = of_two_processes
+    copy = Path(shutil.copytree(workdir, command.folder / "went_on"))
+    flip_a_bit(copy / "checkpoints" / str(saved))
+    finished = finish(command.start_two(copy))
     assert [one.returncode for one in finished] == [0] * 2, [one.stderr for one in finished]
-    return Stopped(workdir, stopped, saved, finished)
+    return Stopped(copy, finished, saved)
 
 
 def wait_for_lines(process: subprocess.Popen[str], workdir: Path, lines: int) -> None:
@@ -198,56 +207,81 @@ def arrays(loaded: LoadedTree) -> dict[str, np.ndarray]:
 
 
 def test_sigterm_to_one_of_two_processes_stops_both_at_the_same_step(of_two_processes):
-    stopped = of_two_processes.stopped
+    stopped = of_two_processes.processes
     assert [one.returncode for one in stopped] == [RESUME_EXIT_CODE] * 2, stopped
     assert {saved_step(one.stderr) for one in stopped} == {of_two_processes.saved}
-    assert of_two_processes.saved < STEPS
-
-
-def test_two_processes_agree_on_the_step_to_use_when_the_newest_is_damaged(of_two_processes):
-    workdir, _, saved, finished = of_two_processes
-    before = (saved - 1) // CHECKPOINT_EVERY * CHECKPOINT_EVERY
-    # The first epoch ends with a checkpoint too.
-    before = max(before, STEPS_PER_EPOCH if saved > STEPS_PER_EPOCH else 0)
-    assert f"Resuming at step {before} of {STEPS}." in finished[0].stdout
-    assert (workdir / "checkpoints" / f"{saved}.damaged").is_dir()
+    assert STEPS_PER_EPOCH < of_two_processes.saved < STEPS
 
 
 def test_two_processes_have_the_losses_of_one(uninterrupted, of_two_processes):
     losses = column(of_two_processes.workdir, "train/loss")
+    assert len(losses) == of_two_processes.saved
+    expected = column(uninterrupted, "train/loss")[: len(losses)]
+    np.testing.assert_allclose(losses, expected, rtol=LOSS_RTOL)
+
+
+def test_two_processes_have_the_parameters_and_statistics_of_one(uninterrupted, of_two_processes):
+    """At the end of the first epoch, the last step that both runs have saved."""
+    assert_same_arrays(of_two_processes.workdir, uninterrupted, step=STEPS_PER_EPOCH)
+
+
+def test_two_processes_count_every_evaluation_example_once(uninterrupted, of_two_processes):
+    assert_same_evaluations(of_two_processes.workdir, uninterrupted, count=1)
+
+
+def test_only_the_first_of_two_processes_writes_and_talks(of_two_processes):
+    workdir, (first, second), saved = of_two_processes
+    assert f"for {STEPS} steps of 240 images on 2 cpu device(s)" in first.stdout
+    # XLA's transport says on its own that it is connected.
+    assert [line for line in second.stdout.splitlines() if "[Gloo]" not in line] == []
+    assert len(records(workdir)) == saved + 1
+    assert (workdir / "log.txt").read_text().count("Ready after") == 1
+    assert len(list((workdir / "tensorboard").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_agree_on_the_step_to_use_when_the_newest_is_damaged(went_on):
+    workdir, (first, _), saved = went_on
+    before = (saved - 1) // CHECKPOINT_EVERY * CHECKPOINT_EVERY
+    # The first epoch ends with a checkpoint too.
+    before = max(before, STEPS_PER_EPOCH)
+    assert f"Resuming at step {before} of {STEPS}." in first.stdout
+    assert (workdir / "checkpoints" / f"{saved}.damaged").is_dir()
+
+
+@pytest.mark.slow
+def test_two_processes_that_went_on_end_with_what_one_ends_with(uninterrupted, went_on):
+    losses = column(went_on.workdir, "train/loss")
     assert len(losses) == STEPS
     np.testing.assert_allclose(losses, column(uninterrupted, "train/loss"), rtol=LOSS_RTOL)
+    assert_same_arrays(went_on.workdir, uninterrupted, step=STEPS)
+    assert_same_evaluations(went_on.workdir, uninterrupted, count=EPOCHS)
 
 
-def test_two_processes_end_with_the_parameters_and_statistics_of_one(
-    uninterrupted, of_two_processes
-):
-    ours, theirs = arrays(load_tree(of_two_processes.workdir)), arrays(load_tree(uninterrupted))
+@pytest.mark.slow
+def test_only_the_first_of_two_processes_that_went_on_writes_and_talks(went_on):
+    workdir, (_, second), _ = went_on
+    assert [line for line in second.stdout.splitlines() if "[Gloo]" not in line] == []
+    assert len(records(workdir)) == STEPS + EPOCHS
+    # Once for each of the two starts.
+    assert (workdir / "log.txt").read_text().count("Ready after") == 2
+    assert len(list((workdir / "tensorboard").iterdir())) == 2
+
+
+def assert_same_arrays(workdir: Path, other: Path, *, step: int) -> None:
+    ours, theirs = (arrays(load_tree(folder, step=step)) for folder in (workdir, other))
     assert ours.keys() == theirs.keys()
     for path, array in ours.items():
         np.testing.assert_allclose(array, theirs[path], atol=PARAMETER_ATOL, err_msg=path)
 
 
-def test_two_processes_count_every_evaluation_example_once(uninterrupted, of_two_processes):
-    workdir = of_two_processes.workdir
+def assert_same_evaluations(workdir: Path, other: Path, *, count: int) -> None:
     for name in ("eval/top1", "eval/top5"):
         right = np.array(column(workdir, name)) * TEST_EXAMPLES
         np.testing.assert_allclose(right, np.round(right), atol=1e-9)
-    ours, theirs = column(workdir, "eval/loss"), column(uninterrupted, "eval/loss")
-    assert len(ours) == EPOCHS
-    np.testing.assert_allclose(ours, theirs, rtol=LOSS_RTOL)
-
-
-def test_only_the_first_of_two_processes_writes_and_talks(of_two_processes):
-    workdir, stopped, _, finished = of_two_processes
-    assert f"for {STEPS} steps of 240 images on 2 cpu device(s)" in stopped[0].stdout
-    for other in (stopped[1], finished[1]):
-        # XLA's transport says on its own that it is connected.
-        assert [line for line in other.stdout.splitlines() if "[Gloo]" not in line] == []
-    assert len(records(workdir)) == STEPS + EPOCHS
-    # Once for each of the two starts.
-    assert (workdir / "log.txt").read_text().count("Ready after") == 2
-    assert len(list((workdir / "tensorboard").iterdir())) == 2
+    ours, theirs = column(workdir, "eval/loss"), column(other, "eval/loss")
+    assert len(ours) == count
+    np.testing.assert_allclose(ours, theirs[:count], rtol=LOSS_RTOL)
 
 
 @pytest.mark.slow

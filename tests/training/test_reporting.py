@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 from pseudo_terminal import Terminal
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
@@ -225,6 +226,22 @@ def test_tensorboard_keeps_the_scalars_at_their_time(tmp_path):
         for value in event.summary.value
     }
     assert scalars == {"epoch": (5, 1234.5, 0.5), "train/loss": (5, 1234.5, 2.0)}
+
+
+def test_pictures_are_files_and_images_in_tensorboard(tmp_path):
+    pixels = np.full((4, 5, 3), 200, np.uint8)
+    reporter = make_reporter(tmp_path, writers=("jsonl", "tensorboard"))
+    reporter.pictures(7, {"eval/predictions": pixels})
+    reporter.close()
+    with Image.open(tmp_path / "pictures" / "eval_predictions.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), pixels)
+    (shown,) = [
+        (event.step, value.tag, value.image.height, value.image.width)
+        for _, event in tensorboard_events(tmp_path / "tensorboard")
+        for value in event.summary.value
+    ]
+    assert shown == (7, "eval/predictions", 4, 5)
+    assert records(tmp_path) == []
 
 
 def test_tensorboard_forgets_what_lies_beyond_the_resumed_step(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from lska_jax.tasks import classification
 from lska_jax.tasks.class_order import RelabelledSource
 from lska_jax.training.checkpoint.checkpointer import (
     CheckpointDamaged,
+    CheckpointMismatch,
     CheckpointWarning,
     load_tree,
 )
@@ -26,6 +28,7 @@ from lska_jax.training.loop import train
 from lska_jax.training.publish import publish
 from lska_jax.training.recorded_config import config_of_run
 from lska_jax.training.reporting import Reporter
+from lska_jax.training.run_record import check_finished_alike, check_same_schedule
 from lska_jax.weights import read_model_folder
 
 pytestmark = pytest.mark.usefixtures("two_devices")
@@ -133,8 +136,39 @@ def test_another_batch_size_is_refused_with_both_and_nothing_is_written(images, 
 def test_more_images_are_refused_though_an_epoch_has_as_many_steps(images, workdir, tmp_path):
     more, before = Path(shutil.copytree(images, tmp_path / "more")), content(workdir)
     shutil.copy(more / "train" / "ant" / "0.png", more / "train" / "ant" / "more.png")
-    with pytest.raises(ValueError, match="24 training images, now 25.* images of before"):
+    with pytest.raises(ValueError, match=f"24 training images, now 25.*source=folder:{images}"):
         train(config_of(more), workdir=workdir)
+    assert content(workdir) == before
+
+
+def test_the_images_of_before_are_named_by_what_has_changed(images, workdir):
+    config = config_of(images, batch_size=16)
+    config.data.train_split = "train[:50%]"
+    with pytest.raises(ValueError) as caught:
+        train(config, workdir=workdir)
+    message = str(caught.value)
+    assert "24 training images, now 12" in message
+    assert "batch_size=8" in message and "and give it --config.data.train_split=train." in message
+    # The same settings, and another content of the folder.
+    record = read_manifest(workdir / "checkpoints" / "6")["metadata"]
+    run = SimpleNamespace(config=config_of(images), num_train_examples=25, steps_per_epoch=3)
+    with pytest.raises(ValueError, match=f"give folder:{images} the 24 training images of before"):
+        check_same_schedule(record, run, step=6, workdir=workdir)
+
+
+def test_an_unfinished_run_is_not_called_finished(images, workdir):
+    record = read_manifest(workdir / "checkpoints" / "3")["metadata"]
+    config = config_of(images)
+    config.optimizer.epochs = 1
+    with pytest.raises(ValueError, match="is at step 3 of 6, with another config:\n  optimizer.ep"):
+        check_finished_alike(record, config, step=3, workdir=workdir)
+
+
+def test_a_changed_network_is_refused_with_the_settings_that_changed(images, workdir):
+    config, before = config_of(images), content(workdir)
+    config.model = model_section(f"{FAMILY.name}_small", num_classes=3, in_channels=1, width=6)
+    with pytest.raises(CheckpointMismatch, match="has changed since: model.width: .* -> 6. Give"):
+        train(config, workdir=workdir)
     assert content(workdir) == before
 
 
@@ -245,7 +279,13 @@ def test_a_second_run_in_a_workdir_is_refused(images, workdir):
     assert content(workdir) == before
 
 
-@pytest.mark.parametrize("loss", [shutil.rmtree, lambda folder: folder.rename(f"{folder}.moved")])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        shutil.rmtree,
+        pytest.param(lambda folder: folder.rename(f"{folder}.moved"), marks=pytest.mark.slow),
+    ],
+)
 def test_a_workdir_that_goes_away_ends_the_run_with_an_error(images, tmp_path, monkeypatch, loss):
     workdir = tmp_path / "run"
     report = Reporter.evaluation
@@ -260,7 +300,10 @@ def test_a_workdir_that_goes_away_ends_the_run_with_an_error(images, tmp_path, m
     assert not workdir.exists()
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[1]", "\x00"])
+@pytest.mark.parametrize(
+    "damage",
+    ["{", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("", "[1]", "\x00"))],
+)
 def test_a_damaged_config_of_the_workdir_is_named_and_written_anew(images, workdir, damage):
     (workdir / "config.json").write_text(damage)
     config = config_of(images)
@@ -282,7 +325,13 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("class_names", "config") else pytest.mark.slow)
+        for name in WRONG
+    ],
+)
 def test_a_record_of_wrong_types_falls_back_to_the_step_before(images, workdir, name):
     """The hashes fit: somebody wrote it so."""
     folder = workdir / "checkpoints" / "6"

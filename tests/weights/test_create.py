@@ -64,7 +64,10 @@ ONE_STAGE = {"dims": (4,), "depths": (1,), "ffn_ratios": (2,)}
 
 @pytest.mark.parametrize(
     ("name", "dtype", "changes"),
-    [(f"van_{attention}_tiny", "float32", ONE_STAGE) for attention in ATTENTIONS[1:]]
+    [
+        pytest.param(f"van_{attention}_tiny", "float32", ONE_STAGE, marks=marks)
+        for attention, marks in zip(ATTENTIONS[1:], ((), *2 * (pytest.mark.slow,)), strict=True)
+    ]
     + [("van_lska_tiny", "float32", NARROW)]
     + [pytest.param("van_lska_tiny", "bfloat16", ONE_STAGE, marks=pytest.mark.slow)]
     + [

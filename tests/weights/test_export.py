@@ -12,12 +12,14 @@ from lska_jax.commands.export import main
 from lska_jax.weights import (
     ModelFacts,
     export_checkpoint,
+    export_jax,
     export_model,
     import_checkpoint,
     load_state_dict,
     write_model_folder,
 )
 from lska_jax.weights.pretrained import arrays_of
+from lska_jax.weights.safetensors_file import save_safetensors
 
 
 def trained(attention: str = "lska", **config) -> VAN:
@@ -62,6 +64,26 @@ def test_the_exported_names_and_values_are_the_references(tmp_path):
     assert written["patch_embed1.norm.num_batches_tracked"].dtype == np.int64
     export_checkpoint(folder, tmp_path / "b.safetensors", naming="detection")
     assert load_file(tmp_path / "b.safetensors").keys() == set(map(detection_name, state_dict))
+
+
+# As long as a name may be, so that the file beside it cannot be made.
+TOO_LONG = "x" * 240
+
+
+def test_a_place_that_cannot_be_written_is_one_message(tmp_path, capsys):
+    folder = str(folder_of(trained(), tmp_path / "model"))
+    out = tmp_path / f"{TOO_LONG}.safetensors"
+    assert main([folder, str(out)]) == 2
+    assert f"File name too long: '{out}'" in capsys.readouterr().err
+    with pytest.raises(OSError, match=r"nowhere/a\.safetensors cannot be written: .*No such file"):
+        save_safetensors(tmp_path / "nowhere" / "a.safetensors", {}, metadata={})
+
+
+def test_it_is_found_out_before_the_work(tmp_path, monkeypatch, capsys):
+    folder = str(folder_of(trained(), tmp_path / "model"))
+    monkeypatch.setattr(export_jax, "export_model", lambda *_, **__: pytest.fail("worked"))
+    assert main([folder, str(tmp_path / f"{TOO_LONG}.jaxexport")]) == 2
+    assert "File name too long" in capsys.readouterr().err
 
 
 def test_what_the_other_code_has_to_be_told_is_said(tmp_path):

@@ -6,13 +6,14 @@ import os
 
 import numpy as np
 import pytest
+from families import SWIN
 from small_models import CLASSES, small_model
 
 from lska_jax import VAN
 from lska_jax.models.table import Preprocessing
 from lska_jax.weights import ModelFacts, read_facts, read_model_folder, write_model_folder
 from lska_jax.weights.hub import Located
-from lska_jax.weights.model_facts import seal
+from lska_jax.weights.model_facts import facts_from_json, facts_to_json, seal
 from lska_jax.weights.pretrained import arrays_of
 
 
@@ -203,6 +204,15 @@ def test_absurd_values_are_refused_at_once(folder, change, message):
     with pytest.raises(ValueError, match=message) as refusal:
         read_model_folder(folder)
     assert str(folder / "config.json") in str(refusal.value)
+
+
+def test_an_absurd_side_of_windows_is_refused_at_once(tmp_path):
+    config = SWIN.config()
+    facts = ModelFacts(config=config, preprocessing=Preprocessing(image_size=32))
+    record = json.loads(facts_to_json(facts, sha256="", size=1))
+    record["architecture"]["image_size"] = 1_000_000
+    with pytest.raises(ValueError, match="image_size=1000000 is more than 16384"):
+        facts_from_json(record, tmp_path)
 
 
 def test_others_may_read_the_files_as_the_umask_says(tmp_path, facts, model):

@@ -76,7 +76,7 @@ def test_keys_and_values_are_joined_in_this_order():
 
 def test_sizes_of_no_named_model_ask_for_the_heads():
     inferred = NAMES.infer(torch_shapes(PVTv2Config(**SMALL)))
-    with pytest.raises(ValueError, match=r"none of pvt_v2_b0, .*Pass heads= to import_checkpoint"):
+    with pytest.raises(ValueError, match=r"none of pvt_v2_b0, .*--field heads="):
         NAMES.choose_config(inferred, entry=None, given={})
 
 

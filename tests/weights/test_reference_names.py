@@ -1,5 +1,7 @@
 """The table of names: exactly those of the published checkpoints, in their order, both ways."""
 
+import re
+
 import golden_weights
 import pytest
 from small_models import detection_name
@@ -48,8 +50,10 @@ def test_detection_names_are_the_reference_names_renamed(model):
 @pytest.mark.parametrize("attention", ["lska", "lka", "lska_trivial", "lka_trivial"])
 def test_every_name_is_read_back_as_its_path(attention):
     config = VANConfig(attention=attention, dims=(4, 6), depths=(1, 11), ffn_ratios=(2, 2))
+    # Blocks between the second and the last differ from them in their digit alone.
+    paths = [path for path in array_shapes(config) if not re.search("blocks/[2-9]/", path)]
     for naming in NAMINGS:
-        for path in array_shapes(config):
+        for path in paths:
             try:
                 name, _ = NAMES.name_of(path, variant=attention, naming=naming)
             except ValueError:

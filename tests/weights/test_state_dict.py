@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 from small_models import CLASSES, small_model
 
-from lska_jax import VAN
+from lska_jax import VAN, create_model, fold_batch_norm
 from lska_jax.nn.functional import batch_stats, parameters
 from lska_jax.weights import load_state_dict, make_state_dict
 from lska_jax.weights.names.van import NAMES
@@ -232,3 +232,14 @@ def test_loading_changes_nothing_but_the_values(model, state_dict):
     assert graph == before[0]
     pairs = zip(jax.tree.leaves(state), jax.tree.leaves(before[1]), strict=True)
     assert all(new.shape == old.shape and new.dtype == old.dtype for new, old in pairs)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"), [("convnext_tiny", {}), ("van_lska_tiny", {"ffn_ratios": (2,)})]
+)
+def test_a_folded_network_has_no_state_dict(name, fields):
+    model = create_model(name, dims=(4,), depths=(1,), num_classes=2, **fields)
+    whole, folded = make_state_dict(model), fold_batch_norm(model)
+    for call in (lambda: make_state_dict(folded), lambda: load_state_dict(folded, whole)):
+        with pytest.raises(ValueError, match="take the network that it was folded from"):
+            call()

@@ -48,7 +48,12 @@ def draw(*shape: int) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("attention", "k", "new"),
-    [("lska", 23, 35), ("lka", 7, 11), ("lska_trivial", 5, 9), ("lka_trivial", 3, 5)],
+    [
+        ("lska", 23, 35),
+        ("lka_trivial", 3, 5),
+        pytest.param("lka", 7, 11, marks=pytest.mark.slow),
+        pytest.param("lska_trivial", 5, 9, marks=pytest.mark.slow),
+    ],
 )
 def test_a_larger_k_of_the_same_dilation_changes_nothing(attention, k, new):
     model = trained(attention, k=k, **ONE_BLOCK)
@@ -122,7 +127,8 @@ def test_attention_and_k_may_change_together():
 
 
 @pytest.mark.parametrize(
-    ("attention", "k", "new"), [("lska", 23, 11), ("lska", 7, 23), ("lka", 7, 23)]
+    ("attention", "k", "new"),
+    [("lska", 23, 11), ("lka", 7, 23), pytest.param("lska", 7, 23, marks=pytest.mark.slow)],
 )
 def test_another_dilation_is_fitted_to_the_effective_kernel(attention, k, new):
     model = trained(attention, k=k)

@@ -186,7 +186,7 @@ def test_weights_in_parts_are_read_through_their_index(folder, model):
     assert all(np.array_equal(array, arrays[p]) for p, array in arrays_of(model).items())
 
 
-@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [23, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("file", "record"), [("config.json", CONFIG), ("preprocessor_config.json", PROCESSOR)]
 )

@@ -74,21 +74,28 @@ def bars(summaries: Sequence[Summary], set_name: str, score: str) -> Picture:
     )
 
 
-def severity_curves(summaries: Sequence[Summary], set_name: str) -> Picture | None:
-    """Draw the error of every corruption against severity; None where no severity was kept.
+def severity_curves(
+    summaries: Sequence[Summary], set_name: str, score: str = "error"
+) -> Picture | None:
+    """Draw a score of every corruption against severity; None where no severity was kept.
 
-    Severity 0 is the error on the set's clean images, where that is known.
+    Severity 0 is the score on the set's clean images, where that is known.
+
+    Args:
+      summaries: of the models.
+      set_name: a set with ``SET/SCORE/PART/SEVERITY`` keys.
+      score: "error", or a metric of segmentors or detectors.
     """
     parts = [
         part
-        for _, members in grouped_parts(parts_of(summaries, set_name, "error", by_severity=True))
+        for _, members in grouped_parts(parts_of(summaries, set_name, score, by_severity=True))
         for part in members
     ]
-    keys = [Key(set_name, "error", part, level) for part in parts for level in _SEVERITIES]
+    keys = [Key(set_name, score, part, level) for part in parts for level in _SEVERITIES]
     if not any(read(summary, key).score for summary in summaries for key in keys):
         return None
     styles = drawing.styles([summary.model.name for summary in summaries])
-    clean = clean_set(set_name, all_keys(summaries))
+    clean = _clean_key(set_name, score, all_keys(summaries))
     columns = min(_PANELS_IN_A_ROW, len(parts))
     rows = math.ceil(len(parts) / columns)
     figure, panels = drawing.new_figure(
@@ -99,7 +106,7 @@ def severity_curves(summaries: Sequence[Summary], set_name: str) -> Picture | No
         if index >= len(parts):
             panel.set_visible(False)
             continue
-        missing += _draw_curves(panel, summaries, styles, set_name, parts[index], clean)
+        missing += _draw_curves(panel, summaries, styles, Key(set_name, score, parts[index]), clean)
         panel.set_title(part_title(parts[index]), fontsize=10)
         # The axes are shared: the lowest panel of a column shows the ticks.
         is_lowest = index + columns >= len(parts)
@@ -110,15 +117,18 @@ def severity_curves(summaries: Sequence[Summary], set_name: str) -> Picture | No
     first = 0 if clean else 1
     panels[0].set_xlim(first - 0.3, 5.3)
     panels[0].set_xticks(range(first, 6), [*(["clean"] if clean else []), *"12345"])
-    figure.supylabel("top-1 error (%) ↓", fontsize=10)
+    facts = score_facts(score)
+    label = f"top-1 {facts.label}" if score == "error" else facts.label
+    figure.supylabel(f"{label} (%) {facts.arrow}", fontsize=10)
     labelled, sources = drawing.with_sources(styles, summaries, keys)
     handles = [_line_handle(style) for style in styles.values()]
     drawing.legend_below(figure, handles, [style.label for style in labelled.values()])
     return Picture(
-        f"severities_{set_name}",
-        f"{set_title(set_name)}: error against severity",
+        f"severities_{set_name}" + (f"_{score}" if score != "error" else ""),
+        f"{set_title(set_name)}: {facts.label} against severity",
         (
-            "Top-1 error against severity, with 95 % bootstrap intervals over images. "
+            f"{label[0].upper()}{label[1:]} against severity"
+            + (", with 95 % bootstrap intervals over images. " if score == "error" else ". ")
             + sources
             + _no_data_words(missing, "points")
         ).strip(),
@@ -242,21 +252,20 @@ def _draw_curves(
     panel: Any,
     summaries: Sequence[Summary],
     styles: Any,
-    set_name: str,
-    part: str,
-    clean: str | None,
+    key: Key,
+    clean: Key | None,
 ) -> int:
     missing = 0
     without = []
     for summary in summaries:
         style = styles[summary.model.name]
         places, scores = [], []
-        if clean and (top1 := read(summary, Key(clean, "top1")).score):
+        if clean and (on_clean := read(summary, clean).score):
             places.append(0)
-            scores.append(_complement(top1))
+            scores.append(_complement(on_clean) if clean.score == "top1" else on_clean)
         count = 0
         for level in _SEVERITIES:
-            score = read(summary, Key(set_name, "error", part, level)).score
+            score = read(summary, key._replace(severity=level)).score
             if score is None:
                 # A gap in the line, not a line across the gap.
                 places.append(level)
@@ -292,6 +301,15 @@ def _draw_curves(
             color=drawing.GREY,
         )
     return missing
+
+
+def _clean_key(set_name: str, score: str, keys: Sequence[Key]) -> Key | None:
+    """Return the score of the clean images that a set goes back to, or None."""
+    if score == "error":
+        clean = clean_set(set_name, keys)
+        return Key(clean, "top1") if clean else None
+    clean_key = Key(set_name.removesuffix("_c"), score)
+    return clean_key if clean_key in keys else None
 
 
 def _complement(score: Score) -> Score:

@@ -32,6 +32,7 @@ from lska_jax.robustness.report.readings import (
     read,
 )
 from lska_jax.robustness.scores import score_facts
+from lska_jax.robustness.scores.dense_scorer import DENSE_METRICS
 
 # The columns of the paper's table of robustness. Its code takes mCE over 19 corruptions, the
 # benchmark defines it over 15: both, labelled.
@@ -45,8 +46,15 @@ _PAPER_COLUMNS = (
     Key("imagenet_sketch", "top1"),
 )
 # The same for sets that the paper does not have.
-_OTHER_COLUMNS = ("top1", "mean_error", "shape_bias")
-_MEANS_OF = {"ce": ("mce_15", "mce_19"), "error": ("mean_error", "mean_error_19")}
+_OTHER_COLUMNS = (
+    *("top1", "mean_error", "shape_bias"),
+    *("miou", "mean_miou_15", "box_ap", "mean_box_ap_15", "mask_ap", "mean_mask_ap_15"),
+)
+_MEANS_OF = {
+    "ce": ("mce_15", "mce_19"),
+    "error": ("mean_error", "mean_error_19"),
+    **{score: (f"mean_{score}_15", f"mean_{score}_19") for score in DENSE_METRICS},
+}
 
 
 class Column(NamedTuple):

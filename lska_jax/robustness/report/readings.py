@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from lska_jax.robustness.cells import PROVENANCES, Cell, Score, StampedScore, Summary
 from lska_jax.robustness.report.names import Key, in_set_order, parse_key
 from lska_jax.robustness.scores import ScoreFacts, score_facts
+from lska_jax.robustness.scores.dense_scorer import DENSE_METRICS
 from lska_jax.robustness.sets.catalogue import SETS, find_scorer
 
 State = Literal["measured", "undefined", "missing", "not measured"]
@@ -52,8 +53,9 @@ def check_summaries(summaries: Sequence[Summary]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(
-            f"Two models are called {twice[0]!r}. Names tell the models of a report apart: rename "
-            "one of them in its results file."
+            f"Two models are called {twice[0]!r}. Names tell the models of a report apart: give "
+            "each results file once, and measure another model under another name, "
+            "--model NAME=PLACE."
         )
     for summary in summaries:
         for key, stamped in summary.scores.items():
@@ -95,7 +97,7 @@ def overview_keys(summaries: Sequence[Summary]) -> list[Key]:
     with_rows = {key.set for key in keys}
     # On one's own images too few parts for a mean each speak for themselves.
     own = [key for key in all_keys(summaries) if key.set not in {*SETS, *with_rows}]
-    parts = [key for key in own if key.score == "error"]
+    parts = [key for key in own if key.part and key.score in ("error", *DENSE_METRICS)]
     whole = {(key.set, key.part) for key in parts if not key.severity}
     for key in parts:
         if not key.severity or (key.set, key.part) not in whole:

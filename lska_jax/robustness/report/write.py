@@ -10,6 +10,10 @@ from pathlib import Path
 from PIL import Image
 
 import lska_jax
+from lska_jax.data.image_file import read_image
+from lska_jax.data.limits import MAX_PIXELS
+from lska_jax.data.plain_file import read_plain_file
+from lska_jax.data.sources import BrokenImage
 from lska_jax.robustness.cells import Summary
 from lska_jax.robustness.report import corruption_pictures, page, paper_tables, results_table
 from lska_jax.robustness.report.drawing import Picture
@@ -18,6 +22,7 @@ from lska_jax.robustness.report.readings import all_sets, check_summaries
 from lska_jax.robustness.report.shape_picture import shape_bias_by_class
 from lska_jax.robustness.report.shift_picture import shift_scatter
 from lska_jax.robustness.report.terminal import terminal_table
+from lska_jax.robustness.scores.dense_scorer import DENSE_METRICS
 from lska_jax.running.whole_file import write_whole
 
 PAGE = "report.html"
@@ -86,13 +91,18 @@ def paper_form_grids(summaries: Sequence[Summary]) -> list[Grid]:
 def draw_pictures(summaries: Sequence[Summary]) -> list[Picture]:
     """Return every picture that there are numbers for.
 
-    Of a set of corruptions CE is drawn where there is one, else the error.
+    Of a set of corruptions CE is drawn where there is one, else the error; of segmentors and
+    detectors their metrics.
     """
     pictures: list[Picture | None] = [shift_scatter(summaries)]
     for name in all_sets(summaries):
         scores = corruption_scores(summaries, name)
-        pictures += [corruption_pictures.bars(summaries, name, score) for score in scores[:1]]
-        pictures.append(corruption_pictures.severity_curves(summaries, name))
+        drawn = scores if scores and scores[0] in DENSE_METRICS else scores[:1]
+        pictures += [corruption_pictures.bars(summaries, name, score) for score in drawn]
+        pictures += [
+            corruption_pictures.severity_curves(summaries, name, score)
+            for score in ("error", *DENSE_METRICS)
+        ]
     pictures.append(shape_bias_by_class(summaries))
     return [picture for picture in pictures if picture]
 
@@ -112,11 +122,11 @@ def _sample_picture(sheet: Image.Image | bytes | str | Path) -> Picture:
         if isinstance(sheet, Image.Image):
             image = sheet
         else:
-            data = sheet if isinstance(sheet, bytes) else Path(sheet).read_bytes()
-            image = Image.open(io.BytesIO(data))
+            data = sheet if isinstance(sheet, bytes) else read_plain_file(sheet)
+            image = read_image(data, lambda opened: opened.convert("RGB"), max_pixels=MAX_PIXELS)
         file = io.BytesIO()
         image.convert("RGB").save(file, format="PNG")
-    except OSError as error:
+    except (OSError, BrokenImage) as error:
         raise ValueError(
             f"The sample sheet is no picture that can be read ({error}). Pass an image of Pillow "
             "or a PNG file."

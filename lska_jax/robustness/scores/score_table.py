@@ -1,6 +1,6 @@
 """What every score is called, which way is better, and what it means: what a report prints."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -265,7 +265,52 @@ _FACTS = (
     ),
 )
 
-SCORES: Mapping[str, ScoreFacts] = MappingProxyType({facts.name: facts for facts in _FACTS})
+_MICHAELIS = "Michaelis et al. 2019, arXiv 1907.07484, section 3.1"
+_COCO = "cocodataset.org/#detection-eval"
+_DENSE = (
+    ("miou", "mIoU", "Mean over classes of intersection over union, over all pixels of a set.", ""),
+    ("macc", "mAcc", "Mean over classes of the share of their pixels that are found.", ""),
+    ("aacc", "aAcc", "Share of all labelled pixels whose class is found.", ""),
+    ("box_ap", "box AP", "COCO's AP of boxes, mean over overlaps of 0.5 to 0.95.", _COCO),
+    ("box_ap50", "box AP50", "COCO's AP of boxes at an overlap of 0.5.", _COCO),
+    ("mask_ap", "mask AP", "COCO's AP of masks, mean over overlaps of 0.5 to 0.95.", _COCO),
+    ("mask_ap50", "mask AP50", "COCO's AP of masks at an overlap of 0.5.", _COCO),
+)
+
+_WITH_MEANS = ("miou", "box_ap", "mask_ap")
+
+
+def _dense_facts() -> Iterator[ScoreFacts]:
+    """Yield metrics of segmentors and detectors, and their means over corruptions."""
+    for name, label, definition, source in _DENSE:
+        yield ScoreFacts(
+            name, label, "fraction", True, definition, source or "as mmsegmentation counts it"
+        )
+        if name not in _WITH_MEANS:
+            continue
+        for count in (15, 19):
+            over = f"{count} corruptions and five severities"
+            yield ScoreFacts(
+                f"mean_{name}_{count}",
+                f"mean {label} ({count})",
+                "fraction",
+                True,
+                f"Mean of {label} over {over}.",
+                _MICHAELIS,
+            )
+            yield ScoreFacts(
+                f"retention_{name}_{count}",
+                f"retention of {label} ({count})",
+                "ratio",
+                True,
+                f"Mean of {label} over {over}, divided by that of the clean images.",
+                _MICHAELIS,
+            )
+
+
+SCORES: Mapping[str, ScoreFacts] = MappingProxyType(
+    {facts.name: facts for facts in (*_FACTS, *_dense_facts())}
+)
 
 
 def score_facts(key: str) -> ScoreFacts:

@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Sequence
 
 from lska_jax.robustness.cells import Cell
+from lska_jax.robustness.scores.dense_scorer import dense_scorer
 from lska_jax.robustness.scores.scorer import ClassSubset, Scorer
 from lska_jax.robustness.sets.cue_conflict import CUE_CONFLICT
 from lska_jax.robustness.sets.imagenet import IMAGENET
@@ -68,6 +69,8 @@ def find_scorer(name: str) -> Scorer:
         return SETS[name].scorer
     if name == OTHER_CORRUPTIONS:
         return OTHER_SCORER
+    if scorer := dense_scorer(name):
+        return scorer
     owned = (record.own for record in SETS.values() if record.own and record.own.name == name)
     own = next(owned, None)
     return own.scorer if own else Scorer(headlines=())

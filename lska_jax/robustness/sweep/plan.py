@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lska_jax.data.augment import EvalTransform
+from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.opening import open_source
 from lska_jax.data.sources import Record, Source
 from lska_jax.data.tfds_source import default_data_dir
@@ -27,18 +28,15 @@ from lska_jax.robustness.sets.opening import (
     find_missing,
     open_cell,
 )
-from lska_jax.robustness.sets.own_corrupted import (
-    OTHER_CORRUPTIONS,
-    find_corruptions,
-    open_corrupted,
-)
 from lska_jax.robustness.sweep.classifier import Classifier
+from lska_jax.robustness.sweep.given_cells import find_given_cells
 from lska_jax.tasks.class_order import RelabelledSource, describe_difference, in_order, same_order
 from lska_jax.tasks.predict import eval_transform
 from lska_jax.weights.class_names import imagenet_names, imagenet_wnids, readable_names
 
 # The official generator's crop: short side 256 for 224 pixels, bilinear.
 _GENERATOR_CROP_PCT = 0.875
+_LEAST = {"limit": 0, "seed": 0, "batch_size": 1, "num_workers": -1, "max_image_pixels": 1}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +60,7 @@ class SweepOptions:
       frost_pictures: folder of the official frost pictures; "" draws crystals instead.
       batch_size: images of a batch, over all devices.
       num_workers: decoding processes; -1 chooses by the number of cores.
+      max_image_pixels: an image file of more is broken, whatever its format.
     """
 
     suite: str | Sequence[str] = "paper"
@@ -77,6 +76,7 @@ class SweepOptions:
     frost_pictures: str = ""
     batch_size: int = 256
     num_workers: int = -1
+    max_image_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -96,7 +96,7 @@ class SweepOptions:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}."
                 )
-        for name, low in (("limit", 0), ("seed", 0), ("batch_size", 1), ("num_workers", -1)):
+        for name, low in _LEAST.items():
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value < 2**32:
                 raise ValueError(f"{name} is {value!r}; give a whole number of at least {low}.")
@@ -114,6 +114,9 @@ class SweepOptions:
             settings["corrupted"] = str(Path(self.corrupted).expanduser().resolve())
         frost = self.frost_pictures
         settings["frost_pictures"] = str(Path(frost).expanduser().resolve()) if frost else ""
+        # Results files of before the option have none.
+        if self.max_image_pixels != MAX_PIXELS:
+            settings["max_image_pixels"] = self.max_image_pixels
         return settings
 
 
@@ -168,7 +171,7 @@ def cell_transform(
     planned: PlannedCell, classifier: Classifier, options: SweepOptions
 ) -> EvalTransform:
     """Return the host side of a cell's preprocessing: decode, resize, crop."""
-    usual = eval_transform(classifier.preprocessing)
+    usual = eval_transform(classifier.preprocessing, max_image_pixels=options.max_image_pixels)
     if planned.is_ready and options.pixels == "direct":
         return dataclasses.replace(usual, crop_pct=1.0)
     if planned.corruption and classifier.is_imagenet:
@@ -300,43 +303,11 @@ def _own_cells(
             is_ready = image_set.stored_size is not None
             planned.append(PlannedCell(own, functools.partial(read, cell), is_ready=is_ready))
     if options.corrupted:
-        planned += _given_cells(cells, options, class_names)
+        given = find_given_cells(
+            cells, options.corrupted, suite=str(options.suite), class_names=class_names
+        )
+        planned += [PlannedCell(cell, read_given, is_ready=True) for cell, read_given in given]
     return planned
-
-
-def _given_cells(
-    cells: Sequence[Cell], options: SweepOptions, class_names: tuple[str, ...]
-) -> list[PlannedCell]:
-    """Return the cells of images that are given corrupted, of those that the suite asks for.
-
-    Corruptions that are none of the benchmark's come with the whole of it.
-    """
-    (image_set,) = [one for one in SETS.values() if one.can_be_generated]
-    asked = {(cell.part, cell.severity) for cell in cells if cell.set == image_set.name}
-    is_whole = len(asked) == len(image_set.parts) * len(image_set.severities)
-    found = find_corruptions(options.corrupted)
-    own = image_set.own.name if image_set.own else image_set.name
-    given = [
-        Cell(own if part in image_set.parts else OTHER_CORRUPTIONS, part, severity)
-        for part, severities in found.items()
-        for severity in severities
-        if (part, severity) in asked or (is_whole and part not in image_set.parts)
-    ]
-    if not given:
-        raise ValueError(
-            f"{options.corrupted} holds none of the corruptions of --suite {options.suite}: it has "
-            f"{', '.join(found)}. Give --suite {image_set.name}."
-        )
-
-    def read(cell: Cell) -> CellData:
-        source = open_corrupted(
-            options.corrupted, cell.part, cell.severity, class_names=class_names
-        )
-        advice = "Give corrupted images of the model's classes."
-        source = in_order(source, class_names, whose="the model", advice=advice)
-        return CellData(source=source, provenance="own", origin=source.name, extra={})
-
-    return [PlannedCell(cell, functools.partial(read, cell), is_ready=True) for cell in given]
 
 
 def _data_root(options: SweepOptions) -> str | Path:

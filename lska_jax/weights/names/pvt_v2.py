@@ -146,8 +146,8 @@ def _usual_heads(fields: Mapping[str, Any]) -> tuple[int, ...]:
         f"It holds a network of dims={fields['dims']}, depths={fields['depths']}, "
         f"ffn_ratios={fields['ffn_ratios']}, reductions={fields['reductions']}, "
         f"is_linear={fields['is_linear']}, which is none of {', '.join(FAMILY.models)}; its arrays "
-        "do not show the heads of its attentions. Pass heads= to import_checkpoint, one number for "
-        "each stage."
+        "do not show the heads of its attentions. Pass one number for each stage, such as "
+        "--field heads=(1,2,5,8)."
     )
 
 

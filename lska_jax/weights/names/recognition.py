@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from lska_jax.models.heads import family_with_head
 from lska_jax.models.table import families, load
+from lska_jax.weights.names.dense import dense_names, has_backbone, recognise_head, split_names
 from lska_jax.weights.names.naming import Names
 from lska_jax.weights.names.rows import Shape
 
@@ -43,11 +45,16 @@ def recognise(shapes: Mapping[str, Shape]) -> Names:
     """Return the table of the family that most names of a checkpoint speak for.
 
     Args:
-      shapes: {name: shape in PyTorch layout}, wrappers removed.
+      shapes: {name: shape in PyTorch layout}, wrappers removed; of a network with a head the
+        prefix of its backbone stays.
 
     Raises:
       ValueError: fewer than half of the names are one family's.
     """
+    if has_backbone(shapes):
+        backbone, beside = split_names(shapes)
+        if head := recognise_head(beside):
+            return dense_names(family_with_head(recognise(backbone).family, head.name))
     tables = all_names()
     counts = _counts(tables, list(shapes))
     best = max(counts)

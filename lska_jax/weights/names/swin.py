@@ -115,7 +115,8 @@ class SwinNames(Names):
             return []
         return [
             f"The windows are laid out for images of {config.image_size} pixels, which no array "
-            f"shows: set it in the {naming} code, and as import_checkpoint(image_size=...) here."
+            f"shows: set it in the {naming} code, and here with --field "
+            f"image_size={config.image_size}."
         ]
 
 

@@ -147,8 +147,9 @@ class ViTNames(Names):
             network = ", ".join(f"{n}={found[n]}" for n in ("dim", "depth", "mlp_ratio"))
             raise ValueError(
                 f"Its arrays are those of a {' or '.join(kinds)} of {network}, which is no named "
-                f"model; there are {', '.join(self.family.models)}. Its heads do not show: in "
-                "Python, import_checkpoint(model=..., dim=..., depth=..., heads=...) says them."
+                f"model; there are {', '.join(self.family.models)}. Its heads do not show: "
+                "name a model with --model, and how it differs with --field dim=D, --field depth=N "
+                "and --field heads=H."
             )
         (fields,) = fitting.values()
         return ViTConfig(**{**found, **fields, **given})

@@ -9,13 +9,13 @@ import heapq
 import math
 
 import numpy as np
-from scipy import ndimage, stats
+import scipy
 
 
 def gaussian(field: np.ndarray, sigma: float, *, mode: str = "nearest", truncate: float = 4.0):
     """Blur the first two axes as scikit-image does."""
     sigmas = (sigma, sigma) + (0,) * (field.ndim - 2)
-    return ndimage.gaussian_filter(field, sigmas, mode=mode, truncate=truncate)
+    return scipy.ndimage.gaussian_filter(field, sigmas, mode=mode, truncate=truncate)
 
 
 def gaussian_noise(image, normal, std):
@@ -27,7 +27,7 @@ def speckle_noise(image, normal, std):
 
 
 def shot_noise(image, uniform, count):
-    return np.clip(stats.poisson.ppf(uniform, image * count) / count, 0, 1)
+    return np.clip(scipy.stats.poisson.ppf(uniform, image * count) / count, 0, 1)
 
 
 def impulse_noise(image, uniform, share):
@@ -51,8 +51,8 @@ def defocus_blur(image, radius, smoothing):
     taps = np.arange(3) - 1 if radius <= 8 else np.arange(5) - 2
     smooth = np.exp(-(taps**2) / (2 * smoothing**2))
     for axis in (0, 1):
-        kernel = ndimage.correlate1d(kernel, smooth / smooth.sum(), axis=axis, mode="mirror")
-    planes = [ndimage.correlate(image[..., c], kernel, mode="mirror") for c in range(3)]
+        kernel = scipy.ndimage.correlate1d(kernel, smooth / smooth.sum(), axis=axis, mode="mirror")
+    planes = [scipy.ndimage.correlate(image[..., c], kernel, mode="mirror") for c in range(3)]
     return np.clip(np.stack(planes, axis=-1), 0, 1)
 
 
@@ -62,7 +62,7 @@ def zoomed(image, factor):
     centre = math.ceil(side / factor)
     start = (side - centre) // 2
     part = image[start : start + centre, start : start + centre]
-    large = ndimage.zoom(part, (factor, factor, 1), order=1)
+    large = scipy.ndimage.zoom(part, (factor, factor, 1), order=1)
     trim = (len(large) - side) // 2
     return large[trim : trim + side, trim : trim + side]
 
@@ -207,7 +207,7 @@ def elastic_transform(image, corners, fields, strength, sigma, jitter):
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     source = np.stack([x, y, np.ones_like(x)], axis=-1) @ matrix
     warped = [
-        ndimage.map_coordinates(
+        scipy.ndimage.map_coordinates(
             image[..., c], [source[..., 1], source[..., 0]], order=1, mode="mirror"
         )
         for c in range(3)
@@ -216,7 +216,7 @@ def elastic_transform(image, corners, fields, strength, sigma, jitter):
         strength * gaussian(field, sigma, mode="reflect", truncate=3.0) for field in fields
     )
     out = [
-        ndimage.map_coordinates(plane, [y + down, x + right], order=1, mode="reflect")
+        scipy.ndimage.map_coordinates(plane, [y + down, x + right], order=1, mode="reflect")
         for plane in warped
     ]
     return np.clip(np.stack(out, axis=-1), 0, 1)
@@ -226,8 +226,8 @@ def canny(levels, low, high):
     """Find edges pixel by pixel, then flood from the strong ones."""
     height, width = levels.shape
     smooth = [1, 2, 1]
-    right = ndimage.correlate(levels, np.outer(smooth, [-1, 0, 1]), mode="nearest")
-    down = ndimage.correlate(levels, np.outer([-1, 0, 1], smooth), mode="nearest")
+    right = scipy.ndimage.correlate(levels, np.outer(smooth, [-1, 0, 1]), mode="nearest")
+    down = scipy.ndimage.correlate(levels, np.outer([-1, 0, 1], smooth), mode="nearest")
     strength = np.pad(np.abs(right) + np.abs(down), 1)
     candidates = np.zeros(levels.shape, bool)
     for row in range(height):
@@ -247,7 +247,7 @@ def canny(levels, low, high):
             is_largest = m > before and (m > after if strict else m >= after)
             candidates[row, column] = m > low and is_largest
     strong = candidates & (strength[1:-1, 1:-1] > high)
-    return ndimage.binary_propagation(strong, np.ones((3, 3)), candidates)
+    return scipy.ndimage.binary_propagation(strong, np.ones((3, 3)), candidates)
 
 
 def chamfer(is_source):
@@ -292,9 +292,9 @@ def spatter(image, normal, mean, std, sigma, threshold, amount, is_mud):
     liquid = np.floor(np.where(liquid < threshold, 0, liquid) * 255)
     distance = np.minimum(chamfer(canny(liquid, 50, 150)), 20)
     box = np.full((3, 3), 1 / 9)
-    depth = equalise(np.floor(ndimage.correlate(distance, box, mode="mirror") + 1e-3))
+    depth = equalise(np.floor(scipy.ndimage.correlate(distance, box, mode="mirror") + 1e-3))
     light = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
-    shine = np.clip(ndimage.correlate(depth, light, mode="mirror"), 0, 255)
-    water = liquid * np.round(ndimage.correlate(shine, box, mode="mirror"))
+    shine = np.clip(scipy.ndimage.correlate(depth, light, mode="mirror"), 0, 255)
+    water = liquid * np.round(scipy.ndimage.correlate(shine, box, mode="mirror"))
     opacity = (water / water.max() * amount)[..., None]
     return np.clip(image + opacity * np.array([175, 238, 238]) / 255, 0, 1)

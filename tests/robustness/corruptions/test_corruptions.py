@@ -180,6 +180,7 @@ def test_corruptions_without_chance_need_no_key():
     assert corrupted(levels(), "contrast").shape == (2, 33, 45, 3)
 
 
+@pytest.mark.slow
 def test_faithful_frost_never_takes_the_sixth_picture():
     pictures = np.zeros((6, 240, 240, 3), np.uint8)
     pictures[5] = 255

@@ -280,7 +280,10 @@ def test_pixelate_is_exactly_two_box_resizings_of_pillow(i, size):
 
 
 @each_severity
-@pytest.mark.parametrize("size", [(64, 64), (37, 51), (50, 32)])
+@pytest.mark.parametrize(
+    "size",
+    [(37, 51), *(pytest.param(size, marks=pytest.mark.slow) for size in ((64, 64), (50, 32)))],
+)
 def test_jpeg_compression_is_that_of_libjpeg(i, size):
     quality = jpeg.JPEG_QUALITIES[i]
     levels = np.asarray(Image.fromarray(photo(96)).resize(size))

@@ -4,6 +4,7 @@ import base64
 import html.parser
 import io
 import json
+import os
 import re
 from pathlib import Path
 
@@ -214,6 +215,9 @@ def test_a_sample_sheet_may_be_a_file_or_its_bytes(tmp_path):
 def test_a_sample_sheet_that_is_no_picture_is_refused(tmp_path):
     with pytest.raises(ValueError, match="The sample sheet is no picture"):
         write_report([clean_summary("a")], tmp_path / "out", sample_sheet=b"no picture")
+    os.mkfifo(tmp_path / "sheet.png")
+    with pytest.raises(ValueError, match="it is a pipe"):
+        write_report([clean_summary("a")], tmp_path / "out", sample_sheet=tmp_path / "sheet.png")
     assert not (tmp_path / "out").exists()
 
 

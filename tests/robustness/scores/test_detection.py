@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
 
 from lska_jax.robustness.scores import detection
 
@@ -33,6 +32,9 @@ def test_a_constant_model_scores_the_share_of_unknown_images():
 @pytest.mark.parametrize("levels", [3, 20, 10**6], ids=["many ties", "some ties", "no ties"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_average_precision_equals_scikit_learns(levels, dtype):
+    # Not at the top of the file: it takes a second, in each process that collects tests.
+    from sklearn.metrics import average_precision_score
+
     rng = np.random.default_rng(levels)
     for count in (2, 7, 300):
         score = (rng.integers(0, levels, count) / levels).astype(dtype)

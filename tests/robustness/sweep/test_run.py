@@ -4,9 +4,11 @@ import pytest
 from known_models import PREPARED, picture, reader, write_pictures
 
 from lska_jax.robustness import evaluate, load_summaries, wrap_function
+from lska_jax.robustness.cells import Cell
 from lska_jax.robustness.report import terminal_table
 from lska_jax.robustness.report.write import write_report
 from lska_jax.robustness.sets.label_sets import imagenet_wnids, shape_classes, subset_classes
+from lska_jax.robustness.sweep.plan import PlannedCell, SweepOptions, cell_transform
 from lska_jax.robustness.sweep.results_file import load_results
 
 pytestmark = pytest.mark.usefixtures("few_draws")
@@ -270,6 +272,7 @@ BAD_CALLS = [
     ({"limit": -1}, "limit is -1"),
     ({"seed": 2**64}, "seed is 18446744073709551616"),
     ({"batch_size": 0}, "batch_size is 0"),
+    ({"max_image_pixels": 0}, "max_image_pixels is 0"),
     ({"suite": "imagenet_a"}, "can only be measured for ImageNet's 1,000"),
     ({"suite": "imagenet", "clean": ""}, "name its clean images"),
     ({"suite": "imagenet_c"}, "add --generate"),
@@ -278,6 +281,15 @@ BAD_CALLS = [
         r"only in folder:.*dog; only in the model: cow",
     ),
 ]
+
+
+def test_the_limit_on_pixels_is_an_option_that_results_files_keep():
+    options = SweepOptions(max_image_pixels=400)
+    classifier = wrap_function(reader(4), name="a", preprocessing=PREPARED, class_names=NAMES)
+    planned = PlannedCell(Cell("clean"), open=lambda: pytest.fail("not opened"))
+    assert cell_transform(planned, classifier, options).max_pixels == 400
+    assert options.settings()["max_image_pixels"] == 400
+    assert "max_image_pixels" not in SweepOptions().settings()
 
 
 @pytest.mark.parametrize(("change", "message"), BAD_CALLS, ids=lambda value: str(value)[:40])

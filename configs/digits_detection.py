@@ -1,0 +1,59 @@
+"""RetinaNet, or Mask R-CNN, on a small VAN-LSKA, on drawn scenes of digits, 128 x 128 pixels.
+
+    python train.py --config configs/digits_detection.py
+    python train.py --config configs/digits_detection.py:mask_rcnn
+
+Hardware: any laptop. Result: not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+from lska_jax.training.dense_recipe import dense_config
+
+HEADS = ("retinanet", "mask_rcnn")
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    """Return the config; the argument is the head, retinanet or mask_rcnn."""
+    name = argument or HEADS[0]
+    if name not in HEADS:
+        raise ValueError(f"configs/digits_detection.py:{name}: give one of {', '.join(HEADS)}.")
+    config = dense_config("van_lska_tiny", name, num_classes=10, k=11)
+    config.model.dims = (24, 48, 96, 128)
+    config.model.depths = (1, 1, 2, 1)
+    config.model.ffn_ratios = (4, 4, 4, 4)
+    head = config.model.head
+    head.pyramid_channels = 48
+    if name == "retinanet":
+        # Digits are 20 to 64 pixels wide: strides 4 to 64 would have anchors from 16 on.
+        config.model.stem_stride = 2
+        head.tower_depth = 2
+        head.candidates = 200
+    else:
+        head.hidden_channels = 128
+        head.mask_depth = 2
+        head.train_candidates = head.test_candidates = 200
+        head.proposals = 100
+        head.samples = 64
+    head.max_detections = 20
+
+    config.data.source = "digit_scenes"
+    config.data.eval_split = "test"
+    config.data.image_size = 128
+    config.data.long_side = 128
+    config.data.hflip_prob = 0.0  # a mirrored digit is none
+    config.detection.canvas = (128, 128)
+    config.detection.max_objects = 10
+
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.epochs = 10
+    config.optimizer.warmup_epochs = 1
+    config.optimizer.cooldown_epochs = 0
+    config.optimizer.schedule_by = "step"
+
+    config.training.batch_size = 16
+    config.training.eval_batch_size = 32
+    config.training.eval_every_epochs = 5
+    config.training.ema_decay = 0.99
+    config.training.log_every_steps = 20
+    return config

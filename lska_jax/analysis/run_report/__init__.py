@@ -1,0 +1,1 @@
+"""A page about training runs: their curves, what the best step gets wrong, what they saw."""

@@ -1,0 +1,214 @@
+"""COCO sets as a source: instances files beside image folders.
+
+| In ``coco:PATH``, split ``train`` is | its images lie in the first of these that holds one |
+|---|---|
+| ``annotations/instances_train2017.json``, or without ``annotations/`` | ``train2017/``, \
+``images/train2017/``, ``images/``, ``PATH`` itself |
+| ``train/_annotations.coco.json`` | ``train/`` |
+
+Splits go by the usual names (``split_names``), with or without a year, and what is read for another
+name is said. ``train[:80%]`` and ``train[80%:]`` share no image: file names and a fixed seed
+decide, as in class folders.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lska_jax.data.class_folders import readable
+from lska_jax.data.coco_file import CocoFile, load_coco_json, read_coco_file
+from lska_jax.data.coco_masks import decode_mask
+from lska_jax.data.notes import say_once
+from lska_jax.data.plain_file import read_plain_file
+from lska_jax.data.scenes import ObjectImage
+from lska_jax.data.sources import Extent, SourceFacts, check_index
+from lska_jax.data.split_names import choose_split
+from lska_jax.data.split_slices import Slice, drawn_ranks, parse_slices, slice_bounds
+
+_PREFIX = "instances_"
+_INSIDE = "_annotations.coco.json"
+_SHOWN = 20
+
+
+class _Place(NamedTuple):
+    """Where a split is: its file, and folders that may hold its images."""
+
+    file: Path
+    folders: tuple[Path, ...]
+
+
+class CocoSource:
+    """The images of a COCO file with their objects; see ``scenes.ObjectSource``.
+
+    Args:
+      location: the folder that holds files and images; ``~`` is expanded.
+      split: its name, or a slice of it.
+      use_masks: whether masks are read.
+      is_for_training: whether images that are not trained on are left out; see ``coco_file``.
+
+    Raises:
+      ValueError: there is no such folder or split, the file has faults, or images are missing.
+    """
+
+    def __init__(
+        self, location: str, *, split: str, use_masks: bool = False, is_for_training: bool = False
+    ) -> None:
+        part, place = _find(location, split)
+        self._file = read_coco_file(place.file, use_masks=use_masks)
+        for remark in self._file.remarks:
+            say_once(remark)
+        whole = readable(f"coco:{place.file}")
+        self._kept, self.extents = _choose(self._file, part, whole)
+        self.name = whole if part.is_whole else f"{whole}[{_bounds(part)}]"
+        if is_for_training:
+            self._kept = self._kept[self._file.is_trained_on[self._kept]]
+        if not len(self._kept):
+            raise ValueError(f"{self.name} has no images" + " with boxes." * is_for_training)
+        self._folder = self._find_folder(place)
+        self.class_names = self._file.class_names
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._kept)
+
+    def __getitem__(self, index: int) -> ObjectImage:
+        """Return image ``index`` as it is stored, and its objects."""
+        check_index(index, len(self), self.name)
+        file, place = self._file, int(self._kept[index])
+        objects = slice(*file.starts[place : place + 2].tolist())
+        height, width = file.sizes[place].tolist()
+        masks = None
+        if file.segmentations is not None:
+            masks = np.zeros((objects.stop - objects.start, height, width), bool)
+            for mask, number in zip(masks, range(objects.start, objects.stop), strict=True):
+                stored = json.loads(file.segmentations[number])
+                mask[:] = decode_mask(stored, height=height, width=width)
+        return ObjectImage(
+            image=read_plain_file(self._file_of(index)),
+            size=(height, width),
+            boxes=file.boxes[objects],
+            labels=file.labels[objects],
+            masks=masks,
+            position=index,
+        )
+
+    def path(self, index: int) -> str:
+        """Return the path of the image; names that are no text are escaped."""
+        check_index(index, len(self), self.name)
+        return readable(str(self._file_of(index)))
+
+    def image_id(self, index: int) -> int:
+        """Return the image's id in the file."""
+        return int(self._file.image_ids[self._kept[index]])
+
+    def category_id(self, label: int) -> int:
+        """Return the category's id in the file."""
+        return self._file.category_ids[label]
+
+    def annotations(self) -> dict[str, Any]:
+        """Return the content of the file, of these images only."""
+        content = load_coco_json(Path(self._file.path))
+        kept = {self.image_id(index) for index in range(len(self))}
+        images = [image for image in content["images"] if image["id"] in kept]
+        annotations = [one for one in content["annotations"] if one["image_id"] in kept]
+        return {**content, "images": images, "annotations": annotations}
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Heights and widths of the images, (number of images, 2)."""
+        return self._file.sizes[self._kept]
+
+    @property
+    def most_objects(self) -> int:
+        """The largest number of objects in one image."""
+        return int(np.diff(self._file.starts)[self._kept].max())
+
+    def _file_of(self, index: int) -> Path:
+        return self._folder / self._file.file_names[int(self._kept[index])]
+
+    def _find_folder(self, place: _Place) -> Path:
+        """Return the folder of the images, each of which is there."""
+        names = [self._file.file_names[index] for index in self._kept.tolist()]
+        probed = names[:: max(1, len(names) // _SHOWN)]
+        folder = max(place.folders, key=lambda folder: sum((folder / n).is_file() for n in probed))
+        present = set(os.listdir(folder)) if folder.is_dir() else set()
+        missing = [n for n in names if n not in present and not (folder / n).exists()]
+        if missing:
+            more = [f"... and {len(missing) - _SHOWN} more"] if len(missing) > _SHOWN else []
+            listed = "".join(f"\n  {readable(name)}" for name in [*missing[:_SHOWN], *more])
+            raise ValueError(
+                f"{len(missing)} of the {len(names)} images of {place.file} are not in {folder}. "
+                f"Add them, or remove them and their annotations from the file:{listed}"
+            )
+        return folder
+
+
+def inspect_coco(location: str, *, split: str) -> SourceFacts:
+    """Count categories and images without looking for images.
+
+    Raises:
+      ValueError: as ``CocoSource``.
+    """
+    part, place = _find(location, split)
+    file = read_coco_file(place.file)
+    kept, _ = _choose(file, part, str(place.file))
+    return SourceFacts(len(file.class_names), len(kept))
+
+
+def _find(location: str, split: str) -> tuple[Slice, _Place]:
+    """Return the slice that a split is, and where it lies."""
+    root = Path(location).expanduser()
+    if not root.is_dir():
+        raise ValueError(f"coco:{location}: there is no folder {root}.")
+    parts = parse_slices(split)
+    if len(parts) != 1:
+        raise ValueError(f"coco:{location}: the split {split!r} joins several; name one.")
+    places = _places(root)
+    # "train2017" is asked for as "train", and as itself.
+    plain = {re.sub(r"[-_]?\d{4}$", "", name) or name: name for name in places}
+    asked = parts[0].split
+    chosen = asked if asked in places else choose_split(asked, [*plain], where=str(root))
+    if chosen is None:
+        found = ", ".join(sorted(map(readable, places))) or "none"
+        raise ValueError(
+            f"coco:{location} has no split {asked!r}; splits found: {found}. A split is "
+            f"{root}/annotations/{_PREFIX}SPLIT.json, with its images in {root}/SPLIT."
+        )
+    name = chosen if chosen in places else plain[chosen]
+    if name != asked and chosen != asked:
+        say_once(f"coco:{location} has no split {asked!r}; {readable(name)!r} is read for it.")
+    return parts[0], places[name]
+
+
+def _places(root: Path) -> dict[str, _Place]:
+    places: dict[str, _Place] = {}
+    for folder in (root / "annotations", root):
+        for file in sorted(folder.glob(f"{_PREFIX}*.json")):
+            name = file.stem.removeprefix(_PREFIX)
+            images = (root / name, root / "images" / name, root / "images", root)
+            places.setdefault(name, _Place(file, images))
+    for file in sorted(root.glob(f"*/{_INSIDE}")):
+        places.setdefault(file.parent.name, _Place(file, (file.parent,)))
+    return places
+
+
+def _choose(file: CocoFile, part: Slice, whole: str) -> tuple[np.ndarray, tuple[Extent, ...]]:
+    """Return which images a slice keeps, in the file's order."""
+    count = len(file.image_ids)
+    if part.is_whole:
+        return np.arange(count), (Extent(whole, 0, count),)
+    if part.unit == "shard":
+        raise ValueError(f"{whole} has no shards; give bounds in percent or images.")
+    begin, end = slice_bounds(part, (count,))
+    ranks = drawn_ranks([file.file_names[index] for index in range(count)])
+    return np.flatnonzero((ranks >= begin) & (ranks < end)), (Extent(whole, begin, end),)
+
+
+def _bounds(part: Slice) -> str:
+    return ":".join(f"{bound}{part.unit}" if bound else "" for bound in (part.start, part.stop))

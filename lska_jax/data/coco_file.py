@@ -1,0 +1,263 @@
+"""Read and check a COCO instances file, and keep what training needs in a few arrays.
+
+Semantics are those of mmdetection 2.x: the label of a category is the rank of its id. An annotation
+is left out if its box has no area within the image, its stated area is not positive, or its box is
+narrower or lower than one pixel; crowds are left out too. They have no effect on the reference's
+losses. Images without annotations, and those with a side below 32 pixels, are not trained on, while
+images with nothing but crowds are.
+
+Source: https://cocodataset.org/#format-data
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lska_jax.data.class_folders import PackedNames, readable, show_progress
+from lska_jax.data.coco_faults import find_box_fault, find_segmentation_fault, is_box_usable
+
+_LEAST_SIDE = 32
+_SHOWN = 20
+_SHOWN_SHORT = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class CocoFile:
+    """The images of a COCO file in its order, and their objects, image by image.
+
+    Attributes:
+      path: of the file.
+      image_ids: (N,) int64.
+      file_names: of the images, as the file has them.
+      sizes: (N, 2) int32, heights and widths.
+      is_trained_on: (N,) bool, which images have annotations and are not tiny.
+      category_ids: in ascending order.
+      class_names: of the categories.
+      starts: (N + 1,) int64, where each image's objects begin, and where the last one's end.
+      boxes: (M, 4) float32, x1 y1 x2 y2.
+      labels: (M,) int32, positions in ``category_ids``.
+      segmentations: JSON texts of the M segmentations; None where they were not asked for.
+      remarks: what was left out, a sentence each.
+    """
+
+    path: str
+    image_ids: np.ndarray
+    file_names: PackedNames
+    sizes: np.ndarray
+    is_trained_on: np.ndarray
+    category_ids: tuple[int, ...]
+    class_names: tuple[str, ...]
+    starts: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    segmentations: PackedNames | None
+    remarks: tuple[str, ...]
+
+
+def read_coco_file(path: Path, *, use_masks: bool = False) -> CocoFile:
+    """Read an instances file; one that has not changed is read once.
+
+    Args:
+      path: of the file.
+      use_masks: whether segmentations are checked and kept.
+
+    Raises:
+      ValueError: it is no instances file, or has faults, each listed with the id.
+    """
+    status = path.stat()
+    return _read_once(path, (status.st_mtime_ns, status.st_size), use_masks)
+
+
+def load_coco_json(path: Path) -> dict[str, Any]:
+    """Return the content of an instances file.
+
+    Raises:
+      ValueError: it is no JSON, or has no lists of images, annotations and categories.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON file: {error}") from error
+    for name in ("images", "annotations", "categories"):
+        entries = content.get(name) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ValueError(
+                f"{path} has no list of {name}; a COCO instances file has images, annotations and "
+                "categories."
+            )
+    return content
+
+
+@functools.lru_cache(maxsize=4)
+def _read_once(path: Path, stamp: tuple[int, int], use_masks: bool) -> CocoFile:
+    del stamp
+    return _Reading(path, use_masks).result()
+
+
+class _Reading:
+    """One reading of a file: what is found, and what is wrong with it."""
+
+    def __init__(self, path: Path, use_masks: bool) -> None:
+        self._path, self._use_masks = path, use_masks
+        self._faults: list[str] = []
+        self._left_out: list[str] = []
+        self._crowds = 0
+
+    def result(self) -> CocoFile:
+        content = load_coco_json(self._path)
+        images = self._by_id(content["images"], "image", ("file_name", "height", "width"))
+        categories = self._by_id(content["categories"], "category", ("name",))
+        for identity, image in images.items():
+            if not all(
+                type(image[side]) is int and image[side] > 0 for side in ("height", "width")
+            ):
+                self._faults.append(f"image {identity}: its height or width is no positive number")
+        self._stop_at_faults()
+        category_ids = sorted(categories)
+        places = {identity: place for place, identity in enumerate(images)}
+        labels = {identity: label for label, identity in enumerate(category_ids)}
+        kept = self._check_annotations(content["annotations"], images, labels)
+        self._stop_at_faults()
+        # Image by image, and within one in the file's order.
+        kept.sort(key=lambda annotation: places[annotation["image_id"]])
+        counts = np.bincount(
+            [places[annotation["image_id"]] for annotation in kept], minlength=len(images)
+        )
+        sizes = [(image["height"], image["width"]) for image in images.values()]
+        annotated = {annotation["image_id"] for annotation in content["annotations"]}
+        boxes = np.array([annotation["bbox"] for annotation in kept], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        names = tuple(readable(str(categories[identity]["name"])) for identity in category_ids)
+        found = np.array([labels[annotation["category_id"]] for annotation in kept], np.int32)
+        return CocoFile(
+            path=str(self._path),
+            image_ids=np.array(list(images), np.int64),
+            file_names=PackedNames(str(image["file_name"]) for image in images.values()),
+            sizes=np.array(sizes, np.int32).reshape(-1, 2),
+            is_trained_on=np.array(
+                [
+                    identity in annotated and min(size) >= _LEAST_SIDE
+                    for identity, size in zip(images, sizes, strict=True)
+                ],
+                bool,
+            ),
+            category_ids=tuple(category_ids),
+            class_names=names,
+            starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            boxes=boxes.astype(np.float32),
+            labels=found,
+            segmentations=self._pack_segmentations(kept),
+            remarks=tuple(self._remarks(len(content["annotations"]), names, found)),
+        )
+
+    def _by_id(
+        self, entries: Iterable[dict[str, Any]], kind: str, keys: tuple[str, ...]
+    ) -> dict[int, dict[str, Any]]:
+        """Return entries by their id; those without a good one become faults."""
+        found: dict[int, dict[str, Any]] = {}
+        for number, entry in enumerate(entries):
+            identity = entry.get("id")
+            missing = [key for key in keys if key not in entry]
+            if type(identity) is not int:
+                self._faults.append(f"{kind} number {number}: its id {identity!r} is no number")
+            elif identity in found:
+                self._faults.append(f"{kind} {identity}: the same id is given twice")
+            elif missing:
+                self._faults.append(f"{kind} {identity}: it has no {' and no '.join(missing)}")
+            else:
+                found[identity] = entry
+        return found
+
+    def _check_annotations(
+        self,
+        annotations: list[dict[str, Any]],
+        images: Mapping[int, dict[str, Any]],
+        labels: Mapping[int, int],
+    ) -> list[dict[str, Any]]:
+        """Return what is trained on; faults and what is left out are noted."""
+        kept, seen = [], set()
+        name = str(self._path)
+        for number, annotation in enumerate(
+            show_progress(annotations, name, "annotations", len(annotations))
+        ):
+            identity = annotation.get("id")
+            image = images.get(annotation.get("image_id", ""))
+            where = f"annotation {identity}" if identity is not None else f"annotation no. {number}"
+            if image is None:
+                fault = f"its image {annotation.get('image_id')!r} is not in the file"
+            elif type(identity) is not int:
+                fault = f"its id {identity!r} is no number"
+            elif identity in seen:
+                fault = "the same id is given twice"
+            elif annotation.get("category_id") not in labels:
+                fault = f"its category {annotation.get('category_id')!r} is not in the file"
+            else:
+                fault = self._find_fault(annotation, image)
+            seen.add(identity)
+            if image is not None:
+                where += f" of {readable(str(image['file_name']))}"
+            if fault:
+                self._faults.append(f"{where}: {fault}")
+            elif annotation.get("iscrowd"):
+                self._crowds += 1
+            elif self._is_usable(annotation, images[annotation["image_id"]]):
+                kept.append(annotation)
+            else:
+                self._left_out.append(f"{where}: bbox {annotation['bbox']}")
+        return kept
+
+    def _find_fault(self, annotation: dict[str, Any], image: dict[str, Any]) -> str:
+        fault = find_box_fault(annotation.get("bbox"), annotation.get("area", 0))
+        if fault or not self._use_masks or annotation.get("iscrowd"):
+            return fault
+        return find_segmentation_fault(
+            annotation.get("segmentation"), height=image["height"], width=image["width"]
+        )
+
+    def _is_usable(self, annotation: dict[str, Any], image: dict[str, Any]) -> bool:
+        box = annotation["bbox"]
+        area = annotation.get("area", box[2] * box[3])
+        return is_box_usable(box, area, height=image["height"], width=image["width"])
+
+    def _pack_segmentations(self, kept: list[dict[str, Any]]) -> PackedNames | None:
+        if not self._use_masks:
+            return None
+        return PackedNames(
+            json.dumps(annotation["segmentation"], separators=(",", ":")) for annotation in kept
+        )
+
+    def _stop_at_faults(self) -> None:
+        if not self._faults:
+            return
+        raise ValueError(
+            f"{self._path} has {len(self._faults)} faults. Repair or remove these entries:"
+            + _listing(self._faults)
+        )
+
+    def _remarks(self, total: int, names: tuple[str, ...], labels: np.ndarray) -> Iterable[str]:
+        if self._left_out:
+            yield (
+                f"{self._path}: {len(self._left_out)} of {total} annotations have no area within "
+                f"their image, or less than a pixel; they are not trained on:"
+                + _listing(self._left_out)
+            )
+        counts = np.bincount(labels, minlength=len(names))
+        unseen = [name for name, count in zip(names, counts, strict=True) if not count]
+        if unseen:
+            more = ", ..." if len(unseen) > _SHOWN_SHORT else ""
+            yield (
+                f"{self._path}: {len(unseen)} of {len(names)} categories have no box: "
+                f"{', '.join(unseen[:_SHOWN_SHORT])}{more}."
+            )
+
+
+def _listing(lines: list[str]) -> str:
+    more = [f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    return "".join(f"\n  {line}" for line in [*lines[:_SHOWN], *more])

@@ -1,0 +1,305 @@
+"""Scenes of handwritten digits: dense prediction on a fresh machine, in minutes.
+
+Scikit-learn's 8 x 8 digits are enlarged to several sizes, inked on paper that is cut out around
+them like a sticker, and laid over a part of scikit-learn's two photographs. A later digit covers an
+earlier one, of which at least ``_LEAST_VISIBLE`` stays in sight. As in COCO, a mask holds the
+pixels that are seen, paper included, and a box is the smallest around its mask. Some scenes are
+empty.
+
+A scene is a function of (seed, split, index). Training and test scenes share neither digits, which
+are split as ``digits`` splits them, nor parts of the photographs: the right quarter is the test's.
+All arithmetic on pixels is in whole numbers (Pillow's resizing too), so that every machine draws
+the same pixels.
+
+Source of the photographs: https://scikit-learn.org/stable/datasets/loading_other_datasets.html
+(china.jpg and flower.jpg, CC BY 2.0).
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from lska_jax.data.coco_format import annotations_of
+from lska_jax.data.decode import decode_rgb
+from lska_jax.data.digits import DigitsSource
+from lska_jax.data.scenes import ObjectImage, PixelLabels
+from lska_jax.data.sources import Extent, SourceFacts, check_index
+
+SIZE = (128, 128)
+_SMALLEST_SIDE = 32
+
+_NUM_DIGITS = 10
+_NUM_SCENES = {"train": 2048, "test": 256}
+_STREAMS = {"train": 0, "test": 1}
+_PHOTOGRAPHS = ("china.jpg", "flower.jpg")
+
+_EMPTY_EVERY = 16  # on average
+_MOST_DIGITS = 9
+# Sides of a digit with its paper, as parts of the shorter side of the scene.
+_SIDES = (0.2, 0.45)
+_ASPECTS = (0.8, 1.1)
+_LEAST_VISIBLE = 0.7
+_ATTEMPTS = 8
+# A digit of 8 x 8 and a cell of paper on each side.
+_TILE = 10
+_HALF = 128
+
+
+class _Scene(NamedTuple):
+    """One drawn scene: pixels (H, W, 3) uint8, masks (N, H, W) bool and labels (N,) int32."""
+
+    pixels: np.ndarray
+    masks: np.ndarray
+    labels: np.ndarray
+
+
+class _Scenes:
+    """What both kinds of source share: the split, its digits, and the drawing.
+
+    Args:
+      split: ``train`` (2,048 scenes) or ``test`` (256).
+      size: height and width of a scene in pixels.
+      seed: of all scenes.
+
+    Raises:
+      ValueError: an unknown split, or a side below 32 pixels.
+    """
+
+    def __init__(self, split: str, *, size: tuple[int, int] = SIZE, seed: int = 0) -> None:
+        _check_split(split)
+        if min(size) < _SMALLEST_SIDE:
+            raise ValueError(
+                f"Scenes of {size[0]}x{size[1]} pixels leave digits no room; give at least "
+                f"{_SMALLEST_SIDE}x{_SMALLEST_SIDE}."
+            )
+        shown = "" if size == SIZE else f":{size[0]}x{size[1]}"
+        self.name = f"digit_scenes{shown}/{split}"
+        self.extents = (Extent(f"digit_scenes/{split}", 0, _NUM_SCENES[split]),)
+        self._split, self._size, self._seed = split, size, seed
+
+    def __len__(self) -> int:
+        """Return the number of scenes in the split."""
+        return _NUM_SCENES[self._split]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Height and width of every scene, (number of scenes, 2)."""
+        return np.tile(np.array(self._size), (len(self), 1))
+
+    def path(self, index: int) -> str:
+        """Return ``digit_scenes/SPLIT#N``."""
+        check_index(index, len(self), self.name)
+        return f"{self.name}#{index}"
+
+    def _draw(self, index: int) -> _Scene:
+        check_index(index, len(self), self.name)
+        return _draw_scene(self._split, self._size, _generator(self._split, self._seed, index))
+
+
+class DigitScenes(_Scenes):
+    """Scenes of digits with a box and a mask each; labels are the digits."""
+
+    class_names = tuple(str(digit) for digit in range(_NUM_DIGITS))
+    most_objects = _MOST_DIGITS
+
+    def __getitem__(self, index: int) -> ObjectImage:
+        """Return scene ``index`` with its digits in the order in which they were laid."""
+        scene = self._draw(index)
+        return ObjectImage(
+            image=scene.pixels,
+            size=self._size,
+            boxes=boxes_of(scene.masks),
+            labels=scene.labels,
+            masks=scene.masks,
+            position=index,
+        )
+
+    def image_id(self, index: int) -> int:
+        """Return the id of a scene: ids count from 1."""
+        return index + 1
+
+    def category_id(self, label: int) -> int:
+        """Return the id of a digit: ids count from 1."""
+        return label + 1
+
+    def annotations(self) -> dict[str, Any]:
+        """Return what a COCO instances file would hold."""
+        return annotations_of(self)
+
+
+class DigitSceneMaps(_Scenes):
+    """Scenes of digits with a class a pixel: 0 is what is no digit, and digit d is d + 1."""
+
+    class_names = ("background", *DigitScenes.class_names)
+
+    def __getitem__(self, index: int) -> PixelLabels:
+        """Return scene ``index`` and its label map."""
+        check_index(index, len(self), self.name)
+        pixels, label_map = _draw_map(self._split, self._size, self._seed, index)
+        return PixelLabels(pixels, label_map, index)
+
+
+def inspect_digit_scenes(split: str) -> SourceFacts:
+    """Count digits and scenes without drawing one; a map of a scene has one class more.
+
+    Raises:
+      ValueError: an unknown split.
+    """
+    _check_split(split)
+    return SourceFacts(_NUM_DIGITS, _NUM_SCENES[split])
+
+
+def parse_scene_size(location: str) -> tuple[int, int]:
+    """Read the size of scenes, ``HEIGHTxWIDTH``; "" is 128x128.
+
+    Raises:
+      ValueError: it is written otherwise.
+    """
+    sides = location.split("x") if location else [str(side) for side in SIZE]
+    if len(sides) != 2 or not all(side.isdecimal() for side in sides):
+        raise ValueError(
+            f"digit_scenes:{location} does not say a size; write digit_scenes:HEIGHTxWIDTH, as in "
+            "digit_scenes:96x128."
+        )
+    return int(sides[0]), int(sides[1])
+
+
+def boxes_of(masks: np.ndarray) -> np.ndarray:
+    """Return the smallest boxes (N, 4) float32 around masks (N, H, W); 0 0 0 0 around nothing."""
+    boxes = np.zeros((len(masks), 4), np.float32)
+    for box, mask in zip(boxes, masks, strict=True):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if len(rows):
+            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return boxes
+
+
+def _generator(split: str, seed: int, index: int) -> np.random.Generator:
+    return np.random.default_rng((seed, _STREAMS[split], index))
+
+
+# Drawing takes as long as a step of a small network: a process draws what it reads again once.
+@functools.lru_cache(maxsize=_NUM_SCENES["train"] + _NUM_SCENES["test"])
+def _draw_map(
+    split: str, size: tuple[int, int], seed: int, index: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a scene's pixels and its label map, neither to be written to."""
+    scene = _draw_scene(split, size, _generator(split, seed, index))
+    label_map = np.zeros(size, np.uint8)
+    for mask, label in zip(scene.masks, scene.labels, strict=True):
+        label_map[mask] = label + 1
+    scene.pixels.setflags(write=False)
+    label_map.setflags(write=False)
+    return scene.pixels, label_map
+
+
+def _draw_scene(split: str, size: tuple[int, int], rng: np.random.Generator) -> _Scene:
+    pixels = _draw_ground(split, size, rng)
+    num_digits = 0 if rng.integers(_EMPTY_EVERY) == 0 else int(rng.integers(1, _MOST_DIGITS + 1))
+    covers: list[np.ndarray] = []
+    labels: list[int] = []
+    visible = np.zeros((0, *size), bool)
+    for _ in range(num_digits):
+        label = int(rng.integers(_NUM_DIGITS))
+        tiles = _tiles(split)[label]
+        tile = tiles[rng.integers(len(tiles))]
+        colours = _draw_colours(rng)
+        for _ in range(_ATTEMPTS):
+            (width, height), (top, left) = _draw_place(size, rng)
+            ink, paper = (
+                np.asarray(part.resize((width, height), Image.Resampling.BICUBIC)) for part in tile
+            )
+            window = (slice(top, top + height), slice(left, left + width))
+            cover = np.zeros(size, bool)
+            cover[window] = paper >= _HALF
+            rest = visible & ~cover
+            if all(
+                now.sum() >= _LEAST_VISIBLE * before.sum()
+                for now, before in zip(rest, covers, strict=True)
+            ):
+                visible = np.concatenate([rest, cover[None]])
+                covers.append(cover)
+                labels.append(label)
+                for part, colour in zip((paper, ink), colours, strict=True):
+                    pixels[window] = _lay(pixels[window], part, colour)
+                break
+    return _Scene(pixels, visible, np.array(labels, np.int32))
+
+
+def _draw_ground(split: str, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Return a part of a photograph at the scene's size, (H, W, 3) uint8."""
+    photographs = _photographs(split)
+    photograph = photographs[rng.integers(len(photographs))]
+    # The largest part of the scene's proportions that fits.
+    most = min(photograph.height / size[0], photograph.width / size[1])
+    zoom = most * (0.25 + 0.5 * rng.random())
+    height, width = (max(1, int(side * zoom)) for side in size)
+    top = int(rng.integers(photograph.height - height + 1))
+    left = int(rng.integers(photograph.width - width + 1))
+    part = photograph.crop((left, top, left + width, top + height))
+    return np.array(part.resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def _draw_place(
+    size: tuple[int, int], rng: np.random.Generator
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return (width, height) of a digit with its paper and (top, left), inside the scene."""
+    low, high = _SIDES
+    height = int(min(size) * (low + (high - low) * rng.random()))
+    width = int(height * (_ASPECTS[0] + (_ASPECTS[1] - _ASPECTS[0]) * rng.random()))
+    top, left = rng.integers(size[0] - height + 1), rng.integers(size[1] - width + 1)
+    return (width, height), (int(top), int(left))
+
+
+def _draw_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return the colours of paper and ink: any light one, and any dark one."""
+    return rng.integers(150, 256, 3), rng.integers(0, 90, 3)
+
+
+def _lay(pixels: np.ndarray, levels: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """Lay a colour over pixels where levels (H, W) uint8 are high, with an edge of a pixel."""
+    opacity = np.clip((levels.astype(np.int32) - _HALF) * 4 + _HALF, 0, 255)[:, :, None]
+    return ((pixels * (255 - opacity) + colour * opacity + 127) // 255).astype(np.uint8)
+
+
+@functools.cache
+def _tiles(split: str) -> list[list[tuple[Image.Image, Image.Image]]]:
+    """Return, for each digit, the ink and the paper of its examples, (10, 10) greys."""
+    digits = DigitsSource(split)
+    tiles: list[list[tuple[Image.Image, Image.Image]]] = [[] for _ in range(_NUM_DIGITS)]
+    for index in range(len(digits)):
+        image, label = digits[index]
+        ink = np.pad(np.asarray(image)[:, :, 0], 1)
+        near = np.pad(ink, 1)
+        paper = np.max([near[y : y + _TILE, x : x + _TILE] for y in range(3) for x in range(3)], 0)
+        tiles[label].append((Image.fromarray(ink), Image.fromarray(paper)))
+    return tiles
+
+
+@functools.cache
+def _photographs(split: str) -> list[Image.Image]:
+    """Return the left three quarters of the photographs for training, the rest for the test."""
+    import sklearn.datasets
+
+    folder = Path(sklearn.datasets.__file__).parent / "images"
+    photographs = [
+        Image.fromarray(decode_rgb((folder / name).read_bytes())) for name in _PHOTOGRAPHS
+    ]
+    parts = []
+    for photograph in photographs:
+        width, height = photograph.size
+        edge = 3 * width // 4
+        box = (0, 0, edge, height) if split == "train" else (edge, 0, width, height)
+        parts.append(photograph.crop(box))
+    return parts
+
+
+def _check_split(split: str) -> None:
+    if split not in _NUM_SCENES:
+        allowed = ", ".join(_NUM_SCENES)
+        raise ValueError(f"Digit scenes have no split {split!r}; allowed: {allowed}.")

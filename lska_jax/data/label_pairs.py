@@ -1,0 +1,234 @@
+"""Pairs of an image and a label map: folders of files whose names agree, and ADE20K's.
+
+| | images | label maps | names of the classes, if the file is there |
+|---|---|---|---|
+| ``maps`` | ``images[/SPLIT]`` | ``labels[/SPLIT]`` | ``classes.txt``, one a line |
+| ``ade20k`` | ``images/SPLIT`` | ``annotations/SPLIT`` | ``objectInfo150.txt`` |
+
+A label map is a PNG of ids; 255 is no class. ADE20K's (ADEChallengeData2016) counts classes from 1,
+and 0 is no class. Sizes are compared when a split is opened, ids of some maps too; a map that turns
+out to hold an id of no class later is a broken example, which is named and never trained on.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from lska_jax.data.class_folders import IMAGE_SUFFIXES
+from lska_jax.data.folder_tree import FolderTree
+from lska_jax.data.label_maps import read_label_map
+from lska_jax.data.plain_file import read_plain_file
+from lska_jax.data.scenes import IGNORED_LABEL, PixelLabels
+from lska_jax.data.sources import BrokenImage, Extent, SourceFacts, check_index
+from lska_jax.data.split_names import choose_split
+from lska_jax.data.split_slices import drawn_ranks, parse_slices, slice_bounds
+
+_MAP_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".pgm")
+_SHOWN = 10
+_THREADS = 16
+# Of a split, from all over it, read whole when it is opened.
+_PROBED_MAPS = 64
+
+
+class PairLayout(NamedTuple):
+    """Where a kind of set keeps its files.
+
+    Attributes:
+      kind: its short name.
+      labels: the folder of the label maps.
+      classes: the file of the classes' names.
+      counts_from_one: whether 0 is no class, and n is class n - 1.
+      num_classes: if it is fixed, else 0.
+    """
+
+    kind: str
+    labels: str
+    classes: str
+    counts_from_one: bool = False
+    num_classes: int = 0
+
+
+LAYOUTS = {
+    "maps": PairLayout("maps", "labels", "classes.txt"),
+    "ade20k": PairLayout(
+        "ade20k", "annotations", "objectInfo150.txt", counts_from_one=True, num_classes=150
+    ),
+}
+
+
+class LabelPairs:
+    """Images and their label maps.
+
+    Args:
+      kind: key of ``LAYOUTS``.
+      location: the folder; ``~`` is expanded.
+      split: as in ``train`` or ``train[:80%]``.
+      num_classes: of the labels, where the set does not say it.
+
+    Raises:
+      ValueError: the folder or split is missing, files have no partner, sizes differ, or a label
+        map is none; every file is named, up to ten.
+    """
+
+    def __init__(self, kind: str, location: str, *, split: str, num_classes: int) -> None:
+        self.name = f"{kind}:{location}/{split}"
+        self._layout, self._root = LAYOUTS[kind], Path(location).expanduser()
+        pairs = _list_pairs(self._layout, self._root, split)
+        self._images, self._maps = [p[0] for p in pairs.files], [p[1] for p in pairs.files]
+        self.extents = pairs.extents
+        self.class_names = _read_class_names(self._layout, self._root, num_classes)
+        self.sizes = self._check_pairs()
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> PixelLabels:
+        """Return pair ``index``, its label map decoded."""
+        check_index(index, len(self), self.name)
+        image = read_plain_file(self._images[index])
+        return PixelLabels(image, self._read_map(index), index)
+
+    def path(self, index: int) -> str:
+        """Return the path of an image."""
+        check_index(index, len(self), self.name)
+        return str(self._images[index])
+
+    def _read_map(self, index: int) -> np.ndarray:
+        ids = read_label_map(read_plain_file(self._maps[index])).astype(np.int32)
+        if self._layout.counts_from_one:
+            ids = np.where(ids == 0, IGNORED_LABEL, ids - 1)
+        is_wrong = (ids >= len(self.class_names)) & (ids != IGNORED_LABEL)
+        if is_wrong.any():
+            shift = int(self._layout.counts_from_one)
+            raise BrokenImage(
+                f"its label map {self._maps[index]} has the id {int(ids[is_wrong].max()) + shift}, "
+                f"beyond the {len(self.class_names)} classes"
+            )
+        return ids.astype(np.uint8)
+
+    def _check_pairs(self) -> np.ndarray:
+        """Return the sizes of all images, (N, 2); refuse pairs that are none."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            images = list(pool.map(_size_of, self._images))
+            maps = list(pool.map(_size_of, self._maps))
+            probed = np.unique(np.linspace(0, len(self) - 1, _PROBED_MAPS).astype(int)).tolist()
+            broken = [text for text in pool.map(self._fault_of, probed) if text]
+        problems = [
+            f"{label_map}: {of_map[0]} x {of_map[1]} rows and columns, its image has "
+            f"{of_image[0]} x {of_image[1]}"
+            for label_map, of_image, of_map in zip(self._maps, images, maps, strict=True)
+            if of_image and of_map and of_image != of_map
+        ]
+        _refuse(f"The label maps of {self.name} do not fit", [*problems, *broken])
+        return np.array([size or (1, 1) for size in images])
+
+    def _fault_of(self, index: int) -> str:
+        try:
+            self._read_map(index)
+        except BrokenImage as error:
+            return f"{self._maps[index]}: {error}"
+        return ""
+
+
+def inspect_pairs(kind: str, location: str, *, split: str, num_classes: int) -> SourceFacts:
+    """Count classes and pairs without opening a file; arguments are those of ``LabelPairs``."""
+    layout, root = LAYOUTS[kind], Path(location).expanduser()
+    pairs = _list_pairs(layout, root, split)
+    return SourceFacts(len(_read_class_names(layout, root, num_classes)), len(pairs.files))
+
+
+class _Pairs(NamedTuple):
+    files: list[tuple[Path, Path]]
+    extents: tuple[Extent, ...]
+
+
+def _list_pairs(layout: PairLayout, root: Path, split: str) -> _Pairs:
+    for folder in ("images", layout.labels):
+        if not (root / folder).is_dir():
+            raise ValueError(
+                f"There is no folder {root / folder}; {layout.kind}:PATH reads PATH/images and "
+                f"PATH/{layout.labels}."
+            )
+    files: list[tuple[Path, Path]] = []
+    extents: list[Extent] = []
+    for part in parse_slices(split):
+        inner = _split_folder(root / "images", part.split)
+        whole = _all_pairs(layout, root, inner)
+        begin, end = slice_bounds(part, (len(whole),))
+        order = np.arange(len(whole))
+        if not part.is_whole:
+            order = np.argsort(drawn_ranks([image.name for image, _ in whole]), kind="stable")
+        files += [whole[index] for index in sorted(order[begin:end].tolist())]
+        place = str((root / "images" / inner).resolve())
+        extents.append(Extent(place, begin, end))
+    if not files:
+        raise ValueError(f"{layout.kind}:{root} split {split!r} has no image.")
+    return _Pairs(files, tuple(extents))
+
+
+def _split_folder(images: Path, split: str) -> str:
+    """Return the folder of a split below ``images``; "" where there are no folders."""
+    folders = FolderTree(images, IMAGE_SUFFIXES).folders("")
+    if not folders:
+        return ""
+    chosen = choose_split(split, folders, where=str(images))
+    if chosen is None:
+        raise ValueError(f"{images} has no split {split!r}; it has {', '.join(folders)}.")
+    return chosen
+
+
+@functools.lru_cache(maxsize=8)
+def _all_pairs(layout: PairLayout, root: Path, inner: str) -> list[tuple[Path, Path]]:
+    places = root / "images" / inner, root / layout.labels / inner
+    suffixes = (IMAGE_SUFFIXES, _MAP_SUFFIXES)
+    images, maps = (_by_stem(place, kinds) for place, kinds in zip(places, suffixes, strict=True))
+    alone = [str(path) for stem, path in images.items() if stem not in maps]
+    alone += [str(path) for stem, path in maps.items() if stem not in images]
+    _refuse(f"Files of {layout.kind}:{root} have no partner of their name", alone)
+    return [(path, maps[stem]) for stem, path in images.items()]
+
+
+def _by_stem(place: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    (names,) = FolderTree(place, suffixes).files_of("", [""]) if place.is_dir() else ([],)
+    return {str(Path(name).with_suffix("")): place / name for name in names}
+
+
+def _size_of(path: Path) -> tuple[int, int] | None:
+    """Return height and width as an image file states them; None if it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except Exception:
+        # Whatever Pillow says of it, reading it whole says it again with the file's name.
+        return None
+
+
+def _read_class_names(layout: PairLayout, root: Path, num_classes: int) -> tuple[str, ...]:
+    file = root / layout.classes
+    if not file.is_file():
+        return tuple(f"class {n}" for n in range(layout.num_classes or num_classes))
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if layout.kind == "ade20k":
+        # A table: number, three figures, names.
+        names: Sequence[Any] = [line.split("\t")[-1].split(",")[0] for line in lines[1:]]
+    else:
+        names = lines
+    if layout.num_classes and len(names) != layout.num_classes:
+        raise ValueError(f"{file} names {len(names)} classes, not {layout.num_classes}.")
+    if len(names) > IGNORED_LABEL:
+        raise ValueError(f"{file} names {len(names)} classes; at most {IGNORED_LABEL} are read.")
+    return tuple(str(name).strip() for name in names)
+
+
+def _refuse(what: str, problems: Sequence[str]) -> None:
+    if problems:
+        more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise ValueError(f"{what}:\n  " + "\n  ".join(problems[:_SHOWN]) + more)

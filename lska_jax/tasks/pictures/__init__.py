@@ -1,0 +1,1 @@
+"""Predictions as pictures, drawn with Pillow alone."""

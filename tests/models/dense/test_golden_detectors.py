@@ -1,0 +1,210 @@
+"""Whole detectors with golden weights against the reference: outputs, losses, gradients."""
+
+import inspect
+import json
+from unittest import mock
+
+import dense_goldens
+import golden_baselines
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lska_jax.models.dense import mask_rcnn as mask_rcnn_module
+from lska_jax.models.dense.rpn import Proposals
+from lska_jax.nn.functional import flat_values, parameters
+
+pytestmark = pytest.mark.slow
+
+RETINANET = "retinanet_lska_tiny_k23__2x64x96"
+MASK_RCNN = "mask_rcnn_lska_tiny_k23__2x64x96"
+# The stored run was made with fewer candidates, proposals and samples.
+FEWER = {
+    "train_candidates": 300,
+    "test_candidates": 300,
+    "proposals": 100,
+    "samples": 64,
+    "max_detections": 30,
+}
+
+
+def relative_error(found, expected):
+    return np.abs(np.asarray(found) - expected).max() / np.abs(expected).max()
+
+
+@pytest.fixture(scope="module")
+def retinanet():
+    stored = golden_baselines.golden(f"dense/{RETINANET}")
+    return dense_goldens.detector("retinanet", stored), stored
+
+
+@pytest.fixture(scope="module")
+def mask_rcnn():
+    stored = golden_baselines.golden(f"dense/{MASK_RCNN}")
+    return dense_goldens.detector("mask_rcnn", stored, **FEWER), stored
+
+
+def image_alone(stored, number):
+    """Return one image with its own padding, its size, and its scale."""
+    batch, (width, height) = dense_goldens.images(stored), stored["scale_factor"][:2]
+    rows, columns = stored["second_pad_shape"] if number else dense_goldens.CANVAS
+    sizes = dense_goldens.sizes(stored)[number : number + 1]
+    images = batch[number : number + 1, :rows, :columns]
+    return jnp.asarray(images), jnp.asarray(sizes), jnp.asarray([[height, width]])
+
+
+@nnx.jit
+def outputs_and_detections(network, images, sizes, scales):
+    if hasattr(network, "rpn"):
+        maps = network.pyramid_maps(images)
+        proposals = network.propose(maps, sizes, images.shape[1:3])
+        outputs = network.rpn(maps)[0], proposals
+        outputs += network.box_head(network.read(maps, proposals.boxes, side=7))
+    else:
+        outputs = network.outputs(images)[:2]
+    return outputs, network.detect(images, sizes, scales)
+
+
+def check_detections(found, stored, number):
+    """Compare detections; neighbours whose scores are closer than 1e-4 may change places."""
+    scores, count = stored[f"test{number}/scores"], len(stored[f"test{number}/scores"])
+    assert np.asarray(found.is_valid[0]).sum() == count
+    np.testing.assert_allclose(found.scores[0, :count], scores, rtol=1e-4)
+    expected = np.c_[stored[f"test{number}/labels"], stored[f"test{number}/boxes"]]
+    rows = np.c_[np.asarray(found.labels[0, :count]), np.asarray(found.boxes[0, :count])]
+    for place, row in enumerate(rows):
+        near = np.flatnonzero(np.abs(scores - scores[place]) < 1e-4 * scores[place] + 1e-7)
+        distance = np.abs(expected[near] - row[None]).max(axis=1)
+        # Of 96 pixels.
+        assert distance.min() < 1e-3
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_retinanet_finds_what_the_reference_finds(retinanet, number):
+    network, stored = retinanet
+    (logits, deltas), found = outputs_and_detections(network, *image_alone(stored, number))
+    assert relative_error(logits[0, ::7], stored[f"test{number}/class_logits"]) < 1e-5
+    assert relative_error(deltas[0], stored[f"test{number}/box_deltas"]) < 1e-5
+    check_detections(found, stored, number)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_mask_rcnn_finds_what_the_reference_finds(mask_rcnn, number):
+    network, stored = mask_rcnn
+    outputs, found = outputs_and_detections(network, *image_alone(stored, number))
+    logits, proposals, classes, _ = outputs
+    assert relative_error(logits[0], stored[f"test{number}/rpn_logits"]) < 1e-5
+    expected = stored[f"test{number}/proposals"]
+    np.testing.assert_allclose(proposals.boxes[0], expected[:, :4], atol=1e-3)
+    # Behind proposals of its own: they are rounded differently.
+    assert relative_error(classes[0], stored[f"test{number}/class_logits"]) < 1e-4
+    check_detections(found, stored, number)
+    if number == 0:
+        expected = jax.nn.sigmoid(stored["test0/mask_logits"])
+        np.testing.assert_allclose(found.masks[0, :8], expected, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def trained_retinanet(retinanet):
+    network, stored = retinanet
+    run = dense_goldens.losses_and_gradients(network)
+    images = jnp.asarray(dense_goldens.images(stored))
+    return lambda case, rows=4: run(images, dense_goldens.truth(stored, case, rows=rows))
+
+
+@pytest.mark.parametrize("case", ["some", "ignored", "none"])
+def test_retinanet_has_the_losses_and_gradients_of_the_reference(
+    retinanet, trained_retinanet, case
+):
+    network, stored = retinanet
+    losses, gradients = trained_retinanet(case)
+    np.testing.assert_allclose(losses["classes"], stored[f"{case}/loss_cls"].sum(), rtol=1e-5)
+    np.testing.assert_allclose(losses["boxes"], stored[f"{case}/loss_bbox"].sum(), rtol=1e-5)
+    errors = dense_goldens.gradient_errors(network, gradients, stored, case)
+    assert max(errors.values()) < 1e-4
+
+
+def test_more_padding_of_the_truth_changes_neither_loss_nor_gradient(trained_retinanet):
+    few, many = (trained_retinanet("some", rows) for rows in (4, 8))
+    for name, loss in few[0].items():
+        np.testing.assert_array_equal(loss, many[0][name])
+    for path, gradient in few[1].items():
+        np.testing.assert_array_equal(gradient, many[1][path])
+
+
+@pytest.fixture(scope="module")
+def trained_mask_rcnn(mask_rcnn):
+    """Return (case, use_stored) -> losses and gradients, with the stored proposals or its own."""
+    network, stored = mask_rcnn
+    images, make = jnp.asarray(dense_goldens.images(stored)), mask_rcnn_module.make_proposals
+    training = nnx.view(network, deterministic=False, use_running_average=False)
+    graph, params, rest = nnx.split(training, nnx.Param, ...)
+
+    @jax.jit
+    def run(truth, rows, use_stored):
+        given = Proposals(rows[..., :4], rows[..., 4], jnp.ones(rows.shape[:2], bool), None)
+
+        def choose(*args, **kwargs):
+            own = make(*args, **kwargs)._replace(levels=None)
+            return jax.tree.map(lambda a, b: jnp.where(use_stored, a, b), given, own)
+
+        def total(params):
+            with mock.patch.object(mask_rcnn_module, "make_proposals", choose):
+                model = nnx.merge(graph, params, rest, copy=True)
+                parts = inspect.unwrap(type(model).losses)(model, images, truth)
+            return sum(parts.values()), parts
+
+        (_, parts), gradients = jax.value_and_grad(total, has_aux=True)(params)
+        return parts, flat_values(gradients)
+
+    def run_case(case, *, use_stored):
+        rows = np.stack([stored[f"{case}/proposals{image}"] for image in range(2)])
+        return run(dense_goldens.truth(stored, case), rows, use_stored)
+
+    return run_case
+
+
+LOSSES = {
+    "objects": "loss_rpn_cls",
+    "proposals": "loss_rpn_bbox",
+    "classes": "loss_cls",
+    "boxes": "loss_bbox",
+    "masks": "loss_mask",
+}
+
+
+@pytest.mark.parametrize("use_stored", [False, True])
+@pytest.mark.parametrize("case", ["some", "both", "none"])
+def test_mask_rcnn_has_the_losses_and_gradients_of_the_reference(
+    mask_rcnn, trained_mask_rcnn, case, use_stored
+):
+    network, stored = mask_rcnn
+    losses, gradients = trained_mask_rcnn(case, use_stored=use_stored)
+    for ours, theirs in LOSSES.items():
+        expected = stored[f"{case}/{theirs}"].sum()
+        np.testing.assert_allclose(losses[ours], expected, rtol=1e-5, atol=1e-7)
+    if not use_stored:
+        # Its own proposals are rounded differently, which turns some of the heads' ReLUs over.
+        return
+    errors = dense_goldens.gradient_errors(network, gradients, stored, case)
+    in_masks = {name for name in errors if name.startswith("roi_head.mask_head")}
+    assert max(errors[name] for name in errors.keys() - in_masks) < 1e-4
+    # Of its millions of ReLUs a few stand so near zero that float32 turns them over.
+    assert max(errors[name] for name in in_masks) < 1e-3
+
+
+@pytest.mark.parametrize("head", ["retinanet", "mask_rcnn"])
+def test_names_and_shapes_are_those_of_the_references_checkpoint(head, request):
+    network, _ = request.getfixturevalue(head)
+    path = dense_goldens.golden_weights.GOLDEN / "dense" / f"{head}_lska_tiny_k23.keys.json"
+    listed = {
+        name: tuple(shape)
+        for name, shape in json.loads(path.read_text()).items()
+        if not name.endswith(("num_batches_tracked", "running_mean", "running_var"))
+    }
+    named = golden_baselines.named(
+        network, {p: np.asarray(a) for p, a in parameters(network).items()}
+    )
+    assert {name: array.shape for name, array in named.items()} == listed
