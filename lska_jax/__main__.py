@@ -11,6 +11,7 @@ COMMANDS = {
     "Train and evaluate": {
         "train": "train a model from a config, or resume a run",
         "evaluate": "evaluate a checkpoint of a run",
+        "find-rate": "try learning rates for a run",
         "robustness": "measure models on corrupted and shifted image sets",
         "report": "write a page about training runs, or about results of robustness",
         "predict": "classify images with a model",
@@ -19,7 +20,9 @@ COMMANDS = {
     },
     "Models and weights": {
         "import": "turn a PyTorch checkpoint into a model folder",
-        "publish": "turn a run into a model folder",
+        "weights": "list published weights, and fetch them",
+        "publish": "turn a run into a model folder, here or on the Hub",
+        "average": "average the weights of several models",
         "transfer": "carry a VAN's weights over to another kernel size or attention",
         "export": "write a model for PyTorch, as jax.export or as ONNX",
     },

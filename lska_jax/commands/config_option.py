@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from lska_jax.commands.frame import Parser
 
+# What a run keeps its config in.
+RUN_CONFIG_NAME = "config.json"
 _FOLDER = "configs"
+_SUFFIXES = (".py", ".json")
 # In a wheel the configs lie in the package; in a clone they lie beside it.
 _PLACES = (Path(__file__).parents[1] / _FOLDER, Path(__file__).parents[2] / _FOLDER)
 
@@ -34,10 +37,12 @@ class ConfigPlace(NamedTuple):
     argument: str
 
     @property
-    def run_name(self) -> str:
-        """A name for runs of this config, the argument included."""
+    def workdir(self) -> Path:
+        """Folder of runs of this config: that of a run's config.json, else one of its name."""
+        if self.path.name == RUN_CONFIG_NAME:
+            return self.path.parent
         argument = re.sub(r"[^\w.]+", "-", self.argument)
-        return f"{self.path.stem}-{argument}" if argument else self.path.stem
+        return Path("runs", f"{self.path.stem}-{argument}" if argument else self.path.stem)
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -51,14 +56,15 @@ def find_config(location: str) -> ConfigPlace:
 
     Args:
       location: a name of ``shipped_configs`` or the path of a file, with an argument behind a
-        colon or without: "digits", "digits:35", "configs/digits.py", "my/own.py:35,trivial".
+        colon or without: "digits", "digits:35", "configs/digits.py", "my/own.py:35,trivial",
+        "runs/photos/config.json".
 
     Raises:
       ValueError: there is no such config; those that come close are named.
     """
     name, _, argument = location.partition(":")
     path, shipped = Path(name), shipped_configs()
-    is_path = path.suffix == ".py" or path.name != name
+    is_path = path.suffix in _SUFFIXES or path.name != name
     if not is_path and name in shipped:
         return ConfigPlace(shipped[name], argument)
     if path.is_file():
@@ -72,7 +78,8 @@ def find_config(location: str) -> ConfigPlace:
     if not is_path and path.with_suffix(".py").is_file():
         hint = f" To read the file here, write {name}.py."
     raise ValueError(
-        f"There is no {kind} {name}.{hint} Allowed: the path of a .py file, or one of "
+        f"There is no {kind} {name}.{hint} Allowed: the path of a .py file or of a run's "
+        f"{RUN_CONFIG_NAME}, or one of "
         f"{', '.join(shipped)}."
     )
 
@@ -102,7 +109,8 @@ def add_config_option(parser: Parser) -> None:
         "--config",
         dest="config_place",
         metavar="NAME[:ARGUMENT]",
-        help=f"{', '.join(shipped_configs())}, or the path of a config file; "
+        help=f"{', '.join(shipped_configs())}, or the path of a config file or of a run's "
+        f"{RUN_CONFIG_NAME}; "
         "--config.KEY=VALUE replaces a value of it, as in "
         "--config.optimizer.learning_rate=1e-3",
     )
@@ -146,7 +154,38 @@ def change_config(config: ConfigDict, words: Sequence[str]) -> list[str]:
         override = re.match(r"--?(?:no)?config\.([^=]*)", word)
         if override and not configs.has_key(config, override[1]):
             raise ValueError(configs.unknown_key_message(config, override[1]))
+    words = [word for word in words if not _set_per_stage(config, word)]
     return _override(config, words) if words else []
+
+
+def _set_per_stage(config: ConfigDict, word: str) -> bool:
+    """Set a field of the model stage by stage, as in --config.model.k=7,11,23,35, if it is one.
+
+    Such a field is a number or a word otherwise, whose type flags would insist on.
+    """
+    from lska_jax.models.table import families, model_entry
+
+    match = re.fullmatch(r"--?config\.model\.(?P<field>\w+)=(?P<values>.*)", word, re.DOTALL)
+    if match is None:
+        return False
+    try:
+        per_stage = families()[model_entry(config.model.name).family].per_stage
+    except (ValueError, AttributeError):
+        # The check of the config says that there is no such model.
+        return False
+    field = match["field"]
+    is_tuple = "," in match["values"] or isinstance(config.model.get(field), tuple)
+    if field not in per_stage or not is_tuple:
+        return False
+    values = [part.strip(" '\"") for part in match["values"].strip("() ").split(",")]
+    read = tuple(
+        int(value) if re.fullmatch(r"-?\d+", value) else None if value == "None" else value
+        for value in values
+        if value
+    )
+    with config.model.ignore_type():
+        config.model[field] = read if len(read) > 1 or field == "attention" else read[0]
+    return True
 
 
 def _load(place: ConfigPlace) -> ConfigDict:
@@ -155,6 +194,12 @@ def _load(place: ConfigPlace) -> ConfigDict:
 
     path, argument = place
     try:
+        if path.suffix == ".json":
+            if argument:
+                raise ValueError(f"it takes no argument, got {argument!r}.")
+            from lska_jax.training.recorded_config import read_config_file
+
+            return read_config_file(path)
         get_config = runpy.run_path(str(path)).get("get_config")
         if get_config is None:
             raise ValueError("it defines no function get_config().")

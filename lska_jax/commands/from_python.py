@@ -106,6 +106,7 @@ def predict(
     *,
     top: int = 5,
     batch_size: int = 32,
+    views: str = "one",
     max_image_pixels: int = MAX_PIXELS,
 ) -> list[Prediction]:
     """Classify image files.
@@ -115,6 +116,7 @@ def predict(
       images: one or several files, or folders, which are searched at any depth.
       top: how many classes to return for each.
       batch_size: images that go through the network at once.
+      views: "one"; "flip" averages over each image and its mirror image, "ten" over ten crops.
       max_image_pixels: an image file of more is broken, whatever its format.
 
     Returns:
@@ -134,7 +136,12 @@ def predict(
     with as_model_folder(model) as folder:
         return list(
             task.predict(
-                folder, found, top=top, batch_size=batch_size, max_image_pixels=max_image_pixels
+                folder,
+                found,
+                top=top,
+                batch_size=batch_size,
+                views=views,
+                max_image_pixels=max_image_pixels,
             )
         )
 
@@ -151,7 +158,7 @@ def _prepare(
 
     if isinstance(config, str | Path):
         settings = load_config(config)
-        folder = Path(workdir or f"runs/{find_config(str(config)).run_name}")
+        folder = Path(workdir or find_config(str(config)).workdir)
     elif workdir is None:
         raise ValueError("workdir is missing; a config that is no name or path needs one.")
     else:

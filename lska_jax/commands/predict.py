@@ -97,6 +97,7 @@ def _show_progress(
             images,
             top=arguments.top,
             batch_size=arguments.batch_size,
+            views=arguments.views,
             max_image_pixels=arguments.max_image_pixels,
         ):
             if is_printing and prediction.scores:
@@ -178,6 +179,12 @@ def _build_parser() -> frame.Parser:
     add("images", nargs="+", metavar="IMAGE", help="image files and folders of them")
     add("--top", type=int, default=5, metavar="N", help="classes per image (default: 5)")
     add("--batch_size", type=int, default=32, metavar="N", help="images at once (default: 32)")
+    add(
+        "--views",
+        choices=("one", "flip", "ten"),
+        default="one",
+        help="average over the image and its mirror image, or over ten crops (default: one)",
+    )
     add("--output", metavar="FILE", help="file to write, .csv or .json")
     frame.add_max_image_pixels(parser)
     add("--out", metavar="DIR", help="of a detector or segmentor: folder for pictures and JSON")

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from lska_jax.commands import frame
 
@@ -9,11 +10,16 @@ _DESCRIPTION = """\
 Turn a run into a model folder.
 
 Takes the best step of the run's checkpoints (or --step), averaged weights if the run kept them (or
---no-ema), the preprocessing of the run's config and the class names of its data."""
+--no-ema), the preprocessing of the run's config and the class names of its data.
+
+With --push the folder goes to the Hugging Face Hub as well, with the account of `hf auth login` or
+HF_TOKEN. A model folder in place of a run is pushed as it is."""
 
 _EXAMPLES = (
     "lska-jax publish runs/digits --out digits_model",
     "lska-jax publish runs/flowers --out flowers --step latest --license apache-2.0",
+    "lska-jax publish runs/flowers --out flowers --push me/flowers --private",
+    "lska-jax publish flowers --push me/flowers",
 )
 
 
@@ -23,6 +29,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _publish(arguments: argparse.Namespace) -> int | None:
+    from lska_jax.weights.model_folder import is_model_folder
+
+    is_folder = is_model_folder(Path(arguments.run))
+    if is_folder and not arguments.push:
+        raise ValueError(f"{arguments.run} is a model folder already; --push NAME puts it online.")
+    if not is_folder and not arguments.out:
+        raise ValueError("--out is missing: the model folder to write.")
+    status = None if is_folder else _write(arguments)
+    if status is None and arguments.push:
+        from lska_jax.weights.hub_upload import push_folder
+
+        folder = arguments.run if is_folder else arguments.out
+        address = push_folder(folder, arguments.push, is_private=arguments.private)
+        print(f"Pushed {folder} to {address}.")
+    return status
+
+
+def _write(arguments: argparse.Namespace) -> int | None:
     from lska_jax.training.checkpoint.errors import CheckpointDamaged
     from lska_jax.training.publish import publish
     from lska_jax.weights.class_names import read_names
@@ -46,8 +70,13 @@ def _publish(arguments: argparse.Namespace) -> int | None:
 def _build_parser() -> frame.Parser:
     parser = frame.make_parser("lska-jax publish", _DESCRIPTION, examples=_EXAMPLES)
     add = parser.add_argument
-    add("run", metavar="RUN", help="run folder, its checkpoints folder, or one step's folder")
-    add("--out", required=True, metavar="DIR", help="model folder to write")
+    add(
+        "run",
+        metavar="RUN",
+        help="run folder, its checkpoints folder, or one step's folder; for --push alone, a model "
+        "folder",
+    )
+    add("--out", metavar="DIR", help="model folder to write")
     add(
         "--ema",
         action=argparse.BooleanOptionalAction,
@@ -57,4 +86,6 @@ def _build_parser() -> frame.Parser:
     add("--labels", metavar="FILE", help="class names (default: those of the run's data)")
     add("--license", default="unknown", metavar="TEXT", help="license of the weights")
     add("--overwrite", action="store_true", help="replace an existing model folder")
+    add("--push", metavar="NAME", help="repository on the Hub, NAME or ORG/NAME, to put it in")
+    add("--private", action="store_true", help="make a new repository private")
     return parser

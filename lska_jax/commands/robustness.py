@@ -124,6 +124,7 @@ def _sweep(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
         generate=arguments.generate,
         clean=arguments.clean,
         clean_split=arguments.clean_split,
+        corrupted=arguments.corrupted,
         pixels=arguments.pixels,
         limit=arguments.limit,
         seed=arguments.seed,
@@ -170,6 +171,8 @@ def _conditions(arguments: argparse.Namespace) -> dict[str, str]:
     conditions = {"Suite": arguments.suite, "Images of a cell": images}
     if arguments.clean:
         conditions["Clean images"] = f"{arguments.clean}, split {arguments.clean_split}"
+    if arguments.corrupted:
+        conditions["Corrupted images"] = arguments.corrupted
     return conditions
 
 
@@ -211,6 +214,13 @@ def _build_parser(command: str) -> frame.Parser:
         default="validation",
         metavar="SPLIT",
         help="split of --clean (default: validation)",
+    )
+    add(
+        "--corrupted",
+        default="",
+        metavar="PLACE",
+        help="corrupted images of a model's own classes, in place of --generate: "
+        "CORRUPTION/SEVERITY/CLASS folders or a tar of them, or CIFAR-10-C's .npy files",
     )
     add(
         "--pixels",

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lska_jax.commands import frame, several_processes
+from lska_jax.commands import frame, own_data, several_processes
 from lska_jax.commands.config_option import (
     add_config_option,
     change_config,
@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 _DESCRIPTION = """\
-Train a model. Running the same command again resumes at the latest checkpoint of the workdir.
+Train a model, from a config or on a set of images of your own. Running the same command again
+resumes at the latest checkpoint of the workdir.
+
+With --data no config is needed: every setting is chosen for the images, said, and kept in the
+workdir's config.json. --config.KEY=VALUE replaces one.
 
 SIGTERM and SIGINT (Ctrl-C) finish the current step, save, and exit with status 75: the same command
 continues. A second signal, a second later or more, exits at once."""
@@ -33,6 +37,9 @@ _EXAMPLES = (
     "{command} --config digits:35 --config.optimizer.epochs=10 --workdir runs/k35",
     "{command} --config van_lska_base:23,trivial --dry_run",
     "{command} --config my/own.py",
+    "{command} --data photos --model van_lska_tiny --epochs 20",
+    "{command} --data photos --from convnext_tiny.fb_in1k --workdir runs/photos",
+    "{command} --config runs/photos/config.json --workdir runs/again",
 )
 
 
@@ -73,14 +80,23 @@ def add_run_options(parser: frame.Parser) -> None:
     parser.add_argument(
         "--workdir",
         metavar="DIR",
-        help="folder of the run (default: runs/NAME, or runs/NAME-ARGUMENT)",
+        help="folder of the run (default: runs/NAME, or runs/NAME-ARGUMENT; of a run's config.json "
+        "the folder that it is in)",
     )
 
 
 def _read_config(
     arguments: argparse.Namespace, words: list[str], command: str
 ) -> tuple[ConfigDict, list[str]]:
-    """Load the config; an evaluation without --config takes the run's own."""
+    """Load the config, or make it for --data; an evaluation without both takes the run's own."""
+    if own_data.is_asked_for(arguments):
+        config = own_data.make_config(arguments)
+        return config, change_config(config, words)
+    if not arguments.config_place and not arguments.eval_only:
+        raise ValueError(
+            f"--config is missing, as in: {command} --config configs/digits.py; or, for images of "
+            f"your own: {command} --data PHOTOS"
+        )
     place = arguments.checkpoint or arguments.workdir
     if arguments.config_place or not (arguments.eval_only and place):
         return read_config(arguments.config_place, words, command)
@@ -112,18 +128,21 @@ def _work(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
 
         print(describe_run(config, report=frame.remark))
         return None
-    workdir = _workdir(arguments)
+    workdir = workdir_of(arguments)
     checkpoint = arguments.checkpoint or workdir
     return _train_or_evaluate(
         config, workdir, checkpoint if arguments.eval_only else None, signals=signals
     )
 
 
-def _workdir(arguments: argparse.Namespace) -> Path:
+def workdir_of(arguments: argparse.Namespace) -> Path:
+    """Return the folder of the run that a command line is about."""
     if arguments.workdir:
         return Path(arguments.workdir)
     if arguments.config_place:
-        return Path(f"runs/{find_config(arguments.config_place).run_name}")
+        return find_config(arguments.config_place).workdir
+    if own_data.is_asked_for(arguments):
+        return own_data.workdir(arguments)
     from lska_jax.training.recorded_config import folder_of_run
 
     return folder_of_run(arguments.checkpoint)
@@ -164,6 +183,7 @@ def _build_parser(command: str) -> frame.Parser:
         command, _DESCRIPTION, examples=[example.format(command=command) for example in _EXAMPLES]
     )
     add_run_options(parser)
+    own_data.add_options(parser)
     parser.add_argument(
         "--dry_run",
         action=frame.Switch,

@@ -1,7 +1,8 @@
 """``lska-jax transfer``: carry weights over to another kernel size or attention."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from lska_jax.commands import frame
 from lska_jax.models.van_config import ATTENTION_NAMES
@@ -20,6 +21,7 @@ counterpart. The last bias takes up what the constant part of the gate would hav
 _EXAMPLES = (
     "lska-jax transfer lska_23 --k 35 --out lska_35",
     "lska-jax transfer van_lka --attention lska --out van_lska",
+    "lska-jax transfer lska_23 --k 7,11,23,35 --out lska_per_stage",
 )
 
 
@@ -46,13 +48,36 @@ def _transfer(arguments: argparse.Namespace) -> None:
     print(f"  lska-jax train --config ... --config.training.finetune_from={arguments.out}")
 
 
+def _per_stage(convert: type[int] | type[str]) -> Callable[[str], Any]:
+    """Return a type of options: one value, or a tuple of several with commas between them."""
+
+    def parse(text: str) -> Any:
+        values = tuple(convert(part.strip()) for part in text.split(","))
+        return values if len(values) > 1 else values[0]
+
+    # argparse names it in its message.
+    parse.__name__ = convert.__name__
+    return parse
+
+
 def _build_parser() -> frame.Parser:
     parser = frame.make_parser("lska-jax transfer", _DESCRIPTION, examples=_EXAMPLES)
     add = parser.add_argument
     add("model_dir", metavar="MODEL", help=frame.MODEL_PLACES)
     add("--out", required=True, metavar="DIR", help="model folder to write")
-    add("--k", type=int, help="extent of the new kernels (default: unchanged)")
-    add("--attention", choices=ATTENTION_NAMES, help="default: unchanged")
+    add(
+        "--k",
+        type=_per_stage(int),
+        metavar="K",
+        help="extent of the new kernels, or one for each stage with commas (default: unchanged)",
+    )
+    add(
+        "--attention",
+        type=_per_stage(str),
+        metavar="NAME",
+        help=f"one of {', '.join(ATTENTION_NAMES)}, or one for each stage with commas (default: "
+        "unchanged)",
+    )
     add("--dilation", type=int, metavar="D", help="default: the reference's for k")
     add("--overwrite", action="store_true", help="replace an existing model folder")
     return parser

@@ -172,6 +172,8 @@ class EvalTransform:
       interpolation: "bicubic" or "bilinear".
       crop_mode: "center" keeps the image's proportions, "squash" resizes both sides alike.
       max_pixels: encoded images of more pixels count as broken.
+      has_five_crops: whether to return the four corners and the centre, in this order, of the
+        centre square of the resized image, in place of the centre alone.
     """
 
     image_size: int
@@ -180,6 +182,7 @@ class EvalTransform:
     interpolation: str = "bicubic"
     crop_mode: str = "center"
     max_pixels: int = MAX_PIXELS
+    has_five_crops: bool = False
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -196,14 +199,14 @@ class EvalTransform:
                 f"short side of at least one pixel ({self.image_size} / crop_pct)."
             )
 
-    def __call__(self, image: bytes | np.ndarray) -> UInt8[np.ndarray, "size size channels"]:
+    def __call__(self, image: bytes | np.ndarray) -> UInt8[np.ndarray, "*views size size channels"]:
         """Transform one image.
 
         Args:
           image: bytes of an image file, or uint8 pixels (H, W), (H, W, 1) or (H, W, 3).
 
         Returns:
-          Pixels (image_size, image_size, channels) uint8.
+          Pixels (image_size, image_size, channels) uint8; with five crops (5, ...) of them.
 
         Raises:
           BrokenImage: the bytes are not a complete image.
@@ -211,14 +214,20 @@ class EvalTransform:
         """
         (resample,) = INTERPOLATIONS[self.interpolation]
         pixels = _as_pixels(image, channels=self.channels, max_pixels=self.max_pixels)
+        side, size = math.floor(self.image_size / self.crop_pct), self.image_size
+        kept = max(side, size) if self.has_five_crops else size
         fitted = _fit(
             Image.fromarray(pixels),
-            short_side=math.floor(self.image_size / self.crop_pct),
-            size=self.image_size,
+            short_side=side,
+            size=kept,
             resample=resample,
             is_squashed=self.crop_mode == "squash",
-        )
-        return fitted.reshape(self.image_size, self.image_size, self.channels)
+        ).reshape(kept, kept, self.channels)
+        if not self.has_five_crops:
+            return fitted
+        last, centre = kept - size, round((kept - size) / 2)
+        corners = ((0, 0), (0, last), (last, 0), (last, last), (centre, centre))
+        return np.stack([fitted[y : y + size, x : x + size] for y, x in corners])
 
 
 def draw_crop(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lska_jax.data.sources import Extent, Record, SourceFacts, check_index
+from lska_jax.data.sources import Extent, MissingSplit, Record, SourceFacts, check_index
 
 _HELD_OUT_EVERY = 5
 _NUM_CLASSES = 10
@@ -22,6 +22,9 @@ class DigitsSource:
     ``train``, so that both splits are stratified and never change. ``all`` is both, in order.
 
     Source: https://scikit-learn.org/stable/datasets/toy_dataset.html#digits-dataset
+
+    Attributes:
+      labels: (N,) int32.
     """
 
     def __init__(self, split: str) -> None:
@@ -42,17 +45,17 @@ class DigitsSource:
         self.extents = tuple(Extent(f"digits/{half}", 0, _NUM_EXAMPLES[half]) for half in halves)
         self.class_names = tuple(str(digit) for digit in range(_NUM_CLASSES))
         self._images = np.rint(images[chosen] * (255 / 16)).astype(np.uint8)[..., None]
-        self._labels = labels[chosen]
+        self.labels = labels[chosen].astype(np.int32)
         self._positions = np.flatnonzero(chosen)
 
     def __len__(self) -> int:
         """Return the number of examples in the split."""
-        return len(self._labels)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> Record:
         """Return example ``index``: image (8, 8, 1) uint8 and label in [0, 10)."""
         check_index(index, len(self), self.name)
-        return Record(self._images[index], int(self._labels[index]))
+        return Record(self._images[index], int(self.labels[index]))
 
     def path(self, index: int) -> str:
         """Return ``digits#N``, where N counts in scikit-learn's order."""
@@ -105,4 +108,4 @@ def _every_fifth_of_each_class(labels: np.ndarray) -> np.ndarray:
 def _check_digits_split(split: str) -> None:
     if split not in _NUM_EXAMPLES:
         allowed = ", ".join(_NUM_EXAMPLES)
-        raise ValueError(f"The digits have no split {split!r}; allowed: {allowed}.")
+        raise MissingSplit(f"The digits have no split {split!r}; allowed: {allowed}.")

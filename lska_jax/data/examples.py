@@ -68,18 +68,23 @@ class LabelledImages:
     Args:
       transform: (encoded or uint8 image[, generator]) -> uint8 (S, S, C). Its attributes
         ``image_size`` and ``channels`` tell the shape.
+      num_labels: K, where an image has any number of labels; None where it has one.
     """
 
-    def __init__(self, transform: Callable[..., np.ndarray]) -> None:
+    def __init__(
+        self, transform: Callable[..., np.ndarray], *, num_labels: int | None = None
+    ) -> None:
         shape: Any = transform
-        size = (shape.image_size, shape.image_size, shape.channels)
+        size: tuple[int, ...] = (shape.image_size, shape.image_size, shape.channels)
+        if getattr(transform, "has_five_crops", False):
+            size = (5, *size)
         self.fields: Fields = {
             # Mid-grey is what normalisation maps to about zero: it hardly moves BatchNorm's means.
             "image": Field(size, np.uint8, fill=128),
-            "label": Field((), np.int32),
+            "label": Field(() if num_labels is None else (num_labels,), np.int32),
         }
         self._transform = transform
 
     def __call__(self, example: Record, *rng: np.random.Generator) -> dict[str, Any]:
-        """Return image (S, S, C) uint8 and label, an int; see ``Reader``."""
+        """Return image (S, S, C) uint8 and label, an int or (K,); see ``Reader``."""
         return {"image": self._transform(example.image, *rng), "label": example.label}

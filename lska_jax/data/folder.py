@@ -27,9 +27,9 @@ from lska_jax.data.class_folders import IMAGE_SUFFIXES, readable
 from lska_jax.data.image_tree import ImageTree
 from lska_jax.data.listed_source import ListedSource
 from lska_jax.data.notes import say_once
-from lska_jax.data.sources import Extent
+from lska_jax.data.sources import Extent, MissingSplit
 from lska_jax.data.split_names import choose_split, may_be_split, split_kind
-from lska_jax.data.split_slices import Slice, drawn_ranks, parse_slices, slice_bounds
+from lska_jax.data.split_slices import Slice, describe_slice, parse_slices, slice_classes
 from lska_jax.data.tar_tree import TarTree
 
 # Folders around the split folders that are entered when there is nothing else.
@@ -123,9 +123,9 @@ def _list_slice(tree: ImageTree, part: Slice) -> _Listed:
     every = [file for of_class in files for file in of_class]
     extent = Extent(name, 0, len(every))
     if not part.is_whole:
-        extent, kept = _slice(part, extent, files)
+        extent, kept = slice_classes(part, extent, files)
         every, labels = [every[n] for n in kept], labels[kept]
-        name += _describe_slice(part)
+        name += describe_slice(part)
         if not every:
             raise ValueError(f"{name} has no images.")
     return _Listed(name, every, labels, list(classes), extent)
@@ -148,7 +148,7 @@ def _find_split(tree: ImageTree, split: str) -> _Found:
         # Folders of images that are all named like splits are no classes.
         is_flat = len(names) > 1 and all(map(split_kind, names))
         if splits or is_flat:
-            raise ValueError(_missing_split_message(where, split, splits, names))
+            raise MissingSplit(_missing_split_message(where, split, splits, names))
     return _Found(roots[-1], None)
 
 
@@ -223,23 +223,6 @@ def _check_empty_classes(
             "folders from every split."
         )
     say_once(f"{name}: {which}. They count as classes, as in the training split.")
-
-
-def _slice(part: Slice, whole: Extent, files: Sequence[Sequence[str]]) -> tuple[Extent, np.ndarray]:
-    """Return which images a slice keeps, in order; each class loses the same share."""
-    if part.unit == "shard":
-        raise ValueError(f"{whole.place} has no shards; give bounds in percent or images.")
-    # Where an image stands in its class, from 0 to 1.
-    places = np.concatenate([(drawn_ranks(names) + 0.5) / max(len(names), 1) for names in files])
-    begin, end = slice_bounds(part, (len(places),))
-    kept = np.sort(np.argsort(places, kind="stable")[begin:end])
-    return Extent(whole.place, begin, end), kept
-
-
-def _describe_slice(part: Slice) -> str:
-    unit = part.unit
-    bounds = [f"{bound}{unit}" if bound else "" for bound in (part.start, part.stop)]
-    return f"[{':'.join(bounds)}]"
 
 
 def _name_of(tree: ImageTree, folder: str) -> str:

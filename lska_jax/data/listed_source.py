@@ -28,7 +28,11 @@ class FileList(Protocol):
 
 
 class ListedSource:
-    """A source of chosen files, each with a label of its own."""
+    """A source of chosen files, each with a label of its own.
+
+    Attributes:
+      labels: (N,) int32; or (N, K) of 0 and 1 where an image has any number of labels.
+    """
 
     def __init__(
         self,
@@ -44,7 +48,7 @@ class ListedSource:
         Args:
           name: what is read.
           files: the images.
-          labels: (N,) integers, one for each file.
+          labels: one for each file, see the class.
           class_names: name of each class, in label order.
           extents: which slices of what the images are, where that is known.
         """
@@ -52,16 +56,16 @@ class ListedSource:
         self.class_names = tuple(map(readable, class_names))
         self.extents = tuple(extents)
         self._files = files
-        self._labels = np.asarray(labels, np.int32)
+        self.labels = np.asarray(labels, np.int32)
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self._labels)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> Record:
         """Return the bytes of image ``index`` and its label."""
         check_index(index, len(self), self.name)
-        return Record(self._files.read(index), int(self._labels[index]))
+        return Record(self._files.read(index), int(self.labels[index]))
 
     def path(self, index: int) -> str:
         """Return the path of the image; names that are no text are escaped."""

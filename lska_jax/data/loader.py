@@ -82,6 +82,7 @@ def train_batches(
     stop_step: int | None = None,
     num_workers: int = 0,
     reading: ReadingNow | None = None,
+    draw: Callable[[np.random.Generator], int] | None = None,
 ) -> Generator[HostBatch, None, None]:
     """Yield this process's rows of global batches ``start_step``, ``start_step + 1``, ...
 
@@ -99,6 +100,7 @@ def train_batches(
       num_workers: worker processes; 0 reads with threads of this process. A program that uses
         workers starts from a file with an ``if __name__ == "__main__":`` guard.
       reading: where readers note the example in hand; None notes nothing.
+      draw: which example each row of each step is; None takes every example once an epoch.
 
     Raises:
       ValueError: an argument is out of its range, or there is too little shared memory.
@@ -112,7 +114,7 @@ def train_batches(
         .seed(seed)
         .shuffle()
         .repeat()
-        .random_map(_ReadAugmented(source, read, reading))
+        .random_map(_ReadAugmented(source, read, reading, draw))
     )
     _check_batch_size(global_batch_size)
     if start_step < 0:
@@ -270,8 +272,11 @@ class _ReadAugmented(grain.transforms.RandomMap):
     source: Examples
     read: Reader
     reading: ReadingNow | None
+    draw: Callable[[np.random.Generator], int] | None
 
     def random_map(self, element: int | np.integer, rng: np.random.Generator) -> _Example:
+        if self.draw is not None:
+            element = self.draw(rng)
         return _read_one(self.source, int(element), self.read, self.reading, rng)
 
 

@@ -71,7 +71,7 @@ def random_erasing(
 
 def mix(
     images: Float[Array, "batch height width channels"],
-    labels: Int[Array, " batch"],
+    labels: Int[Array, " batch"] | Int[Array, "batch classes"],
     mask: Bool[Array, " batch"],
     key: jax.Array,
     *,
@@ -90,16 +90,21 @@ def mix(
 
     Args:
       images: (B, H, W, C), normalised.
-      labels: (B,) class indices.
+      labels: (B,) class indices; or (B, K) of 0 and 1 where an image has any number of labels.
       mask: (B,), False for broken images.
       key: a PRNG key.
       num_classes: K.
       spec: what to mix.
 
     Returns:
-      Images, and targets (B, K) float32 that sum to one.
+      Images, and targets (B, K) float32, which sum to one for one label an image.
     """
-    targets = smooth_one_hot(labels, num_classes=num_classes, smoothing=spec.label_smoothing)
+    if labels.ndim == 1:
+        targets = smooth_one_hot(labels, num_classes=num_classes, smoothing=spec.label_smoothing)
+    else:
+        # Each label is a choice between two.
+        ones = labels.astype(jnp.float32)
+        targets = ones * (1.0 - spec.label_smoothing) + spec.label_smoothing / 2
     if spec.mixup_alpha == 0 and spec.cutmix_alpha == 0:
         return images, targets
     switch_key, mixup_key, cutmix_key = jax.random.split(key, 3)

@@ -5,27 +5,37 @@
 | ``digits`` | the 1,797 handwritten digits that come with scikit-learn | ``digits`` |
 | ``folder:PATH`` | class folders, ``PATH/SPLIT/CLASS/*.jpg`` or ``PATH/CLASS/*.jpg`` | ``folder`` |
 | ``folder:PATH.tar`` | the same layout inside an uncompressed tar | ``folder`` |
+| ``csv:PATH`` | the images that a CSV file lists, with a label each | ``csv_source`` |
 | ``tfds:NAME[/CONFIG][:VERSION]`` | a TFDS set prepared as ArrayRecord | ``tfds_source`` |
 """
 
 import difflib
+import re
 from pathlib import Path
 
+from lska_jax.data.csv_source import LABEL_SEPARATOR, CsvSource
 from lska_jax.data.digits import DigitsSource, inspect_digits
 from lska_jax.data.folder import FolderSource
 from lska_jax.data.image_tree import open_tree
 from lska_jax.data.sources import Source, SourceFacts
 
-_KINDS = ("digits", "folder:PATH", "folder:PATH.tar", "tfds:NAME[/CONFIG][:VERSION]")
+_KINDS = ("digits", "folder:PATH", "folder:PATH.tar", "csv:PATH", "tfds:NAME[/CONFIG][:VERSION]")
+# Kinds that have a place behind a colon.
+_PLACED = ("folder", "csv", "tfds")
+# What may name a TFDS set.
+_TFDS_NAME = re.compile(r"\w+(/[\w.+-]+)?(:[\w.*]+)?", re.ASCII)
 
 
-def open_source(spec: str, *, split: str, data_dir: str | None = None) -> Source:
+def open_source(
+    spec: str, *, split: str, data_dir: str | None = None, is_multi_label: bool = False
+) -> Source:
     """Open a source by its name.
 
     Args:
       spec: one of the names in the module's table.
       split: ``train``, ``test`` and so on; folders and TFDS sets take slices, ``train[:80%]``.
       data_dir: where TFDS sets are prepared; ``None`` is TFDS's own default. Others ignore it.
+      is_multi_label: whether an image may have any number of labels, which ``csv:`` alone knows.
 
     Returns:
       The opened source.
@@ -34,6 +44,13 @@ def open_source(spec: str, *, split: str, data_dir: str | None = None) -> Source
       ValueError: if the name is unknown, or the data or the split is missing, empty or unusable.
     """
     kind, location = _parse(spec)
+    if kind == "csv":
+        return CsvSource(location, split=split, is_multi_label=is_multi_label)
+    if is_multi_label:
+        raise ValueError(
+            f"{spec} has one label an image. Several are read from a CSV file, csv:PATH, with "
+            f"{LABEL_SEPARATOR!r} between the labels of an image."
+        )
     if kind == "digits":
         return DigitsSource(split)
     if kind == "folder":
@@ -43,13 +60,16 @@ def open_source(spec: str, *, split: str, data_dir: str | None = None) -> Source
     return TfdsSource(location, split=split, data_dir=data_dir)
 
 
-def inspect_source(spec: str, *, split: str, data_dir: str | None = None) -> SourceFacts:
+def inspect_source(
+    spec: str, *, split: str, data_dir: str | None = None, is_multi_label: bool = False
+) -> SourceFacts:
     """Count classes and examples without importing TFDS or scikit-learn.
 
     Args:
       spec: as for ``open_source``.
       split: as for ``open_source``.
       data_dir: as for ``open_source``.
+      is_multi_label: as for ``open_source``.
 
     Returns:
       The number of classes and of examples.
@@ -58,11 +78,11 @@ def inspect_source(spec: str, *, split: str, data_dir: str | None = None) -> Sou
       ValueError: as ``open_source``, for everything that shows without reading an example.
     """
     kind, location = _parse(spec)
-    if kind == "digits":
+    if kind == "digits" and not is_multi_label:
         return inspect_digits(split)
-    if kind == "folder":
-        folder = open_folder(location, split=split)
-        return SourceFacts(len(folder.class_names), len(folder))
+    if kind != "tfds" or is_multi_label:
+        source = open_source(spec, split=split, data_dir=data_dir, is_multi_label=is_multi_label)
+        return SourceFacts(len(source.class_names), len(source))
     from lska_jax.data.tfds_source import inspect_tfds
 
     return inspect_tfds(location, split=split, data_dir=data_dir)
@@ -81,17 +101,41 @@ def open_folder(location: str, *, split: str) -> Source:
     return FolderSource(open_tree(Path(location).expanduser()), split=split)
 
 
+def source_of(place: str) -> str:
+    """Return the source that a person means by a place.
+
+    Args:
+      place: a folder, a tar or CSV file, the name of a TFDS set, or a source's own name.
+
+    Raises:
+      ValueError: there is nothing, and it is no name; or a file of another kind.
+    """
+    if place == "digits" or place.partition(":")[0] in _PLACED:
+        return place
+    path = Path(place).expanduser()
+    if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
+        return f"csv:{place}"
+    if path.exists():
+        return f"folder:{place}"
+    if _TFDS_NAME.fullmatch(place):
+        return f"tfds:{place}"
+    raise ValueError(
+        f"There is no {place}. Give a folder of class folders, an uncompressed .tar of them, a "
+        ".csv of path,label, or the name of a prepared TFDS set."
+    )
+
+
 def _parse(spec: str) -> tuple[str, str]:
     kind, colon, location = spec.partition(":")
     if spec == "digits":
         return kind, ""
-    if colon and location and kind in ("folder", "tfds"):
+    if colon and location and kind in _PLACED:
         return kind, location
     message = f"Unknown data source {spec!r}; write one of: {', '.join(_KINDS)}"
-    if not colon and kind in ("folder", "tfds"):
+    if not colon and kind in _PLACED:
         message += f". {kind!r} needs a colon and what to open after it"
     elif "/" in kind or spec.endswith(".tar"):
         message += f". Did you mean 'folder:{spec}'?"
-    elif close := difflib.get_close_matches(kind, ("digits", "folder", "tfds"), n=1):
+    elif close := difflib.get_close_matches(kind, ("digits", *_PLACED), n=1):
         message += f". Did you mean {close[0] + colon + location!r}?"
     raise ValueError(message)

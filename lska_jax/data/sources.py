@@ -14,16 +14,21 @@ class BrokenImage(ValueError):
     """Raised for bytes that do not hold one complete image; the message is a short reason."""
 
 
+class MissingSplit(ValueError):
+    """Raised where data is there and has no split of the name that was asked for."""
+
+
 class Record(NamedTuple):
     """One example as it is stored.
 
     Attributes:
       image: the bytes of an encoded image file, or a decoded array (H, W, C) uint8.
-      label: the class index, in [0, number of classes).
+      label: the class index, in [0, number of classes); or, of a source with any number of labels
+        an image, a row (K,) of 0 and 1.
     """
 
     image: bytes | np.ndarray
-    label: int
+    label: Any
 
 
 class SourceFacts(NamedTuple):

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-_SLICING_SEED = b"lska_jax"
+from lska_jax.data.sources import Extent
 
+_SLICING_SEED = b"lska_jax"
 _PART = re.compile(
     r"(?P<split>[^\[\]+]*[^\[\]+\s])(\[(?P<start>[^:\]]*)(?P<colon>:?)(?P<stop>[^:\]]*)\])?"
 )
@@ -62,6 +63,39 @@ def slice_bounds(part: Slice, lengths: tuple[int, ...]) -> tuple[int, int]:
     begin = _to_position(part.start, part.unit, lengths) if part.start else 0
     end = _to_position(part.stop, part.unit, lengths) if part.stop else total
     return begin, max(begin, end)
+
+
+def slice_classes(
+    part: Slice, whole: Extent, files: Sequence[Sequence[str]]
+) -> tuple[Extent, np.ndarray]:
+    """Return which images a slice keeps, each class losing the same share.
+
+    The images of a class are put in an order that their names and a fixed seed decide.
+
+    Args:
+      part: the slice.
+      whole: what it is cut from.
+      files: names of the images of each class.
+
+    Returns:
+      The slice's extent in that order, and the positions of its images among all, sorted.
+
+    Raises:
+      ValueError: a bound lies outside, or is in shards.
+    """
+    if part.unit == "shard":
+        raise ValueError(f"{whole.place} has no shards; give bounds in percent or images.")
+    # Where an image stands in its class, from 0 to 1.
+    places = np.concatenate([(drawn_ranks(names) + 0.5) / max(len(names), 1) for names in files])
+    begin, end = slice_bounds(part, (len(places),))
+    kept = np.sort(np.argsort(places, kind="stable")[begin:end])
+    return Extent(whole.place, begin, end), kept
+
+
+def describe_slice(part: Slice) -> str:
+    """Return what stands behind the name of a split, as in "[:80%]"."""
+    bounds = [f"{bound}{part.unit}" if bound else "" for bound in (part.start, part.stop)]
+    return f"[{':'.join(bounds)}]"
 
 
 def drawn_ranks(names: Sequence[str]) -> np.ndarray:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lska_jax.data.class_folders import readable
-from lska_jax.data.sources import Extent, Record, SourceFacts, check_index
+from lska_jax.data.sources import Extent, MissingSplit, Record, SourceFacts, check_index
 from lska_jax.data.split_slices import Slice, parse_slices, slice_bounds
 from lska_jax.data.tfds_description import PreparedSet, read_description
 
@@ -227,7 +227,7 @@ def find_extents(prepared: PreparedSet, split: str) -> tuple[Extent, ...]:
     extents = []
     for part in parts:
         if part.split not in prepared.shard_lengths:
-            raise ValueError(
+            raise MissingSplit(
                 f"{prepared.full_name} has no split {part.split!r}; "
                 f"its splits are: {', '.join(prepared.shard_lengths)} ({prepared.folder})."
             )

@@ -101,6 +101,8 @@ class Family:
       stem: path of the kernel that reads the images, (..., in_channels, channels).
       head: paths of the classifier's arrays; the last axis of each is the number of classes.
       unseen: fields of the architecture that no array shows; pretrained weights take others too.
+      per_stage: fields that take one value, or a tuple of one for each stage; those that the name
+        decides, as an attention, may be given so too.
       names: place of the names of its PyTorch checkpoints, a ``weights.names.naming.Names``; "" if
         there are none.
       no_decay: ends of the paths of parameters that weight decay leaves alone, beside all 1-D ones.
@@ -123,6 +125,7 @@ class Family:
     preprocessing: Preprocessing = Preprocessing()
     preprocessings: Mapping[str, Preprocessing] = dataclasses.field(default_factory=dict)
     unseen: tuple[str, ...] = ()
+    per_stage: tuple[str, ...] = ()
     names: str = ""
     no_decay: tuple[str, ...] = ()
     image_multiple: Callable[[Mapping[str, Any]], int] = lambda fields: 1
@@ -144,11 +147,15 @@ class Family:
         """Defaults of a run's ``config.model`` beside ``name``.
 
         What the name decides is () or None there, which leaves it to the name; words, as an
-        attention is, are the name's alone.
+        attention is, are the name's alone where they are not given stage by stage.
         """
         named = {name: value for fields in self.models.values() for name, value in fields.items()}
         words = {name for name, value in named.items() if isinstance(value, str)}
-        left = {name: () if isinstance(value, tuple) else None for name, value in named.items()}
+        words -= set(self.per_stage)
+        left = {
+            name: () if isinstance(value, tuple) or name in self.per_stage else None
+            for name, value in named.items()
+        }
         return {n: left.get(n, default) for n, default in self.defaults.items() if n not in words}
 
     def type_of(self, field: str) -> type[Any]:
@@ -259,6 +266,24 @@ def section_of(name: str, **fields: Any) -> dict[str, Any]:
     check_fields(family, fields, allowed=section)
     section |= fields
     return {**section, "head": head_section(section["head"])} if "head" in section else section
+
+
+def section_for(config: Any) -> dict[str, Any]:
+    """Return a run's ``config.model`` for a network's config; ``fields_of`` turns it back.
+
+    Its name is that of the named model that comes closest; what differs from it stands beside.
+
+    Args:
+      config: of any family.
+    """
+    family = family_of(config)
+
+    def differing(name: str) -> list[str]:
+        named = {**family.defaults, **family.models[name]}
+        return [field for field, value in named.items() if getattr(config, field) != value]
+
+    name = min(family.models, key=lambda name: len(differing(name)))
+    return section_of(name, **{field: getattr(config, field) for field in differing(name)})
 
 
 def fields_of(section: Mapping[str, Any]) -> tuple[Family, dict[str, Any]]:

@@ -19,7 +19,7 @@ from lska_jax.models.network import (
     run_blocks,
     run_stages,
 )
-from lska_jax.models.van_config import VANConfig
+from lska_jax.models.van_config import VANConfig, gates_of
 from lska_jax.nn.attention import LKA, LSKA, LKATrivial, LSKATrivial
 from lska_jax.nn.dense import Pointwise
 from lska_jax.nn.initial_values import RngsLike, as_rngs
@@ -58,11 +58,12 @@ class Attention(nnx.Module):
     """1x1, GELU, large-kernel gate, 1x1, and a shortcut around all of it."""
 
     def __init__(self, channels: int, config: VANConfig, *, rngs: nnx.Rngs):
-        dilation = {} if config.is_trivial else {"dilation": config.dilation}
+        gate = gates_of(vars(config))[0]
+        dilation = {} if config.is_trivial else {"dilation": gate.dilation}
         self.proj_in = Pointwise(channels, channels, dtype=config.dtype, rngs=rngs)
-        self.gate = ATTENTIONS[config.attention](
+        self.gate = ATTENTIONS[gate.attention](
             channels,
-            config.k,
+            gate.k,
             dtype=config.dtype,
             implementation=config.implementation,
             rngs=rngs,
@@ -226,7 +227,7 @@ class VAN(Network):
                 in_channels[i],
                 config.dims[i],
                 config.ffn_ratios[i],
-                config,
+                config.of_stage(i),
                 is_first=i == 0,
                 drop_path_rates=rates,
                 rngs=rngs,

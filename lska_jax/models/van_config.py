@@ -26,9 +26,19 @@ from lska_jax.ops.kernel_spec import (
 )
 
 ATTENTION_NAMES = ("lska", "lka", "lska_trivial", "lka_trivial")
+# What may have one value for each stage.
+PER_STAGE = ("attention", "k", "dilation")
 LAYER_NORM_EPSILON = 1e-6
 # Search for the nearest valid k stays instant below it; no image is as large.
 LARGEST_K = 9999
+
+
+class Gate(NamedTuple):
+    """The large kernel of one stage; fields are those of ``VANConfig``."""
+
+    attention: str
+    k: int
+    dilation: int | None
 
 
 class Size(NamedTuple):
@@ -56,10 +66,10 @@ class VANConfig(NetworkConfig):
     """Everything that decides a VAN's parameters and computation, with ``NetworkConfig``'s fields.
 
     Attributes:
-      attention: one of ``ATTENTION_NAMES``.
-      k: extent of the large kernel.
-      dilation: d of the cascade; None is the reference's choice for k, which becomes None if it is
-        given. Not for trivial forms.
+      attention: one of ``ATTENTION_NAMES``, or one for each stage.
+      k: extent of the large kernel, or one for each stage.
+      dilation: d of the cascade, or one for each stage; None is the reference's choice for k, which
+        becomes None if it is given. Not for trivial forms.
       dims: channels of each stage.
       depths: blocks of each stage.
       ffn_ratios: hidden over input channels of each stage's FFN.
@@ -74,9 +84,9 @@ class VANConfig(NetworkConfig):
       ValueError: values that make no network; every one is named.
     """
 
-    attention: str = "lska"
-    k: int = DEFAULT_KERNEL_SIZE
-    dilation: int | None = None
+    attention: str | tuple[str, ...] = "lska"
+    k: int | tuple[int, ...] = DEFAULT_KERNEL_SIZE
+    dilation: int | tuple[int | None, ...] | None = None
     dims: tuple[int, ...] = SIZES["tiny"].dims
     depths: tuple[int, ...] = SIZES["tiny"].depths
     ffn_ratios: tuple[int, ...] = SIZES["tiny"].ffn_ratios
@@ -88,31 +98,65 @@ class VANConfig(NetworkConfig):
     def __post_init__(self) -> None:
         """Bring the fields into plain form and check them."""
         super().__post_init__()
-        if self.dilation == default_dilation(self.k):
-            # One config for one network.
-            object.__setattr__(self, "dilation", None)
+        gates = [
+            gate._replace(dilation=None) if gate.dilation == default_dilation(gate.k) else gate
+            for gate in gates_of(vars(self))
+        ]
+        # One config for one network.
+        for name in PER_STAGE:
+            values = tuple(getattr(gate, name) for gate in gates)
+            object.__setattr__(self, name, values if len(set(values)) > 1 else values[0])
+
+    def of_stage(self, stage: int) -> "VANConfig":
+        """Return the config with one stage's attention, k and dilation for all."""
+        return dataclasses.replace(self, **gates_of(vars(self))[stage]._asdict())
 
     @property
     def is_trivial(self) -> bool:
         """Whether the large kernel is one undilated kernel, not a cascade."""
-        return self.attention.endswith("_trivial")
+        return self._gate.attention.endswith("_trivial")
 
     @property
     def is_separable(self) -> bool:
         """Whether the kernels are 1-D pairs."""
-        return self.attention.startswith("lska")
+        return self._gate.attention.startswith("lska")
+
+    @property
+    def _gate(self) -> Gate:
+        first, *others = gates_of(vars(self))
+        if any(gate != first for gate in others):
+            raise ValueError("The stages have different large kernels: ask config.of_stage(n).")
+        return first
+
+
+def gates_of(fields: Mapping[str, Any]) -> tuple[Gate, ...]:
+    """Return the large kernel of every stage, from the fields of a config."""
+    stages = len(fields["depths"])
+    each = (
+        value if isinstance(value := fields[name], tuple) else (value,) * stages
+        for name in PER_STAGE
+    )
+    return tuple(Gate(*gate) for gate in zip(*each, strict=True))
 
 
 def check(fields: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with the fields of a ``VANConfig``; [] if they make a network."""
     problems = [
-        *check_choice(fields, "attention", ATTENTION_NAMES),
         *check_stages(fields, ("dims", "depths", "ffn_ratios")),
         *check_computation(fields),
         *check_counts(fields, ("stem_stride",), low=1),
     ]
+    problems += [
+        f"{name}={fields[name]!r} needs one value, or one for each of the "
+        f"{len(fields['depths'])} stages."
+        for name in PER_STAGE
+        if not problems
+        and isinstance(fields[name], tuple)
+        and len(fields[name]) != len(fields["depths"])
+    ]
     if not problems:
-        problems += _check_kernel(fields["attention"], fields["k"], fields["dilation"])
+        found = [_check_gate(gate) for gate in gates_of(fields)]
+        problems += dict.fromkeys(problem for of_stage in found for problem in of_stage)
     if not is_number(fields["layer_norm_epsilon"]) or not 0 < fields["layer_norm_epsilon"] < 1:
         problems.append(
             f"layer_norm_epsilon={fields['layer_norm_epsilon']!r} must be above 0 and below 1."
@@ -120,7 +164,12 @@ def check(fields: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _check_kernel(attention: str, k: Any, dilation: Any) -> list[str]:
+def _check_gate(gate: Gate) -> list[str]:
+    attention: str = gate.attention
+    k: Any = gate.k
+    dilation: Any = gate.dilation
+    if wrong := check_choice(gate._asdict(), "attention", ATTENTION_NAMES):
+        return wrong
     if not isinstance(k, int) or isinstance(k, bool):
         return [f"k={k!r} must be a whole number."]
     if k > LARGEST_K:
@@ -143,20 +192,41 @@ def _check_kernel(attention: str, k: Any, dilation: Any) -> list[str]:
 def describe(config: VANConfig) -> str:
     """Return a config in a few words, as in "van_lska_tiny, k=23, 1000 classes"."""
     kernel = ("k",) if config.dilation is None else ("k", "dilation")
-    sizes = () if named_model(config) else ("dims", "depths", "ffn_ratios")
-    return describe_fields(config, f"a VAN with {config.attention}", (*kernel, *sizes))
+    sizes: tuple[str, ...] = () if named_model(config) else ("dims", "depths", "ffn_ratios")
+    kind = f"a VAN with {_in_words(config.attention)}"
+    if isinstance(config.attention, tuple):
+        own = Size(config.dims, config.depths, config.ffn_ratios)
+        if size := next((name for name, known in SIZES.items() if known == own), ""):
+            kind, sizes = f"a VAN {size} with {_in_words(config.attention)}", ()
+    return describe_fields(config, kind, (*kernel, *sizes))
 
 
 def summary(config: VANConfig) -> str:
     """Return what a model card says of a config."""
-    paper = " ([arXiv 2309.01439](https://arxiv.org/abs/2309.01439))" if config.is_separable else ""
-    name = "large separable kernel attention" if config.is_separable else "large kernel attention"
-    form = "the undilated form of " if config.is_trivial else ""
+    gates = gates_of(vars(config))
+    words = {gate.attention: _name_attention(gate.attention) for gate in gates}
+    stages = ""
+    if len(set(gates)) > 1:
+        each = ", ".join(f"{gate.attention} with k = {gate.k}" for gate in gates)
+        stages = f"\nStage by stage: {each}."
+    k = f", k = {config.k}" if isinstance(config.k, int) else ""
     return (
         "A Visual Attention Network ([arXiv 2202.09741](https://arxiv.org/abs/2202.09741)) with\n"
-        f"{form}{name}{paper}, k = {config.k}, for lska_jax.\n"
+        f"{' and '.join(words.values())}{k}, for lska_jax.{stages}\n"
         f"LayerNorm epsilon {config.layer_norm_epsilon:g}."
     )
+
+
+def _name_attention(attention: str) -> str:
+    is_separable = attention.startswith("lska")
+    paper = " ([arXiv 2309.01439](https://arxiv.org/abs/2309.01439))" if is_separable else ""
+    name = "large separable kernel attention" if is_separable else "large kernel attention"
+    form = "the undilated form of " if attention.endswith("_trivial") else ""
+    return f"{form}{name}{paper}"
+
+
+def _in_words(attention: str | tuple[str, ...]) -> str:
+    return attention if isinstance(attention, str) else ", ".join(attention)
 
 
 FAMILY = Family(
@@ -174,6 +244,7 @@ FAMILY = Family(
     stem="stages/0/patch_embedding/projection/kernel",
     head=("classifier/kernel", "classifier/bias"),
     unseen=("stem_stride", "layer_norm_epsilon"),
+    per_stage=PER_STAGE,
     names="lska_jax.weights.names.van:NAMES",
     fold="lska_jax.models.van_fold:fold",
     transfer="lska_jax.weights.transfer:transfer_arrays",

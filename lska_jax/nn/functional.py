@@ -60,9 +60,10 @@ class ModelFunctions:
     Args:
       model: any ``nnx.Module`` whose call is ``model(images, rngs=...)``, real or abstract (from
         ``nnx.eval_shape``). It is left as it is.
+      frozen_statistics: paths of statistics that training normalises with, and does not change.
     """
 
-    def __init__(self, model: nnx.Module):
+    def __init__(self, model: nnx.Module, *, frozen_statistics: frozenset[str] = frozenset()):
         def split(*, is_training: bool) -> Any:
             mode = nnx.view(
                 model,
@@ -70,6 +71,8 @@ class ModelFunctions:
                 use_running_average=not is_training,
                 raise_if_not_found=False,
             )
+            if is_training and frozen_statistics:
+                _freeze_statistics(mode, frozen_statistics)
             return nnx.split(mode, nnx.Param, nnx.BatchStat, ...)
 
         self._train_graph, self._params, self._stats, rest = split(is_training=True)
@@ -113,6 +116,13 @@ class ModelFunctions:
             self._rest,
             copy=True,
         )
+
+
+def _freeze_statistics(model: nnx.Module, paths: frozenset[str]) -> None:
+    for path, module in nnx.iter_modules(model):
+        if isinstance(module, nnx.BatchNorm):
+            own = "/".join(str(part) for part in path)
+            module.use_running_average = f"{own}/mean" in paths
 
 
 def _restore(template: nnx.State, arrays: FlatArrays) -> nnx.State:

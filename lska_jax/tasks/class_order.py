@@ -7,6 +7,8 @@ would notice that class 3 has become another one.
 import unicodedata
 from collections.abc import Sequence
 
+import numpy as np
+
 from lska_jax.data.sources import Record, Source
 from lska_jax.weights.class_names import readable_names
 
@@ -94,6 +96,12 @@ class RelabelledSource:
         self.name = source.name
         self.class_names = tuple(class_names)
 
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The new labels (N,) of all examples; None where the source does not know its own."""
+        labels = getattr(self._source, "labels", None)
+        return None if labels is None else self._relabel(labels)
+
     def __len__(self) -> int:
         """Return the number of examples."""
         return len(self._source)
@@ -101,11 +109,21 @@ class RelabelledSource:
     def __getitem__(self, index: int) -> Record:
         """Return example ``index`` with its new label."""
         record = self._source[index]
+        if isinstance(record.label, np.ndarray):
+            return Record(record.image, self._relabel(record.label[None])[0])
         return Record(record.image, self._positions[record.label])
 
     def path(self, index: int) -> str:
         """Return what a person can look for."""
         return self._source.path(index)
+
+    def _relabel(self, labels: np.ndarray) -> np.ndarray:
+        """Map class indices (N,), or columns of (N, K)."""
+        if labels.ndim == 1:
+            return np.asarray(self._positions, np.int32)[labels]
+        moved = np.empty_like(labels)
+        moved[:, list(self._positions)] = labels
+        return moved
 
 
 def _comparable(names: Sequence[str]) -> tuple[str, ...]:

@@ -7,6 +7,11 @@ from ml_collections import ConfigDict
 from lska_jax.data.sources import SourceFacts
 from lska_jax.running.value_checks import check_choice, check_entries, check_range, collect
 
+BALANCED = "balanced"
+SAMPLINGS = ("uniform", BALANCED)
+VIEWS = ("one", "flip", "ten")
+LOSSES = ("cross_entropy", "focal")
+
 
 def check_config(config: ConfigDict, problems: list[str]) -> None:
     """Add a sentence for every value that classification cannot work with."""
@@ -55,19 +60,82 @@ def check_config(config: ConfigDict, problems: list[str]) -> None:
         collect(problems, lambda: parse_rand_augment(data.rand_augment))
     smoothing = config.training.label_smoothing
     check_range(problems, "training.label_smoothing", smoothing, low=0, below=1)
+    check_choice(problems, "training.loss", config.training.loss, LOSSES)
+    check_range(problems, "training.focal_gamma", config.training.focal_gamma, low=0)
+    check_choice(problems, "data.views", data.views, VIEWS)
+    if data.views == "ten" and math.floor(data.image_size / data.crop_pct) <= data.image_size:
+        problems.append(
+            f"data.views='ten' cuts corners out of what data.crop_pct={data.crop_pct} leaves "
+            "around the image, which is nothing; lower it, as to 0.875, or take data.views='flip'."
+        )
+    check_choice(problems, "data.sampling", data.sampling, SAMPLINGS)
+    if data.multi_label and data.sampling == BALANCED:
+        problems.append(
+            "data.sampling='balanced' draws classes, and with data.multi_label an image has any "
+            "number of them; training.class_weights='balanced' weighs them instead."
+        )
+    _check_distillation(config, problems)
+    _check_weights(problems, config.training.class_weights, config.model.num_classes)
+
+
+def given_weights(text: str) -> tuple[float, ...] | None:
+    """Return the weights that ``training.class_weights`` lists; None where it lists none.
+
+    Raises:
+      ValueError: it is no list of numbers.
+    """
+    if text in ("", BALANCED):
+        return None
+    return tuple(float(part) for part in text.split(","))
+
+
+def _check_distillation(config: ConfigDict, problems: list[str]) -> None:
+    training = config.training
+    check_choice(problems, "training.distillation", training.distillation, ("soft", "hard"))
+    weight, temperature = training.distillation_weight, training.distillation_temperature
+    check_range(problems, "training.distillation_weight", weight, low=0, high=1)
+    check_range(problems, "training.distillation_temperature", temperature, above=0, high=1e6)
+    if training.teacher and config.data.multi_label:
+        problems.append(
+            f"training.teacher={training.teacher!r} teaches one label an image, and "
+            "data.multi_label is on. Leave one of them out."
+        )
+
+
+def _check_weights(problems: list[str], text: str, num_classes: int) -> None:
+    allowed = (
+        f"Allowed: {BALANCED!r}, nothing, or {num_classes} numbers above 0 with commas, in the "
+        "order of the classes."
+    )
+    try:
+        weights = given_weights(text)
+    except ValueError:
+        problems.append(f"training.class_weights={text!r} is not understood. {allowed}")
+        return
+    if weights and (
+        len(weights) != num_classes or not all(0 < weight < math.inf for weight in weights)
+    ):
+        problems.append(f"training.class_weights={text!r} does not fit. {allowed}")
 
 
 def check_source_name(problems: list[str], name: str, source: str) -> None:
     """Check that a source is named as ``lska_jax.data.opening`` opens it."""
-    if not (source == "digits" or source.startswith(("folder:", "tfds:"))):
-        problems.append(f"{name}={source!r} is unknown; allowed: digits, folder:PATH, tfds:NAME.")
+    if not (source == "digits" or source.startswith(("folder:", "csv:", "tfds:"))):
+        problems.append(
+            f"{name}={source!r} is unknown; allowed: digits, folder:PATH, csv:PATH, tfds:NAME."
+        )
 
 
 def inspect_split(config: ConfigDict, source: str, split: str) -> SourceFacts:
     """Count the classes and examples of a split; see ``lska_jax.data.opening.inspect_source``."""
     from lska_jax.data.opening import inspect_source
 
-    return inspect_source(source, split=split, data_dir=config.data.data_dir or None)
+    return inspect_source(
+        source,
+        split=split,
+        data_dir=config.data.data_dir or None,
+        is_multi_label=config.data.multi_label,
+    )
 
 
 def check_facts(config: ConfigDict, facts: SourceFacts, where: str) -> None:

@@ -1,5 +1,6 @@
 """Classify image files with a model folder."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ from jaxtyping import UInt8
 
 from lska_jax.data.augment import EvalTransform
 from lska_jax.data.class_folders import IMAGE_SUFFIXES
+from lska_jax.data.examples import LabelledImages
 from lska_jax.data.folder_tree import FolderTree
 from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.mixing import normalise
@@ -20,6 +22,7 @@ from lska_jax.data.sources import BrokenImage
 from lska_jax.models.fold import fold_for_inference
 from lska_jax.models.heads import head_of
 from lska_jax.models.table import Preprocessing
+from lska_jax.tasks.views import ONE, TEN, VIEWS, average_views
 from lska_jax.weights.create import create_model
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import read_facts
@@ -31,7 +34,8 @@ class ClassScore(NamedTuple):
     Attributes:
       label: index of the class.
       name: of the class.
-      probability: softmax of the logits, in [0, 1].
+      probability: softmax of the logits, in [0, 1]; their sigmoid where an image has any number of
+        labels.
     """
 
     label: int
@@ -59,6 +63,7 @@ def predict(
     *,
     top: int = 5,
     batch_size: int = 32,
+    views: str = ONE,
     max_image_pixels: int = MAX_PIXELS,
 ) -> Iterator[Prediction]:
     """Classify image files, in their order, batch by batch.
@@ -68,14 +73,19 @@ def predict(
       images: files of any format that Pillow reads.
       top: how many classes to return for each.
       batch_size: images that go through the network at once.
+      views: of each image whose probabilities are averaged: "one", "flip" or "ten", see
+        ``lska_jax.tasks.views``.
       max_image_pixels: an image file of more is broken, whatever its format.
 
     Raises:
-      ValueError: a number below 1, a model without a classifier, or a damaged folder.
+      ValueError: unknown views, a number below 1, a model without a classifier, or a damaged
+        folder.
       FileNotFoundError: there is no such model.
     """
     if top < 1 or batch_size < 1:
         raise ValueError(f"top and batch_size must be positive, got {top} and {batch_size}.")
+    if views not in VIEWS:
+        raise ValueError(f"views={views!r} is unknown; allowed: {', '.join(VIEWS)}.")
     facts = read_facts(pretrained)
     if head := head_of(facts.config):
         raise ValueError(
@@ -84,14 +94,24 @@ def predict(
         )
     if not facts.config.num_classes:
         raise ValueError(f"{pretrained} has no classifier: it returns features, not classes.")
-    transform = eval_transform(facts.preprocessing, max_image_pixels=max_image_pixels)
+    transform = dataclasses.replace(
+        eval_transform(facts.preprocessing, max_image_pixels=max_image_pixels),
+        has_five_crops=views == TEN,
+    )
+    (shape, _) = LabelledImages(transform).fields["image"][:2]
     names = class_names_of(facts)
     model = fold_for_inference(create_model(pretrained=pretrained))
 
     @jax.jit
     def probabilities(pixels: jax.Array) -> jax.Array:
         prepared = facts.preprocessing
-        return jax.nn.softmax(model(normalise(pixels, mean=prepared.mean, std=prepared.std)))
+        logits = average_views(
+            lambda view: model(normalise(view, mean=prepared.mean, std=prepared.std)),
+            pixels,
+            views=views,
+            is_multi_label=facts.is_multi_label,
+        )
+        return jax.nn.sigmoid(logits) if facts.is_multi_label else jax.nn.softmax(logits)
 
     # One shape, hence one compilation; the last batch is filled up.
     size = min(batch_size, max(len(images), 1))
@@ -99,7 +119,7 @@ def predict(
         for start in range(0, len(images), size):
             batch = [str(image) for image in images[start : start + size]]
             decoded = list(pool.map(lambda image: _decode(image, transform), batch))
-            pixels = np.zeros((size, *_shape(facts.preprocessing)), np.uint8)
+            pixels = np.zeros((size, *shape), np.uint8)
             for row, item in enumerate(decoded):
                 if not isinstance(item, str):
                     pixels[row] = item
@@ -160,18 +180,15 @@ def find_images(places: Sequence[str | Path]) -> list[Path]:
     return found
 
 
-def _decode(image: str, transform: EvalTransform) -> UInt8[np.ndarray, "size size channels"] | str:
+def _decode(
+    image: str, transform: EvalTransform
+) -> UInt8[np.ndarray, "*views size size channels"] | str:
     try:
         return transform(read_plain_file(image))
     except BrokenImage as error:
         return str(error)
     except OSError as error:
         return error.strerror or str(error)
-
-
-def _shape(preprocessing: Preprocessing) -> tuple[int, int, int]:
-    size = preprocessing.image_size
-    return (size, size, len(preprocessing.mean))
 
 
 def _best(scores: np.ndarray, names: Sequence[str], top: int) -> list[ClassScore]:

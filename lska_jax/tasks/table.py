@@ -33,6 +33,10 @@ class TaskEntry(NamedTuple):
 
 
 def _build_classification(config: ConfigDict) -> Any:
+    if config.data.multi_label:
+        from lska_jax.tasks.multi_label import MultiLabelClassification
+
+        return MultiLabelClassification(config)
     from lska_jax.tasks.classification import Classification
 
     return Classification(config)

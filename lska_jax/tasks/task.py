@@ -52,12 +52,15 @@ class Task(abc.ABC):
 
     Attributes:
       best: which metric of the evaluations decides.
+      constants: pytrees of NumPy arrays that a training batch holds beside its fields, by name, the
+        same at every step; known before a step is traced.
     """
 
     best: Best
 
     def __init__(self, config: ConfigDict):
         self.config = config
+        self.constants: dict[str, Any] = {}
 
     # Data
 
@@ -126,6 +129,14 @@ class Task(abc.ABC):
                 f"{', '.join(names)}. Give it the same, in the same order."
             )
         return examples
+
+    def see_training(self, examples: Examples) -> None:
+        """Note what the loss needs to know of the training split, before a step is traced.
+
+        Args:
+          examples: the split, its labels as the model has them.
+        """
+        del examples
 
     @abc.abstractmethod
     def train_reader(self) -> Reader:

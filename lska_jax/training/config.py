@@ -34,6 +34,7 @@ def base_config() -> ConfigDict:
     data.crop_mode = "center"  # evaluation: center; squash, which distorts; whole, for dense tasks
     data.long_side = 0  # of "whole": the most that the longer side may have
     data.interpolation = "bicubic"  # evaluation
+    data.views = "one"  # evaluation: one, flip (the mirror image too) or ten (AlexNet's crops)
     data.crop = "random_resized"  # training: random_resized, padded or none
     data.crop_scale = (0.08, 1.0)
     data.crop_ratio = (3 / 4, 4 / 3)
@@ -46,6 +47,8 @@ def base_config() -> ConfigDict:
     data.cutmix_alpha = 1.0
     data.switch_prob = 0.5  # of CutMix where Mixup is on too
     data.num_workers = -1  # decoding processes; -1: by the number of cores; 0: threads
+    data.sampling = "uniform"  # uniform, or balanced: every class is drawn as often
+    data.multi_label = False  # whether an image has any number of labels: csv:PATH with "a|b"
     data.max_broken_fraction = 0.01  # of an epoch's images; beyond it the run stops
     data.max_image_pixels = MAX_PIXELS  # 175 million; more is broken, whatever the format
 
@@ -68,6 +71,8 @@ def base_config() -> ConfigDict:
     optimizer.beta2 = 0.999
     optimizer.epsilon = 1e-8
     optimizer.clip_norm = 0.0  # 0 does not clip
+    optimizer.layer_decay = 1.0  # of the rate from each layer to the one in front of it
+    optimizer.head_learning_rate = 0.0  # at the top of the cosine; 0: that of the others
 
     config.training = training = ConfigDict()
     training.batch_size = 512  # of a step, over all devices
@@ -75,6 +80,9 @@ def base_config() -> ConfigDict:
     training.gradient_accumulation = 1  # microbatches that a batch is split into
     training.seed = 0
     training.label_smoothing = 0.1
+    training.loss = "cross_entropy"  # or focal
+    training.focal_gamma = 2.0  # of the focal loss
+    training.class_weights = ""  # in the loss: "balanced", or numbers with commas; "" weighs none
     training.ema_decay = 0.0  # 0.9998 when on; 0 keeps no average
     training.fsdp = 1  # devices that share one copy of the parameters
     training.eval_every_epochs = 1
@@ -87,6 +95,15 @@ def base_config() -> ConfigDict:
     training.save_seconds = 600  # a checkpoint that takes longer has failed
     training.stall_seconds = 300  # without a batch or a step, after which it is reported; 0: never
     training.finetune_from = ""  # run, checkpoint or model folder to start the parameters from
+    training.teacher = ""  # a trained model, by any of its places, whose answers are learned too
+    training.distillation = "soft"  # soft or hard
+    training.distillation_weight = 0.5  # of the teacher's part of the loss
+    training.distillation_temperature = 2.0  # of the soft form
+    # What is not trained: "backbone", "stem", "stage1", or paths such as "stages/0/blocks/*".
+    training.freeze = ()
+    training.freeze_statistics = ()  # of which BatchNorms, by the same names
+    training.unfreeze_every_epochs = 0  # one stage more, the last first; 0: all from the beginning
+    training.patience = 0  # evaluations without a better one after which the run ends; 0: never
 
     # Evaluations besides that of data.eval_split, by name: {"seen": {"split": "train[:10%]"}};
     # keys and defaults are those of lska_jax.training.evaluators.

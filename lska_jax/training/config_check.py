@@ -31,7 +31,7 @@ def check_config(config: ConfigDict) -> None:
     check_keys(config)
     problems: list[str] = []
     checks = (_check_model, _check_task, _check_data, _check_optimizer, _check_training)
-    for check in (*checks, check_evaluators):
+    for check in (*checks, _check_tuning, check_evaluators):
         check(config, problems)
     if problems:
         raise ValueError("The config does not work:\n- " + "\n- ".join(problems))
@@ -262,3 +262,22 @@ def _check_training(config: ConfigDict, problems: list[str]) -> None:
         check_choice(problems, "training.writers", writer, METRIC_WRITERS)
     if len(set(training.writers)) < len(training.writers):
         problems.append(f"training.writers={training.writers} names a writer twice.")
+
+
+def _check_tuning(config: ConfigDict, problems: list[str]) -> None:
+    optimizer, training = config.optimizer, config.training
+    check_range(problems, "optimizer.layer_decay", optimizer.layer_decay, above=0, high=1)
+    check_range(problems, "optimizer.head_learning_rate", optimizer.head_learning_rate, low=0)
+    if optimizer.head_learning_rate and not optimizer.learning_rate:
+        problems.append(
+            f"optimizer.head_learning_rate={optimizer.head_learning_rate}: with "
+            "optimizer.learning_rate=0 nothing else would be trained; give training.freeze="
+            "('backbone',) and one learning rate."
+        )
+    for name in ("freeze", "freeze_statistics"):
+        if not all(isinstance(pattern, str) and pattern for pattern in training[name]):
+            problems.append(
+                f"training.{name}={training[name]!r} must be texts, as in ('stem', 'stage1')."
+            )
+    for name in ("unfreeze_every_epochs", "patience"):
+        check_range(problems, f"training.{name}", training[name], low=0)

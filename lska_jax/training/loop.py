@@ -19,6 +19,7 @@ from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import Checkpointer, check_writable, tree_bytes
 from lska_jax.training.checkpoint.errors import CheckpointMismatch
 from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER
+from lska_jax.training.early_stopping import Patience
 from lska_jax.training.evaluators import main_means
 from lska_jax.training.feeding import Oversight
 from lska_jax.training.finetune import load_for_finetuning
@@ -93,7 +94,9 @@ def train(
         # All that a start refuses comes before anything is written.
         if start_step:
             check_same_schedule(record, run, step=start_step, workdir=workdir)
-        if start_step >= run.total_steps:
+        patience = Patience(config.training.patience, record.get("patience"))
+        has_ended = start_step >= run.total_steps or patience.is_over
+        if has_ended:
             check_finished_alike(record, config, step=start_step, workdir=workdir)
         names = class_names_of(record)
         trained = sources
@@ -109,7 +112,7 @@ def train(
             open_steps=open_steps(record),
         ) as reporter:
             checkpointer.report = reporter.message
-            if start_step >= run.total_steps and not is_evaluation_due:
+            if has_ended and not is_evaluation_due:
                 shown = run.task.describe(main_means(record["evaluation"]))
                 reporter.message(f"The run in {workdir} is complete: {shown}")
                 return record["evaluation"]
@@ -119,7 +122,7 @@ def train(
                     reporter.message(UNKNOWN_CLASSES)
                 elif trained.train is not sources.train:
                     reporter.message(MAPPED_CLASSES)
-            state = latest.state or _initialise(run, sources, reporter)
+            state = latest.state or initial_state(run, sources, reporter)
             _save_config(config, record, workdir, reporter)
             oversight = Oversight(
                 signals,
@@ -197,7 +200,8 @@ def _restore_latest(
     return _Latest(step, state, record)
 
 
-def _initialise(run: Run, sources: Sources, reporter: Reporter) -> TrainState:
+def initial_state(run: Run, sources: Sources, reporter: Reporter) -> TrainState:
+    """Return the state that a run starts from, fresh or fine-tuned, on its devices."""
     # On the host: an accelerator would compile every draw, and FSDP may need its memory.
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         model = building.build_model(run.config)

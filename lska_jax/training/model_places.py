@@ -19,7 +19,12 @@ from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER, find_step
 from lska_jax.training.run_record import check_record, class_names_of
 from lska_jax.weights.hub import HUB_PREFIX
 from lska_jax.weights.model_facts import CONFIG_NAME, FORMAT, WEIGHTS_NAME, ModelFacts
-from lska_jax.weights.model_folder import is_model_folder, read_model_folder, write_model_folder
+from lska_jax.weights.model_folder import (
+    is_model_folder,
+    read_facts,
+    read_model_folder,
+    write_model_folder,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,6 +68,14 @@ def read_model(
             f"There is no checkpoint in {path}, and it is no model folder. Give {KINDS}."
         )
     return read_model_folder(path)
+
+
+def read_model_facts(place: str | Path) -> ModelFacts:
+    """Return a model's facts alone; arguments and errors are those of ``read_model``."""
+    path = local_path(place)
+    if path is None or (path.is_dir() and is_model_folder(path)):
+        return read_facts(str(place))
+    return read_model(path, report=lambda remark: None)[0]
 
 
 class TrainedWeights(NamedTuple):

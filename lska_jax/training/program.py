@@ -80,4 +80,7 @@ class Programs:
 
 
 def _shapes(batch: Mapping[str, Any]) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple(sorted((name, array.shape) for name, array in batch.items()))
+    # What is no array is a task's constants, which have one shape.
+    return tuple(
+        sorted((name, array.shape) for name, array in batch.items() if hasattr(array, "shape"))
+    )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from lska_jax.models.build import config_of
 from lska_jax.models.heads import head_of
@@ -18,6 +17,7 @@ from lska_jax.tasks.class_order import describe_difference, positions_in, same_o
 from lska_jax.tasks.pictures.colours import class_colours
 from lska_jax.tasks.table import task_entry
 from lska_jax.training.checkpoint.load_tree import LoadedTree, load_tree
+from lska_jax.training.recorded_config import restore_config
 from lska_jax.training.run_record import check_record, class_names_of
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import check_can_write, write_model_folder
@@ -120,6 +120,7 @@ def read_run(
         preprocessing=prepared.for_channels(config.in_channels),
         class_names=names,
         class_colors=class_colours(config.num_classes) if head_of(config) else None,
+        is_multi_label=bool(settings["data"].get("multi_label", False)),
         license=license,
         source={
             "trained_with": "lska_jax",
@@ -199,11 +200,11 @@ def _class_names_of_data(
     settings: dict[str, Any], report: Callable[[str], None]
 ) -> tuple[str, ...] | None:
     """Return the names in the data of a run of an older version, which did not keep them."""
-    config = ConfigDict(settings)
     try:
+        config = restore_config(settings)
         task = task_entry(config).build(config)
         examples = task.open_split(source=config.data.source, split=config.data.eval_split)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         report(
             f"Labels: none, the run's data cannot be opened ({error}). --labels FILE names them."
         )

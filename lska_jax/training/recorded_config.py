@@ -1,5 +1,6 @@
-"""The config of a run, read back from its checkpoint; nothing heavy is imported."""
+"""The config of a run, read back from its checkpoint or its config.json; nothing heavy here."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,23 @@ def config_of_run(place: str | Path) -> ConfigDict:
     if "config" not in record:
         raise ValueError(f"{folder} does not say its config; give one with --config.")
     try:
-        return _restored(record["config"])
+        return restore_config(record["config"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"The config in {folder} is none of this version ({error}); give one with --config."
         ) from error
+
+
+def read_config_file(path: Path) -> ConfigDict:
+    """Return the config in a run's config.json, or in a copy of it, locked.
+
+    Raises:
+      ValueError: it is no JSON, or no config of this version.
+    """
+    try:
+        return restore_config(json.loads(path.read_text(encoding="utf-8")))
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"it is no config of this version ({error}).") from error
 
 
 def folder_of_run(place: str | Path) -> Path:
@@ -51,8 +64,14 @@ def folder_of_run(place: str | Path) -> Path:
     return checkpoints.parent if checkpoints.name == CHECKPOINTS_FOLDER else checkpoints
 
 
-def _restored(settings: Mapping[str, Any]) -> ConfigDict:
-    """Return a config of JSON values with the types that a config has."""
+def restore_config(settings: Mapping[str, Any]) -> ConfigDict:
+    """Return a config of JSON values with the types that a config has, locked.
+
+    Keys that came after it was written have their defaults.
+
+    Raises:
+      KeyError, TypeError, AttributeError, ValueError: it is no config of this version.
+    """
     config = base_config()
     for name, section in settings.items():
         if name == "model":

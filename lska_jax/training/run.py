@@ -29,6 +29,7 @@ from lska_jax.training.program import Program, Programs
 from lska_jax.training.schedules import Schedule, make_schedule
 from lska_jax.training.state import TrainState, abstract_state, host_state
 from lska_jax.training.step import StepSpec, eval_step, train_step
+from lska_jax.training.tuning import tuning_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class Run:
     task: Task
     mesh: Mesh | AbstractMesh
     functions: ModelFunctions
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformationExtraArgs
     schedule: Schedule
     spec: StepSpec
     num_train_examples: int
@@ -97,6 +98,7 @@ def build_run(
     total_steps = settings.steps or steps_per_epoch * epochs
     schedule = make_schedule(settings, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
     model = nnx.eval_shape(lambda: build_model(config, rngs=OneKey()))
+    tuning = tuning_of(config, model, steps_per_epoch=steps_per_epoch)
     optimizer = make_optimizer(
         weight_decay=settings.weight_decay,
         beta1=settings.beta1,
@@ -105,6 +107,7 @@ def build_run(
         clip_norm=settings.clip_norm,
         no_decay=family_of(model).no_decay,
         decay=settings.decay,
+        tuning=tuning,
     )
     use_ema = config.training.ema_decay > 0
     graph, variables = nnx.split(model)
@@ -121,13 +124,14 @@ def build_run(
         config=config,
         task=build_task(config),
         mesh=mesh,
-        functions=ModelFunctions(model),
+        functions=ModelFunctions(model, frozen_statistics=tuning.frozen_statistics),
         optimizer=optimizer,
         schedule=schedule,
         spec=StepSpec(
             gradient_accumulation=config.training.gradient_accumulation,
             ema_decay=config.training.ema_decay,
             seed=config.training.seed,
+            tuning=tuning,
         ),
         num_train_examples=num_train_examples,
         steps_per_epoch=steps_per_epoch,
@@ -241,6 +245,11 @@ def train_program(run: Run, fields: Fields | None = None) -> Program:
     )
     fields = run.task.train_shapes()[0] if fields is None else fields
     batch = abstract_batch(run, run.config.training.batch_size, fields)
+    constants = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parallel.replicated(run.mesh)),
+        run.task.constants,
+    )
+    batch |= constants
     return Program(jitted, (run.state, batch), run.mesh)
 
 

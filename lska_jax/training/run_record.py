@@ -52,6 +52,7 @@ def make_record(
     is_evaluation_due: bool,
     open_record: Mapping[str, Any],
     broken_in_epoch: int,
+    patience: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what a checkpoint keeps besides the state.
 
@@ -62,6 +63,7 @@ def make_record(
       is_evaluation_due: whether the state is to be evaluated at the next start.
       open_record: means in the making, from ``Reporter.open_record``.
       broken_in_epoch: images of the epoch so far that could not be read.
+      patience: what early stopping has counted, from ``Patience.record``.
     """
     return {
         "config": run.config.to_dict(),
@@ -72,6 +74,7 @@ def make_record(
         "num_train_examples": run.num_train_examples,
         "open_record": dict(open_record),
         "broken_in_epoch": broken_in_epoch,
+        "patience": dict(patience),
     }
 
 
@@ -223,7 +226,8 @@ def check_finished_alike(
         f"The run in {workdir} {stands}, with another config:\n  {listed}\n"
         "Nothing is left to train with this one, and nothing was written. Train with it in another "
         f"--workdir, from these weights if --config.training.finetune_from={workdir} is added; "
-        "raise optimizer.epochs to train on; or evaluate with --eval_only."
+        "raise optimizer.epochs, or training.patience where that ended it, to train on; or "
+        "evaluate with --eval_only."
     )
 
 
@@ -282,4 +286,7 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "num_train_examples": _is_count,
     "open_record": _is_open_record,
     "broken_in_epoch": _is_count,
+    "patience": lambda value: (
+        isinstance(value, dict) and _is_number(value.get("best")) and _is_count(value.get("waited"))
+    ),
 }

@@ -1,7 +1,6 @@
 """One training step and one evaluation step, as pure functions to be jitted."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +10,10 @@ import optax
 
 from lska_jax.nn.functional import FlatArrays, ModelFunctions
 from lska_jax.tasks.task import Batch, Task
+from lska_jax.training.optimizer import EVERYTHING
 from lska_jax.training.schedules import Schedule
 from lska_jax.training.state import TrainState
+from lska_jax.training.tuning import Tuning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,11 +24,13 @@ class StepSpec:
       gradient_accumulation: microbatches that a batch is split into.
       ema_decay: of the averaged parameters and statistics; 0 keeps none.
       seed: of the run; keys are derived from it and the step.
+      tuning: which parameters are trained, and how.
     """
 
     gradient_accumulation: int = 1
     ema_decay: float = 0.0
     seed: int = 0
+    tuning: Tuning = EVERYTHING
 
 
 def train_step(
@@ -36,7 +39,7 @@ def train_step(
     *,
     task: Task,
     functions: ModelFunctions,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     schedule: Schedule,
     spec: StepSpec,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -57,20 +60,32 @@ def train_step(
     """
     key = jax.random.fold_in(jax.random.key(spec.seed), state.step)
     examples, key = task.prepare(batch, key)
+    tuning = spec.tuning
+    trained = tuning.trained(state.params)
+
+    def loss_of(params: FlatArrays, *others: Any) -> tuple[jax.Array, FlatArrays]:
+        return task.loss(functions, {**state.params, **params}, *others)
+
     loss, gradients, stats = _gradients(
-        state,
+        trained,
+        state.batch_stats,
         examples,
         key,
-        loss_of=functools.partial(task.loss, functions),
+        loss_of=loss_of,
         parts=spec.gradient_accumulation,
     )
+    for path, start in tuning.starts.items():
+        gradients[path] = jnp.where(state.step >= start, gradients[path], 0.0)
     gradient_norm = optax.tree.norm(gradients)
     is_good = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
 
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, trained, step=state.step)
     learning_rate = schedule(state.step)
-    params = jax.tree.map(lambda p, u: p + learning_rate * u, state.params, updates)
-    proposed = (params, stats, opt_state, _average(state.ema, params, stats, spec.ema_decay))
+    params = {**state.params}
+    for path, update in updates.items():
+        scale = tuning.scales.get(path, 1.0)
+        params[path] += (learning_rate if scale == 1.0 else scale * learning_rate) * update
+    proposed = (params, stats, opt_state, _average(state.ema, params, stats, spec))
     current = (state.params, state.batch_stats, state.opt_state, state.ema)
     params, stats, opt_state, ema = jax.tree.map(
         lambda new, old: jnp.where(is_good, new, old), proposed, current
@@ -100,7 +115,8 @@ def eval_step(
 
 
 def _gradients(
-    state: TrainState,
+    params: FlatArrays,
+    stats: FlatArrays,
     examples: Any,
     key: jax.Array,
     *,
@@ -110,16 +126,14 @@ def _gradients(
     """Return loss, gradients and statistics, over microbatches where asked."""
     value_and_gradient = jax.value_and_grad(loss_of, has_aux=True)
     if parts == 1:
-        (loss, stats), gradients = value_and_gradient(
-            state.params, state.batch_stats, examples, key
-        )
+        (loss, stats), gradients = value_and_gradient(params, stats, examples, key)
         return loss, gradients, stats
 
     def accumulate(carry: Any, numbered_part: Any) -> tuple[Any, None]:
         loss, gradients, stats = carry
         number, part = numbered_part
         (part_loss, stats), part_gradients = value_and_gradient(
-            state.params, stats, part, jax.random.fold_in(key, number)
+            params, stats, part, jax.random.fold_in(key, number)
         )
         gradients = jax.tree.map(jnp.add, gradients, part_gradients)
         return (loss + part_loss, gradients, stats), None
@@ -128,16 +142,24 @@ def _gradients(
     dealt = jax.tree.map(
         lambda x: jnp.swapaxes(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1), examples
     )
-    zeros = jax.tree.map(jnp.zeros_like, state.params)
-    start = (jnp.zeros((), jnp.float32), zeros, state.batch_stats)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    start = (jnp.zeros((), jnp.float32), zeros, stats)
     (loss, gradients, stats), _ = jax.lax.scan(accumulate, start, (jnp.arange(parts), dealt))
     return loss, gradients, stats
 
 
 def _average(
-    ema: dict[str, FlatArrays], params: FlatArrays, stats: FlatArrays, decay: float
+    ema: dict[str, FlatArrays], params: FlatArrays, stats: FlatArrays, spec: StepSpec
 ) -> dict[str, FlatArrays]:
     if not ema:
         return {}
-    current = {"params": params, "batch_stats": stats}
-    return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, ema, current)
+    decay = spec.ema_decay
+    # An average of equal numbers would drift by its rounding.
+    frozen = spec.tuning.frozen | spec.tuning.frozen_statistics
+    return {
+        name: {
+            path: old if path in frozen else decay * old + (1.0 - decay) * current[path]
+            for path, old in ema[name].items()
+        }
+        for name, current in (("params", params), ("batch_stats", stats))
+    }

@@ -14,6 +14,7 @@ from lska_jax.running.folder_lock import FolderLock
 from lska_jax.running.stop_signals import StopRequested
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import Checkpointer
+from lska_jax.training.early_stopping import Patience
 from lska_jax.training.evaluator import Evaluators
 from lska_jax.training.evaluators import EvaluatorSettings, main_means
 from lska_jax.training.feeding import Feed, Oversight, TrainingStopped
@@ -21,6 +22,7 @@ from lska_jax.training.reporting import Reporter
 from lska_jax.training.run import Run, Sources
 from lska_jax.training.run_record import make_record
 from lska_jax.training.state import TrainState
+from lska_jax.training.teaching import prepare_task
 
 # Metrics are read this many steps late, so that reading them never leaves the device without work.
 _STEPS_IN_FLIGHT = 2
@@ -50,6 +52,7 @@ class Trainer:
         self._checkpointer = checkpointer
         self._reporter = reporter
         self._oversight = oversight
+        self._constants = prepare_task(run, sources)
         self._train_step = building.train_programs(run)
         self._evaluators = Evaluators(run, sources.evaluation, reporter, oversight)
         self._feed = Feed(
@@ -61,6 +64,7 @@ class Trainer:
         )
         self._broken_in_epoch = 0
         self._bad_steps = 0
+        self._patience = Patience(run.config.training.patience)
 
     def prepare(
         self,
@@ -76,6 +80,7 @@ class Trainer:
           metadata: what the checkpoint of that step was saved with; empty for a fresh run.
           mark: called with the name of each part when it is over.
         """
+        self._patience = Patience(self._run.config.training.patience, metadata.get("patience"))
         if "open_record" in metadata:
             self._reporter.continue_record(metadata["open_record"])
             self._broken_in_epoch = metadata["broken_in_epoch"]
@@ -108,7 +113,7 @@ class Trainer:
             # Where the config has changed, none may be due; the deciding one then is.
             due = self._evaluators.due(step) or self._evaluators.main
             evaluation = self._evaluate_and_save(step, state, due, is_replacing=True)
-        if step < run.total_steps:
+        if step < run.total_steps and not self._patience.is_over:
             evaluation = self._train_from(step, state)
         self._checkpointer.wait()
         self._check_folder()
@@ -116,13 +121,20 @@ class Trainer:
         return evaluation
 
     def _say_finished(self, evaluation: Mapping[str, float]) -> None:
+        describe = self._run.task.describe
         directory = os.path.relpath(self._checkpointer.directory)
         best = self._checkpointer.best_step()
-        known = f", the best is step {best}" if best is not None else ""
+        known = ""
+        if best is not None:
+            of_best = main_means(self._checkpointer.metadata(best)["evaluation"])
+            known = f", the best is step {best} ({describe(of_best)})"
+        workdir = os.path.dirname(directory) or "."
+        if self._patience.is_over:
+            self._reporter.message(f"Stopped early: {self._patience.describe()}.")
         self._reporter.message(
-            f"Finished: {self._run.task.describe(main_means(evaluation))}; checkpoints in "
-            f"{directory}{known}. Next: lska-jax publish {os.path.dirname(directory) or '.'} "
-            "--out MODEL"
+            f"Finished: {describe(main_means(evaluation))}; checkpoints in {directory}{known}.\n"
+            f"Next, with the best step: lska-jax predict {workdir} IMAGE\n"
+            f"  or for others: lska-jax publish {workdir} --out MODEL"
         )
 
     def _train_from(self, start: int, state: TrainState) -> dict[str, float]:
@@ -130,9 +142,10 @@ class Trainer:
         evaluation: dict[str, float] = {}
         step = start
         steps = range(start + 1, self._run.total_steps + 1)
+        batches = self._each_batch()
         try:
-            for step, batch in zip(steps, self._each_batch(), strict=True):
-                state, metrics = self._train_step(state, batch)
+            for step, batch in zip(steps, batches, strict=True):
+                state, metrics = self._train_step(state, {**batch, **self._constants})
                 in_flight.append((step, metrics))
                 while len(in_flight) > _STEPS_IN_FLIGHT:
                     self._report(*in_flight.popleft())
@@ -145,6 +158,9 @@ class Trainer:
                     self._save_and_leave(step, state, is_evaluation_due=bool(due))
                 if due:
                     evaluation = self._evaluate_and_save(step, state, due)
+                    if self._patience.is_over:
+                        batches.close()
+                        break
                 elif self._is_saved_between(step) and not self._bad_steps:
                     # Saves amid bad steps would push out the good ones.
                     self._save(step, state)
@@ -167,6 +183,9 @@ class Trainer:
             evaluation = self._evaluators.evaluate(due, state, step=step)
         except StopRequested:
             self._save_and_leave(step, state, is_evaluation_due=True)
+        if means := main_means(evaluation):
+            best = self._run.task.best
+            self._patience.note(best.score(means[best.metric]))
         if not self._bad_steps or step == self._run.total_steps:
             self._save(step, state, evaluation, is_replacing=is_replacing)
         return evaluation
@@ -267,6 +286,7 @@ class Trainer:
             is_evaluation_due=is_evaluation_due,
             open_record=self._reporter.open_record(),
             broken_in_epoch=self._broken_in_epoch,
+            patience=self._patience.record(),
         )
         best, means = self._run.task.best, main_means(evaluation)
         self._checkpointer.save(

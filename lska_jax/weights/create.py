@@ -70,7 +70,8 @@ def create_model(
       rngs: source of the initial parameters; None is ``nnx.Rngs(0)``.
       **config: any other field of the family's config, None leaving its default: ``dtype``,
         ``drop_path_rate`` and ``remat`` of all, for VAN also k (23), dilation, drop_rate,
-        stem_stride, implementation, or dims, depths and ffn_ratios of a size of your own.
+        stem_stride, implementation, or dims, depths and ffn_ratios of a size of your own; k,
+        dilation and attention also as a tuple of one for each stage.
 
     Returns:
       A model in training mode, as ``nnx`` builds it; call ``model.eval()`` for inference. Its
@@ -117,7 +118,13 @@ def create_model(
 
 
 def _check_arguments(family: Family, given: dict[str, Any], *, fixed: Any) -> None:
-    words = {field for field, value in fixed.items() if isinstance(value, str)}
+    # Stage by stage a word may be given beside the name.
+    words = {
+        field
+        for field, value in fixed.items()
+        if isinstance(value, str)
+        and not (field in family.per_stage and isinstance(given.get(field), tuple))
+    }
     allowed = set(family.defaults) - words
     unknown = sorted(set(given) - allowed)
     if unknown:

@@ -1,5 +1,6 @@
 """Find a model: a folder on the disk, one on the Hugging Face Hub, or published weights by name."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +8,13 @@ from typing import NamedTuple
 
 from lska_jax.models.table import list_models
 from lska_jax.models.weight_tags import WeightTag, find_tag, list_tags, weights_of
+from lska_jax.weights.folder_files import sha256_of
 from lska_jax.weights.model_facts import CONFIG_NAME, WEIGHTS_NAME
 
 HUB_PREFIX = "hf-hub:"
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _HUB_ID = re.compile(rf"(?P<repo>{_PART}/{_PART})(@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]*))?")
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 # What is asked for first, and what is asked for where there is no safetensors file.
 _FILES = (
     *(WEIGHTS_NAME, CONFIG_NAME, "preprocessor_config.json"),
@@ -49,6 +52,7 @@ def find_model_folder(pretrained: str | Path) -> Located:
       ValueError: a file.
       ImportError: a Hub id, and huggingface_hub is not installed.
       ConnectionError: the Hub does not answer, or not with these files; says what to download.
+      ValueError: a downloaded file has another hash than the Hub states.
     """
     text = str(pretrained)
     path = Path(text).expanduser()
@@ -125,7 +129,33 @@ def _download(
             f"{lost}{repo} could not be downloaded ({reason[0] if reason else type(error).__name__}"
             f"). {by_hand}"
         ) from error
+    _check_hashes(folder)
     return Located(folder, _store_of(folder) or folder, tag)
+
+
+def _check_hashes(folder: Path) -> None:
+    """Compare files of the Hub's cache with the hashes that they are stored under.
+
+    Large files are stored under their SHA-256, small ones under git's SHA-1 of a blob.
+
+    Raises:
+      ValueError: a file has another hash.
+    """
+    for file in sorted(folder.rglob("*")):
+        stored = file.resolve()
+        if not stored.is_file() or not _HASH.fullmatch(stored.name):
+            continue
+        if len(stored.name) == 64:
+            found = sha256_of(stored)
+        else:
+            content = stored.read_bytes()
+            # Not for safety: it is how git names what it stores.
+            found = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        if found != stored.name:
+            raise ValueError(
+                f"{file} is not the file that the Hub has: its hash is {found}, the Hub states "
+                f"{stored.name}. Remove {stored}, and the same command fetches it anew."
+            )
 
 
 def _store_of(folder: Path) -> Path | None:

@@ -33,6 +33,8 @@ class ModelFacts:
       config: of any family; drop rates and compute choices are defaults.
       preprocessing: of the images.
       class_names: in label order, or None where they are not known.
+      is_multi_label: whether an image may have any number of the classes: the logits are then those
+        of a sigmoid each, not of a softmax.
       class_colors: red, green and blue from 0 to 255 of each class, to draw it; None where the
         model says nothing that is drawn.
       license: of the weights, an SPDX name or "unknown".
@@ -42,6 +44,7 @@ class ModelFacts:
     config: Any
     preprocessing: Preprocessing
     class_names: tuple[str, ...] | None = None
+    is_multi_label: bool = False
     class_colors: tuple[tuple[int, int, int], ...] | None = None
     license: str = "unknown"
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -68,6 +71,8 @@ def facts_to_json(facts: ModelFacts, *, sha256: str, size: int) -> bytes:
         "architecture": {n: _as_json(getattr(config, n)) for n in family.architecture_fields},
         "preprocessing": _without_unused(facts.preprocessing),
         "labels": facts.class_names,
+        # Absent where it is not so, as in folders of before.
+        **({"multi_label": True} if facts.is_multi_label else {}),
         **({} if facts.class_colors is None else {"colors": facts.class_colors}),
         "license": facts.license,
         "source": dict(facts.source),
@@ -144,6 +149,7 @@ def facts_from_json(record: Mapping[str, Any], folder: Path) -> ModelFacts:
             config=config,
             preprocessing=Preprocessing(**prepared),
             class_names=None if names is None else tuple(names),
+            is_multi_label=record.get("multi_label") is True,
             class_colors=plain(record).get("colors"),
             license=str(record.get("license", "unknown")),
             source=dict(record.get("source") or {}),

@@ -22,14 +22,16 @@ from flax import nnx
 
 from lska_jax.models.build import array_shapes
 from lska_jax.models.table import family_of, load_capability
-from lska_jax.models.van_config import VANConfig
+from lska_jax.models.van_config import PER_STAGE, Gate, VANConfig, gates_of
 from lska_jax.ops.kernel_spec import KernelSpec, kernel_spec
 from lska_jax.weights.kernel_fit import best_rank_1, effective_kernel, fit_cascade, resize_centred
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import check_can_write, read_model_folder, write_model_folder
 from lska_jax.weights.pretrained import arrays_of, build_from_arrays
 
-_GATE = re.compile(r"(stages/\d+/blocks/\d+)/attention/gate/depthwise/(\d+)/(kernel|bias)")
+_GATE = re.compile(
+    r"(stages/(?P<stage>\d+)/blocks/\d+)/attention/gate/depthwise/(?P<step>\d+)/(?P<leaf>kernel|bias)"
+)
 _SEPARATED = {"lka": "lska", "lka_trivial": "lska_trivial"}
 
 
@@ -64,12 +66,15 @@ class TransferReport:
 
     def __str__(self) -> str:
         """Return the table, percentages of energy."""
-        titles = {2: ("local", "dilated"), 1: ("kernel",)}[len(self.kernels[0].steps)]
+        # Undilated forms have one kernel; stages may differ.
+        count = max(len(row.steps) for row in self.kernels)
+        titles = {2: ("local", "dilated"), 1: ("kernel",)}[count]
         head = ("block", *titles, "effective", "lowest channel")
         rows = [
             (
                 row.block,
                 *("fitted" if s is None else _percent(s) for s in row.steps),
+                *[""] * (count - len(row.steps)),
                 _percent(row.effective),
                 _percent(row.lowest_channel),
             )
@@ -111,16 +116,17 @@ class _Cascade(NamedTuple):
 def transfer_kernels(
     model: Any,
     *,
-    k: int | None = None,
-    attention: str | None = None,
+    k: int | tuple[int, ...] | None = None,
+    attention: str | tuple[str, ...] | None = None,
     dilation: int | None = None,
 ) -> tuple[Any, TransferReport]:
     """Return a model with other large kernels, started from a model's own.
 
     Args:
       model: the model to start from; it is left as it was.
-      k: extent of the new kernels; None keeps it.
-      attention: "lska" from "lka", "lska_trivial" from "lka_trivial"; None keeps it.
+      k: extent of the new kernels, or one for each stage; None keeps it.
+      attention: "lska" from "lka", "lska_trivial" from "lka_trivial", or one for each stage; None
+        keeps it.
       dilation: of the new cascade; None is the reference's for a new k and kept otherwise.
 
     Returns:
@@ -141,8 +147,8 @@ def transfer_folder(
     folder: str | Path,
     out: str | Path,
     *,
-    k: int | None = None,
-    attention: str | None = None,
+    k: int | tuple[int, ...] | None = None,
+    attention: str | tuple[str, ...] | None = None,
     dilation: int | None = None,
     overwrite: bool = False,
 ) -> tuple[ModelFacts, TransferReport]:
@@ -177,23 +183,43 @@ def transfer_folder(
 
 
 def new_config(
-    config: Any, *, k: int | None, attention: str | None, dilation: int | None
+    config: Any,
+    *,
+    k: int | tuple[int, ...] | None,
+    attention: str | tuple[str, ...] | None,
+    dilation: int | None,
 ) -> VANConfig:
     """Return a config with other large kernels; arguments are those of ``transfer_kernels``."""
     load_capability(family_of(config), "transfer")
-    attention = attention or config.attention
-    if attention != config.attention and _SEPARATED.get(config.attention) != attention:
-        reachable = ", ".join(filter(None, (config.attention, _SEPARATED.get(config.attention))))
-        raise ValueError(
-            f"Kernels of {config.attention} cannot become those of {attention}; allowed: "
-            f"{reachable}."
-        )
-    if dilation is None and (k is None or k == config.k):
-        dilation = config.dilation
+    olds = gates_of(vars(config))
+    attentions = _each_stage("attention", attention, [old.attention for old in olds])
+    extents = _each_stage("k", k, [old.k for old in olds])
+    gates = []
+    for old, new_attention, extent in zip(olds, attentions, extents, strict=True):
+        if new_attention not in (old.attention, _SEPARATED.get(old.attention)):
+            reachable = ", ".join(filter(None, (old.attention, _SEPARATED.get(old.attention))))
+            raise ValueError(
+                f"Kernels of {old.attention} cannot become those of {new_attention}; allowed: "
+                f"{reachable}."
+            )
+        kept = old.dilation if extent == old.k else None
+        gates.append(Gate(new_attention, extent, kept if dilation is None else dilation))
     changed: VANConfig = dataclasses.replace(
-        config, attention=attention, k=config.k if k is None else k, dilation=dilation
+        config, **{name: tuple(getattr(gate, name) for gate in gates) for name in PER_STAGE}
     )
     return changed
+
+
+def _each_stage(name: str, value: Any, olds: Sequence[Any]) -> Sequence[Any]:
+    """Return one value for each stage; None keeps the old ones."""
+    if value is None:
+        return olds
+    values = value if isinstance(value, tuple) else (value,) * len(olds)
+    if len(values) != len(olds):
+        raise ValueError(
+            f"{name}={value!r} needs one value, or one for each of the {len(olds)} stages."
+        )
+    return values
 
 
 def transfer_arrays(
@@ -207,23 +233,27 @@ def transfer_arrays(
       new: from ``new_config``.
     """
     gates: dict[str, dict[tuple[int, str], np.ndarray]] = {}
+    stage_of: dict[str, int] = {}
     result = {}
     for path, array in arrays.items():
         match = _GATE.fullmatch(path)
         if match:
-            gates.setdefault(match[1], {})[int(match[2]), match[3]] = array
+            gates.setdefault(match[1], {})[int(match["step"]), match["leaf"]] = array
+            stage_of[match[1]] = int(match["stage"])
         else:
             result[path] = array
     rows, lost, total = [], 0.0, 0.0
     for block, gate in gates.items():
-        old = _read_cascade(gate, config)
-        transferred, steps = _transfer(old, config, new)
+        stage = stage_of[block]
+        before, after = config.of_stage(stage), new.of_stage(stage)
+        old = _read_cascade(gate, before)
+        transferred, steps = _transfer(old, before, after)
         energy, error = _energy_and_error(old.effective(), transferred.effective())
         kept = 1 - error / np.maximum(energy, 1e-300)
         whole = 1 - error.sum() / max(energy.sum(), 1e-300)
         rows.append(KernelSurvival(block, steps, float(whole), float(kept.min())))
         lost, total = lost + error.sum(), total + energy.sum()
-        for (step, leaf), array in _write_cascade(transferred, gate, new).items():
+        for (step, leaf), array in _write_cascade(transferred, gate, after).items():
             path = f"{block}/attention/gate/depthwise/{step}/{leaf}"
             result[path] = array.astype(np.float32)
     overall = float(1 - lost / max(total, 1e-300))
@@ -233,7 +263,8 @@ def transfer_arrays(
 def _spec(config: VANConfig) -> KernelSpec | None:
     if config.is_trivial:
         return None
-    return kernel_spec(config.k, dilation=config.dilation)
+    gate = gates_of(vars(config))[0]
+    return kernel_spec(gate.k, dilation=gate.dilation)
 
 
 def _read_cascade(gate: Mapping[tuple[int, str], np.ndarray], config: VANConfig) -> _Cascade:
@@ -292,7 +323,7 @@ def _transfer(
         cascade = _Cascade(tuple((h, v) for v, h in separated), old.dilation)
     spec, old_spec = _spec(new), _spec(config)
     if spec is None or old_spec is None or spec.dilation == old_spec.dilation:
-        size = spec.dilated_size if spec else new.k
+        size = spec.dilated_size if spec else gates_of(vars(new))[0].k
         resized = tuple(resize_centred(kernel, size) for kernel in cascade.kernels[-1])
         energy, error = _energy_and_error(cascade.kernels[-1], resized)
         steps[-1] = (steps[-1] or 0) * _kept(energy.sum(), error.sum())

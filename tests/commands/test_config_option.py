@@ -48,7 +48,7 @@ def test_ones_own_file_is_read_and_may_take_no_argument(tmp_path):
 
 def test_runs_of_one_config_with_other_arguments_have_other_names():
     locations = ("digits", "digits:35", "digits:35,trivial", "van_lska_base:35")
-    names = [find_config(location).run_name for location in locations]
+    names = [find_config(location).workdir.name for location in locations]
     assert names == ["digits", "digits-35", "digits-35-trivial", "van_lska_base-35"]
 
 

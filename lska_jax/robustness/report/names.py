@@ -21,6 +21,7 @@ OTHER_GROUP = "Other"
 _OTHER_TITLES = {
     "clean": "Clean images",
     "clean_c": "Corrupted images",
+    "own_c": "Own corruptions",
     "label_maps": "Clean images, pixels",
     "label_maps_c": "Corrupted images, pixels",
     "objects": "Clean images, objects",

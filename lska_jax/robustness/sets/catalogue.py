@@ -19,6 +19,7 @@ from lska_jax.robustness.sets.imagenet_c import IMAGENET_C, IMAGENET_C_BAR
 from lska_jax.robustness.sets.imagenet_o import IMAGENET_O
 from lska_jax.robustness.sets.imagenet_p import IMAGENET_P
 from lska_jax.robustness.sets.imagenet_real import IMAGENET_REAL
+from lska_jax.robustness.sets.own_corrupted import OTHER_CORRUPTIONS, OTHER_SCORER
 from lska_jax.robustness.sets.record import ImageSet
 from lska_jax.robustness.sets.shifted_photos import (
     IMAGENET_A,
@@ -66,6 +67,8 @@ def find_scorer(name: str) -> Scorer:
     """
     if name in SETS:
         return SETS[name].scorer
+    if name == OTHER_CORRUPTIONS:
+        return OTHER_SCORER
     if scorer := dense_scorer(name):
         return scorer
     owned = (record.own for record in SETS.values() if record.own and record.own.name == name)

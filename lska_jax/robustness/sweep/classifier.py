@@ -171,7 +171,12 @@ def load_classifier(
             preprocessing=describe_preprocessing(facts.preprocessing),
             facts={
                 # What scores against k are drawn by, where the family has it.
-                **{n: getattr(config, n) for n in ("attention", "k") if hasattr(config, n)},
+                # Pictures against k need one.
+                **{
+                    n: getattr(config, n)
+                    for n in ("attention", "k")
+                    if not isinstance(getattr(config, n, ()), tuple)
+                },
                 "parameters": num_parameters,
             },
         ),

@@ -1,8 +1,8 @@
 """What a sweep is asked for: its options, and the cells that follow from them.
 
 Models of ImageNet's classes are measured on the sets of the catalogue. Models of other classes are
-measured on their own clean images ("clean"), on corruptions generated from them ("clean_c"), and
-on the cue conflict for the shape classes that both share.
+measured on their own clean images ("clean"), on corruptions generated from them or given as files
+("clean_c", "own_c"), and on the cue conflict for the shape classes that both share.
 """
 
 import dataclasses
@@ -29,6 +29,7 @@ from lska_jax.robustness.sets.opening import (
     open_cell,
 )
 from lska_jax.robustness.sweep.classifier import Classifier
+from lska_jax.robustness.sweep.given_cells import find_given_cells
 from lska_jax.tasks.class_order import RelabelledSource, describe_difference, in_order, same_order
 from lska_jax.tasks.predict import eval_transform
 from lska_jax.weights.class_names import imagenet_names, imagenet_wnids, readable_names
@@ -50,6 +51,8 @@ class SweepOptions:
       clean: the clean images, any source that ``train.py`` takes; "" finds ImageNet's validation
         split like the other sets.
       clean_split: split of that source.
+      corrupted: corrupted images of the model's own classes, see ``sets.own_corrupted``; "" has
+        them generated.
       pixels: "direct" shows images that are stored ready for the network (ImageNet-C, C-bar, P, cue
         conflict) as they are; "resize" resizes and crops them as photos, which zooms in.
       limit: images a cell, the same ones in every cell of a set; 0 takes all.
@@ -66,6 +69,7 @@ class SweepOptions:
     generate: bool = False
     clean: str = ""
     clean_split: str = "validation"
+    corrupted: str = ""
     pixels: str = "direct"
     limit: int = 0
     seed: int = 0
@@ -82,7 +86,7 @@ class SweepOptions:
         """
         suite = self.suite if isinstance(self.suite, str) else ",".join(self.suite)
         object.__setattr__(self, "suite", suite)
-        for name in ("clean", "frost_pictures"):
+        for name in ("clean", "corrupted", "frost_pictures"):
             object.__setattr__(self, name, str(getattr(self, name) or ""))
         for name, allowed in (
             ("provenance", SOURCES),
@@ -105,6 +109,9 @@ class SweepOptions:
         kind, colon, place = self.clean.partition(":")
         if kind == "folder" and colon:
             settings["clean"] = f"folder:{Path(place).expanduser().resolve()}"
+        if self.corrupted:
+            # Absent otherwise, as in files of before.
+            settings["corrupted"] = str(Path(self.corrupted).expanduser().resolve())
         frost = self.frost_pictures
         settings["frost_pictures"] = str(Path(frost).expanduser().resolve()) if frost else ""
         # Results files of before the option have none.
@@ -147,6 +154,13 @@ def plan_cells(options: SweepOptions, classifiers: Sequence[Classifier]) -> list
                 f"{first.stamp.name} and {other.stamp.name} have different classes; one sweep "
                 f"compares models of the same classes in the same order: {difference}."
             )
+    if options.generate and options.corrupted:
+        raise ValueError("Corrupted images are generated or given: --generate or --corrupted.")
+    if first.class_names is None and options.corrupted:
+        raise ValueError(
+            f"{first.stamp.name} has ImageNet's classes: lay its corrupted images out as "
+            "imagenet-c/CORRUPTION/SEVERITY/WNID below --data_root, without --corrupted."
+        )
     if first.class_names is None:
         return _imagenet_cells(cells, options)
     _check_own_classes(cells, options, first)
@@ -281,11 +295,18 @@ def _own_cells(
         own = cell._replace(set=image_set.own.name if image_set.own else cell.set)
         if image_set.is_clean:
             planned.append(PlannedCell(own, clean))
+        elif image_set.can_be_generated and options.corrupted:
+            continue
         elif image_set.can_be_generated:
             planned.append(PlannedCell(own, clean, corruption=(cell.part, cell.severity)))
         else:
             is_ready = image_set.stored_size is not None
             planned.append(PlannedCell(own, functools.partial(read, cell), is_ready=is_ready))
+    if options.corrupted:
+        given = find_given_cells(
+            cells, options.corrupted, suite=str(options.suite), class_names=class_names
+        )
+        planned += [PlannedCell(cell, read_given, is_ready=True) for cell, read_given in given]
     return planned
 
 
@@ -336,8 +357,11 @@ def _check_own_classes(
         )
     if any(one.is_clean or one.can_be_generated for one in asked) and not options.clean:
         raise ValueError(f"{who}: name its clean images, for example --clean folder:PATH.")
-    if any(one.can_be_generated for one in asked) and not options.generate:
-        raise ValueError(f"{who}: its corrupted images have to be generated; add --generate.")
+    if any(one.can_be_generated for one in asked) and not (options.generate or options.corrupted):
+        raise ValueError(
+            f"{who}: its corrupted images have to be generated, add --generate, or given, "
+            "--corrupted PLACE."
+        )
     of_shapes = [image_set.name for image_set in asked if image_set.has_shapes]
     if of_shapes and len(groups_of(classifier).names) < 2:
         raise ValueError(

@@ -163,7 +163,17 @@ class VANNames(Names):
     """VAN's checkpoints, whose shapes show attention, k and every size."""
 
     def variant_of(self, config: VANConfig) -> str:
-        """Return the attention."""
+        """Return the attention.
+
+        Raises:
+          ValueError: the stages have different ones.
+        """
+        if isinstance(config.attention, tuple):
+            raise ValueError(
+                f"PyTorch's code of the family has one attention in all stages, this model "
+                f"{', '.join(config.attention)}: there are no names for it. A model folder and "
+                "lska-jax export DIR OUT.jaxexport keep it."
+            )
         return config.attention
 
     def infer(self, shapes: Mapping[str, Shape]) -> Inferred:

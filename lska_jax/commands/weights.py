@@ -1,0 +1,115 @@
+"""``lska-jax weights``: the table of published weights, and fetching them."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lska_jax.commands import frame
+
+if TYPE_CHECKING:
+    from lska_jax.weights.catalogue import Entry
+
+_DESCRIPTION = """\
+List the published weights of all families: what create_model(pretrained=NAME), --from and every
+other place of a model take.
+
+Size is that of the parameters in float32. Top-1 is what timm measured at the tag's size and crop,
+or (in brackets) the authors; here none was measured. Checked says what was compared here with the
+PyTorch original: the outputs of the network, on random weights, or names, shapes and parameters
+alone. With --download the weights are fetched into the Hub's cache, where everything finds them
+later without a network; an interrupted download goes on where it was, and every file is compared
+with the hash that the Hub states."""
+
+_EXAMPLES = (
+    "lska-jax weights",
+    "lska-jax weights 'convnext_*' --csv weights.csv",
+    "lska-jax weights pvt_v2_b0.in1k --download",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; a mistake ends in one readable message."""
+    return frame.run(_build_parser(), _weights, argv)
+
+
+def _weights(arguments: argparse.Namespace) -> None:
+    from lska_jax.weights.catalogue import list_entries
+
+    entries = list_entries(arguments.names or ["*"])
+    if arguments.download:
+        _download(entries)
+        return
+    if arguments.csv:
+        with open(arguments.csv, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, _as_row(entries[0]))
+            writer.writeheader()
+            writer.writerows(map(_as_row, entries))
+        print(f"Wrote {arguments.csv}: {len(entries)} sets of weights.")
+        return
+    _print_table(entries)
+
+
+def _download(entries: Sequence[Entry]) -> None:
+    from lska_jax.weights.hub import find_weights_folder
+
+    for entry in entries:
+        print(f"{entry.tag.name}: {entry.megabytes:,.0f} MB from {entry.place}")
+        located = find_weights_folder(entry.tag)
+        print(f"  in {located.folder}")
+
+
+def _print_table(entries: Sequence[Entry]) -> None:
+    from lska_jax.weights.preprocessing_choice import in_words
+
+    head = ("weights", "top-1", "MB", "classes", "licence", "checked", "place")
+    rows = []
+    for entry in entries:
+        top1 = "" if entry.top1 is None else f"{entry.top1:.1f}"
+        rows.append(
+            (
+                entry.tag.name,
+                f"({top1})" if entry.top1_of == "authors" else top1,
+                f"{entry.megabytes:,.0f}",
+                f"{entry.tag.num_classes:,}" if entry.tag.num_classes else "none",
+                entry.tag.license,
+                entry.checked,
+                entry.place,
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        print("  ".join(cells).rstrip())
+    if len(entries) == 1:
+        print(f"Images: {in_words(entries[0].tag)}.")
+    print(f"{len(entries)} sets of weights. Images are prepared as each wants them: --csv FILE.")
+
+
+def _as_row(entry: Entry) -> dict[str, Any]:
+    tag = entry.tag
+    prepared = tag.preprocessing._asdict()
+    return {
+        "name": tag.name,
+        "model": tag.model,
+        "place": entry.place,
+        "license": tag.license,
+        "classes": tag.num_classes,
+        "parameters": entry.parameters,
+        "megabytes": round(entry.megabytes, 1),
+        "top1": entry.top1,
+        "top1_of": entry.top1_of,
+        "checked": entry.checked,
+        **{n: " ".join(map(str, v)) if isinstance(v, tuple) else v for n, v in prepared.items()},
+    }
+
+
+def _build_parser() -> frame.Parser:
+    parser = frame.make_parser("lska-jax weights", _DESCRIPTION, examples=_EXAMPLES)
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help="MODEL, MODEL.TAG, or a pattern (default: all)")
+    add("--download", action="store_true", help="fetch them into the Hub's cache")
+    add("--csv", metavar="FILE", help="write the table, with preprocessing, to a file")
+    return parser

@@ -1,0 +1,123 @@
+"""The layers of a network by depth, read off its parameters' paths: what fine-tuning speaks of.
+
+Layer-wise decay of the learning rate is BEiT's (arXiv 2106.08254, ``LayerDecayValueAssigner`` in
+its code, which timm's ``param_groups_layer_decay`` takes over): layer 0 is the stem with its
+positions and tokens, every block is one more layer, and whatever stands behind the last block is
+the last layer, with the head. The rate of layer i of n + 1 is multiplied by decay ** (n - i).
+Layers between stages belong to the first block behind them, as in timm; a norm at the end of a
+stage belongs to the stage's last block.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+HEAD, BACKBONE, STEM = "head", "backbone", "stem"
+_BLOCK = re.compile(r"(?:stages/(?P<stage>\d+)/)?blocks/(?P<block>\d+)/")
+_BETWEEN = re.compile(r"transitions/(?P<before>\d+)/")
+_IN_STAGE = re.compile(r"stages/(?P<stage>\d+)/(?P<name>\w+)")
+_BEHIND = ("norm", "hidden")
+_SHOWN = 12
+
+
+class Place(NamedTuple):
+    """Where a parameter is.
+
+    Attributes:
+      stage: of the network, from 0; -1 for the stem, and as many as there are stages for the head.
+      layer: see the module.
+    """
+
+    stage: int
+    layer: int
+
+
+def places_of(paths: Iterable[str], *, head: Sequence[str]) -> dict[str, Place]:
+    """Return the place of every parameter or statistic.
+
+    Networks without stages, as ViT, count every block as a stage.
+
+    Args:
+      paths: of all of them.
+      head: paths of the classifier, as the family names them.
+    """
+    paths = list(paths)
+    blocks = sorted(
+        {(int(m["stage"] or 0), int(m["block"])) for m in map(_BLOCK.match, paths) if m}
+    )
+    number = {block: n for n, block in enumerate(blocks, 1)}
+    has_stages = any(path.startswith("stages/") for path in paths)
+    last_stage = max((s if has_stages else b for s, b in blocks), default=-1)
+    heads = {path.split("/")[0] for path in head}
+
+    def place(path: str) -> Place:
+        first = path.split("/")[0]
+        if match := _BLOCK.match(path):
+            block = (int(match["stage"] or 0), int(match["block"]))
+            return Place(block[0] if has_stages else block[1], number[block])
+        if match := _BETWEEN.match(path):
+            stage = int(match["before"]) + 1
+            return Place(stage, number[stage, 0])
+        if match := _IN_STAGE.match(path):
+            stage = int(match["stage"])
+            if match["name"].startswith("norm"):
+                return Place(stage, max(n for (s, _), n in number.items() if s == stage))
+            return Place(stage, number[stage, 0] if stage else 0)
+        if first in heads or first.startswith(_BEHIND):
+            return Place(last_stage + 1, len(blocks) + 1)
+        return Place(-1, 0)
+
+    return {path: place(path) for path in paths}
+
+
+def layer_scales(places: Mapping[str, Place], *, decay: float) -> dict[str, float]:
+    """Return what the learning rate of every parameter is multiplied by: decay ** (n - layer)."""
+    last = max(place.layer for place in places.values())
+    return {path: decay ** (last - place.layer) for path, place in places.items()}
+
+
+def choose_paths(
+    patterns: Sequence[str], places: Mapping[str, Place], *, head: Sequence[str], key: str
+) -> frozenset[str]:
+    """Return the parameters or statistics that some patterns name.
+
+    Args:
+      patterns: "head", "backbone" (all but the head), "stem", "stage1" and so on, or a path, with
+        "*" for anything; what lies below a path is meant too.
+      places: of all of them.
+      head: paths of the classifier.
+      key: of the config, for the message.
+
+    Raises:
+      ValueError: a pattern that names nothing.
+    """
+    chosen: set[str] = set()
+    stages = max(place.stage for place in places.values())
+    for pattern in patterns:
+        found = {
+            path for path, place in places.items() if _is_named(path, place, pattern, set(head))
+        }
+        if not found:
+            names = dict.fromkeys("/".join(path.split("/")[:2]) for path in places)
+            shown = ", ".join(list(names)[:_SHOWN])
+            raise ValueError(
+                f"{key}: {pattern!r} names nothing of the network. Allowed: {HEAD}, {BACKBONE}, "
+                f"{STEM}, stage1 to stage{stages}, or paths such as {shown}."
+            )
+        chosen |= found
+    return frozenset(chosen)
+
+
+def _is_named(path: str, place: Place, pattern: str, head: set[str]) -> bool:
+    if pattern == HEAD:
+        return path in head
+    if pattern == BACKBONE:
+        return path not in head
+    if pattern == STEM:
+        return place.layer == 0
+    if match := re.fullmatch(r"stage(\d+)", pattern):
+        return place.stage == int(match[1]) - 1 and place.layer > 0
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"{pattern}/*")
