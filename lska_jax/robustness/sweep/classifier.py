@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 
 from lska_jax.data.augment import EvalTransform
 from lska_jax.models.fold import fold_for_inference
+from lska_jax.models.heads import head_of
 from lska_jax.models.table import Preprocessing
 from lska_jax.nn.functional import parameters
 from lska_jax.robustness.cells import ModelStamp
@@ -143,6 +144,8 @@ def load_classifier(
     name = name or model_name(place)
     facts, arrays = read_model(place, report=report)
     config = facts.config
+    if head := head_of(config):
+        raise ValueError(f"{place} is no classifier but {head.title}; the sets are of images.")
     if not config.num_classes:
         raise ValueError(f"{place} has no classifier: it returns features, not classes.")
     if config.in_channels != 3:
