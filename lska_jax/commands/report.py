@@ -37,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> None:
+    for path in arguments.places:
+        if not path.exists():
+            raise FileNotFoundError(f"There is no run and no results file {path}.")
     are_runs = {path.is_dir() for path in arguments.places}
     if len(are_runs) > 1:
         raise ValueError("Give folders of runs or results files of robustness, not both.")

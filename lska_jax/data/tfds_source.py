@@ -249,8 +249,9 @@ def _choose_config(base: Path) -> Path:
         return base
     configs = sorted(entry.name for entry in base.iterdir() if _versions_in(entry))
     chosen = configs[0] if len(configs) == 1 else ""
-    with contextlib.suppress(OSError, KeyError, ValueError):
-        chosen = json.loads((base / ".config/metadata.json").read_text())["default_config_name"]
+    with contextlib.suppress(OSError, KeyError, TypeError, ValueError, RecursionError):
+        named = json.loads((base / ".config/metadata.json").read_text())["default_config_name"]
+        chosen = str(named)
     if configs and chosen not in configs:
         raise ValueError(
             f"{base} holds the configs {', '.join(configs)}; "

@@ -352,7 +352,10 @@ def load_capability(family: Family, capability: str) -> Any:
             "fold": "nothing to fold for inference",
             "transfer": "no kernels that could be carried over to another size",
         }[capability]
-        raise ValueError(f"{family.name} has {lack}; these families have: {', '.join(have)}.")
+        what = family.name
+        if hasattr(family.config, "backbone_kind"):
+            what += " with a head for dense prediction"
+        raise ValueError(f"{what} has {lack}; these families have: {', '.join(have)}.")
     return load(place)
 
 

@@ -36,6 +36,22 @@ def test_the_history_of_a_run_is_its_metrics_by_name(tmp_path):
     assert history.damaged == 1
 
 
+def test_nothing_in_a_runs_files_ends_the_reading(tmp_path):
+    run = write_run(tmp_path / "run")
+    (run / "config.json").write_text("[" * 100_000)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(f'{{"step": {10**400}, "train/loss": 1.0}}\n')
+        file.write(f'{{"step": 40, "epoch": "x", "train/loss": {10**400}}}\n' + "[" * 100_000)
+    history = read_history(run)
+    assert history.damaged == 3 and history.config == {}
+    assert np.isnan(history.curves["train/loss"].values[-1])
+
+
+def test_a_run_that_is_not_there_is_said(tmp_path, capsys):
+    assert main([str(tmp_path / "typo")]) == 2
+    assert "There is no run and no results file" in capsys.readouterr().err
+
+
 def test_runs_are_compared_on_one_page_that_needs_nothing_beside_it(tmp_path, capsys):
     runs = [str(write_run(tmp_path / f"k{k}", k=k)) for k in (7, 23)]
     out = tmp_path / "out"

@@ -1,6 +1,7 @@
 """COCO sets: what is read, what is left out, and what is refused."""
 
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from lska_jax.data.coco_masks import decode_mask, encode_masks
 from lska_jax.data.notes import say_once
 from lska_jax.data.opening_objects import inspect_objects, open_objects
 from lska_jax.data.scenes import ObjectSource
-from lska_jax.data.sources import share_examples
+from lska_jax.data.sources import BrokenImage, share_examples
 
 
 @pytest.fixture(autouse=True)
@@ -153,6 +154,16 @@ def broken(**changes: Any) -> dict[str, Any]:
             "11 pixels long, the image 2,400",
         ),
         (broken(segmentation={"size": [40, 60], "counts": "0`"}), "nor compressed text"),
+        (broken(segmentation={"size": [40, 60], "counts": "o" * 300_000}), "nor compressed text"),
+        (broken(segmentation={"size": [40.0, 60], "counts": [2400]}), r"size \[40.0, 60\]"),
+        (broken(segmentation=[[0, 0, 1e9, 0, 1e9, 1e9]]), "at most 1,000,000 from 0"),
+        (broken(bbox=[0, 0, 10**400, 3]), "not four finite numbers"),
+        (broken(area=10**400), "no finite number"),
+        (broken(image_id=[3]), r"its image \[3\] is not in the file"),
+        (broken(category_id={}), "its category {} is not in the file"),
+        (broken(id=[13]), r"its id \[13\] is no number"),
+        (broken(iscrowd="x"), "its iscrowd 'x' is neither 0 nor 1"),
+        (broken(iscrowd=1, segmentation=None), "neither polygons nor run lengths"),
     ],
 )
 def test_what_cannot_mean_what_it_says_is_refused_with_its_id(tmp_path, held, reason):
@@ -181,6 +192,39 @@ def test_images_and_categories_are_checked_too(tmp_path):
     spec = write_set(tmp_path, content())
     write_json(tmp_path, held)
     with pytest.raises(ValueError, match="(?s)'three' is no number.*category 1: the same id"):
+        open_objects(spec, split="train")
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "reason"),
+    [
+        ("images", {"height": 10**12}, "image 3: its height or width"),
+        ("images", {"id": 10**30}, "image number 0: its id"),
+        ("images", {"file_name": None}, "image 3: its file_name None is no name"),
+        ("images", {"file_name": "\ud800.png"}, "image 3: its file_name"),
+        ("categories", {"name": ["zebra"]}, "category 90: its name"),
+    ],
+)
+def test_no_value_of_an_image_or_a_category_ends_in_another_error(tmp_path, kind, changes, reason):
+    held = content()
+    spec = write_set(tmp_path, held)
+    held[kind][0] |= changes
+    write_json(tmp_path, held)
+    with pytest.raises(ValueError, match=f"instances_train2017.json has(.|\n)*{reason}"):
+        open_objects(spec, split="train")
+
+
+def test_a_pipe_in_place_of_the_file_is_refused_and_one_in_place_of_an_image_is_broken(tmp_path):
+    spec = write_set(tmp_path, content())
+    image = tmp_path / "train2017" / "0003.png"
+    image.unlink()
+    os.mkfifo(image)
+    with pytest.raises(BrokenImage, match="a pipe"):
+        open_objects(spec, split="train")[0]
+    file = tmp_path / "annotations" / "instances_train2017.json"
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ValueError, match="instances_train2017.json is no JSON file: it is a"):
         open_objects(spec, split="train")
 
 

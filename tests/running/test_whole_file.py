@@ -2,7 +2,7 @@
 
 import pytest
 
-from lska_jax.running.whole_file import whole_file, write_whole
+from lska_jax.running.whole_file import check_writable, whole_file, write_whole
 
 
 @pytest.mark.parametrize("content", ["größer\n", b"\x00\xff"])
@@ -47,3 +47,12 @@ def test_a_place_that_cannot_be_written_is_named_as_it_was_given(tmp_path):
     with pytest.raises(FileNotFoundError) as refusal:
         write_whole(path, "text")
     assert refusal.value.filename == str(path)
+
+
+def test_a_place_that_takes_no_file_is_found_out_before_the_work(tmp_path):
+    check_writable(tmp_path / "results.json")
+    assert not any(tmp_path.iterdir())
+    with pytest.raises(OSError, match="results.json"):
+        check_writable(tmp_path / "nowhere" / "results.json")
+    with pytest.raises(IsADirectoryError):
+        check_writable(tmp_path)

@@ -195,6 +195,36 @@ def test_a_segmentors_classes_are_drawn_and_kept_as_a_label_map(found, tmp_path,
         assert picture.height == 440 and picture.width > 550
 
 
+def test_names_that_are_no_text_or_very_long_lose_nothing(found, tmp_path):
+    images = [str(write_image(tmp_path / name, (40, 50))) for name in ("\udce9.png", "x" * 250)]
+    assert command.main(["model", *images, "--out", str(tmp_path / "out")]) == 0
+    said = json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]
+    assert [one["picture"] for one in said] == ["\\xe9.png", f"{'x' * 180}.png"]
+    assert all((tmp_path / "out" / one["picture"]).is_file() for one in said)
+
+
+def test_work_that_ends_early_keeps_what_was_found(found, tmp_path, monkeypatch):
+    saved = []
+
+    def full_disk(pictures, out, name):
+        if saved:
+            raise OSError(28, "No space left on device")
+        saved.append(name)
+        return {}
+
+    monkeypatch.setattr("lska_jax.commands.predict_scenes._save", full_disk)
+    assert command.main(["model", found[0], found[1], found[2], "--out", str(tmp_path / "o")]) == 2
+    partial = json.loads((tmp_path / "o" / "predictions.partial.json").read_text())
+    assert len(partial["predictions"]) == 2
+
+
+def test_the_place_of_the_results_is_tried_before_the_work(found, tmp_path, monkeypatch, capsys):
+    (tmp_path / "out" / "predictions.json").mkdir(parents=True)
+    monkeypatch.setattr(module, "predict_objects", None)
+    assert command.main(["model", found[0], "--out", str(tmp_path / "out")]) == 2
+    assert "predictions.json" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

@@ -18,6 +18,7 @@ from lska_jax.training.config_check import (
     METRIC_WRITERS,
     check_against_devices,
     check_config,
+    check_keys,
     check_sources,
     check_splits_differ,
 )
@@ -357,3 +358,20 @@ def test_a_model_that_does_not_exist_is_named_and_not_its_fields():
     with pytest.raises(ValueError, match="Unknown model 'convnext_tinny'. Did you mean") as refusal:
         check_config(config)
     assert "Unknown config key" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "group", "key", "meant"),
+    [
+        ("digits_segmentation", "segmentation", "crop_sise", "segmentation.crop_size"),
+        ("digits_detection", "detection", "canvass", "detection.canvas"),
+    ],
+)
+def test_a_misspelt_key_of_a_task_is_the_command_lines_error(recipe, group, key, meant):
+    config = load(next(path for path in CONFIGS if path.stem == recipe))
+    with config.unlocked():
+        config[group][key] = (8, 8)
+    with pytest.raises(
+        ValueError, match=f"Unknown config key '{group}.{key}'. Did you mean {meant}"
+    ):
+        check_keys(config)

@@ -78,7 +78,8 @@ def read_history(folder: str | Path) -> History:
 def _record(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-        is_record = isinstance(record, dict) and isinstance(record["step"], int)
+        is_record = isinstance(record, dict) and type(record["step"]) is int
+        is_record = is_record and 0 <= record["step"] < 2**31
     except (ValueError, KeyError, RecursionError):
         return None
     return record if is_record else None
@@ -89,18 +90,19 @@ def _curve(records: list[dict[str, Any]], name: str) -> Curve:
     found = sorted((r for r in records if name in r), key=lambda record: record["step"])
     return Curve(
         np.array([record["step"] for record in found], np.int64),
-        np.array([record.get("epoch", np.nan) for record in found], np.float64),
+        np.array([_number(record.get("epoch")) for record in found], np.float64),
         np.array([_number(record[name]) for record in found], np.float64),
     )
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else np.nan
+    is_number = isinstance(value, float) or (type(value) is int and abs(value) < 2**63)
+    return float(value) if is_number else np.nan  # type: ignore[arg-type]
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

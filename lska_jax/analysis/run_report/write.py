@@ -22,7 +22,7 @@ from lska_jax.analysis.run_report.outcomes import (
 )
 from lska_jax.robustness.report.drawing import Picture, styles
 from lska_jax.robustness.report.html_page import document, figures, pairs, plain_table, text
-from lska_jax.running.whole_file import write_whole
+from lska_jax.running.whole_file import check_writable, write_whole
 from lska_jax.training.metric_writers import flatten
 from lska_jax.training.recorded_config import config_of_run
 
@@ -68,6 +68,9 @@ def report_runs(
     if out is None and len(histories) > 1:
         raise ValueError("Several runs need --out DIR; that of one may be left out.")
     folder = Path(out) if out is not None else histories[0].folder / DEFAULT_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    # Before the work, which may take minutes: a place that cannot be written costs none.
+    check_writable(folder / PAGE)
     looks = styles(names)
     shared = drawing.curves(histories, looks)
     sections = [
@@ -89,7 +92,6 @@ def report_runs(
     ]
     said = {"Written": datetime.datetime.now(datetime.UTC).isoformat(" ", timespec="minutes")}
     page = document(title or f"Training: {', '.join(names)}", sections, head=pairs(said))
-    folder.mkdir(parents=True, exist_ok=True)
     for picture in written:
         write_whole(folder / f"{picture.name}.png", picture.png)
     write_whole(folder / PAGE, page)

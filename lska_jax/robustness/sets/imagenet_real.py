@@ -81,7 +81,7 @@ def read_real_labels(file: Path, names: Sequence[str]) -> Int[np.ndarray, "image
     """
     try:
         label_sets: Any = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no readable JSON ({error}); download it again.") from error
     if not isinstance(label_sets, list) or len(label_sets) != NUM_VALIDATION_IMAGES:
         raise ValueError(

@@ -158,7 +158,7 @@ def find_opening_damage(folder: Path) -> list[str]:
     note = folder / _ORBAX_NOTE
     try:
         is_note = isinstance(json.loads(note.read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         # Orbax does without it.
         is_note = True
     return problems if is_note else [*problems, f"{note} is no JSON object"]
