@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lska_jax.data import digit_scenes
 from lska_jax.tasks.detection import Detection
 from lska_jax.training.config_check import check_config
 from lska_jax.training.loop import train
@@ -22,7 +23,7 @@ def digits_config(head="retinanet"):
     config.data.update({"image_size": 32, "long_side": 32, "num_workers": 0})
     config.detection.canvas = (32, 32)
     config.optimizer.update({"epochs": 1, "warmup_epochs": 0})
-    config.training.update({"batch_size": 256, "eval_batch_size": 128, "log_every_steps": 2})
+    config.training.update({"batch_size": 64, "eval_batch_size": 32, "log_every_steps": 2})
     return config
 
 
@@ -79,7 +80,9 @@ def test_wide_and_upright_images_have_a_program_each():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["retinanet", "mask_rcnn"])
-def test_a_run_is_judged_by_cocos_numbers_and_leaves_its_results(head, tmp_path):
+def test_a_run_is_judged_by_cocos_numbers_and_leaves_its_results(head, tmp_path, monkeypatch):
+    for split, count in (("train", 512), ("test", 32)):
+        monkeypatch.setitem(digit_scenes._NUM_SCENES, split, count)
     evaluation = train(digits_config(head), workdir=tmp_path)
     assert {"eval/box_AP", "eval/box_AP50"} <= evaluation.keys()
     assert ("eval/mask_AP" in evaluation) == (head == "mask_rcnn")
