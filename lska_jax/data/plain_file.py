@@ -6,6 +6,8 @@ import stat
 from lska_jax.data.limits import MAX_FILE_BYTES
 from lska_jax.data.sources import BrokenImage
 
+_OTHERS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+
 
 def read_plain_file(
     path: str | os.PathLike[str], *, max_bytes: int | None = MAX_FILE_BYTES
@@ -25,7 +27,8 @@ def read_plain_file(
     status = os.fstat(file)
     if not stat.S_ISREG(status.st_mode):
         os.close(file)
-        raise BrokenImage("it is a folder, a pipe, a device or a socket, no plain file")
+        kind = next((name for is_kind, name in _OTHERS if is_kind(status.st_mode)), "a device")
+        raise BrokenImage(f"it is {kind}, no plain file")
     with open(file, "rb") as opened:
         if max_bytes is not None:
             check_num_bytes(status.st_size, max_bytes)

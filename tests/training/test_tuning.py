@@ -14,7 +14,8 @@ from lska_jax.tasks.task import Task
 from lska_jax.training.config import base_config
 from lska_jax.training.config_check import check_config
 from lska_jax.training.layers import choose_paths, layer_scales, places_of
-from lska_jax.training.optimizer import cosine_schedule, make_optimizer
+from lska_jax.training.optimizer import make_optimizer
+from lska_jax.training.schedules import cosine_schedule
 from lska_jax.training.state import host_state
 from lska_jax.training.step import StepSpec, train_step
 from lska_jax.training.tuning import Tuning, tuning_of

@@ -227,12 +227,20 @@ def test_a_report_of_nothing_writes_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def empty_files(folder, monkeypatch, *names):
+    """Go to a folder with files of these names."""
+    monkeypatch.chdir(folder)
+    for name in names:
+        (folder / name).touch()
+
+
 def test_the_command_writes_the_report_and_prints_the_table(tmp_path, capsys, monkeypatch):
     by_path = {
         Path("a.jsonl"): [clean_summary("a")],
         Path("b.jsonl"): [clean_summary("b")],
     }
     monkeypatch.setattr("lska_jax.robustness.sweep.summary.load_summaries", by_path.__getitem__)
+    empty_files(tmp_path, monkeypatch, *by_path)
     assert main(["a.jsonl", "b.jsonl", "--out", str(tmp_path), "--title", "My title"]) == 0
     printed = capsys.readouterr().out
     assert terminal_table([*by_path[Path("a.jsonl")], *by_path[Path("b.jsonl")]]) in printed
@@ -246,6 +254,7 @@ def test_a_mistake_ends_the_command_in_one_message(tmp_path, capsys, monkeypatch
     monkeypatch.setattr(
         "lska_jax.robustness.sweep.summary.load_summaries", lambda path: [clean_summary("same")]
     )
+    empty_files(tmp_path, monkeypatch, "a.jsonl", "b.jsonl")
     assert main(["a.jsonl", "b.jsonl", "--out", str(tmp_path / "out")]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("Error: Two models are called 'same'.")

@@ -159,6 +159,9 @@ def test_hostile_names_are_drawn_and_no_formula_in_the_csv(tmp_path):
 def test_the_command_draws_all_files_in_one_figure(tmp_path, capsys, monkeypatch):
     by_path = {Path("a"): [model("a", 7)], Path("b"): [model("b", 23)]}
     monkeypatch.setattr("lska_jax.robustness.sweep.summary.load_summaries", by_path.__getitem__)
+    monkeypatch.chdir(tmp_path)
+    for path in by_path:
+        path.touch()
     assert main(["a", "b", "--out", str(tmp_path), "--against_k"]) == 0
     assert f"Wrote {tmp_path / 'shape_against_k.png'}." in capsys.readouterr().out
     assert {row["model"] for row in rows_of(tmp_path)} == {"a", "b"}
