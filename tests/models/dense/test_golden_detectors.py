@@ -175,24 +175,50 @@ LOSSES = {
 }
 
 
+each_case = pytest.mark.parametrize("case", ["some", "both", "none"])
+
+
 @pytest.mark.parametrize("use_stored", [False, True])
-@pytest.mark.parametrize("case", ["some", "both", "none"])
-def test_mask_rcnn_has_the_losses_and_gradients_of_the_reference(
-    mask_rcnn, trained_mask_rcnn, case, use_stored
-):
-    network, stored = mask_rcnn
-    losses, gradients = trained_mask_rcnn(case, use_stored=use_stored)
+@each_case
+def test_mask_rcnn_has_the_losses_of_the_reference(mask_rcnn, trained_mask_rcnn, case, use_stored):
+    losses, _ = trained_mask_rcnn(case, use_stored=use_stored)
     for ours, theirs in LOSSES.items():
-        expected = stored[f"{case}/{theirs}"].sum()
+        expected = mask_rcnn[1][f"{case}/{theirs}"].sum()
         np.testing.assert_allclose(losses[ours], expected, rtol=1e-5, atol=1e-7)
-    if not use_stored:
-        # Its own proposals are rounded differently, which turns some of the heads' ReLUs over.
-        return
-    errors = dense_goldens.gradient_errors(network, gradients, stored, case)
-    in_masks = {name for name in errors if name.startswith("roi_head.mask_head")}
-    assert max(errors[name] for name in errors.keys() - in_masks) < 1e-4
-    # Of its millions of ReLUs a few stand so near zero that float32 turns them over.
-    assert max(errors[name] for name in in_masks) < 1e-3
+
+
+def gradient_errors(mask_rcnn, trained_mask_rcnn, case, *, use_stored):
+    network, stored = mask_rcnn
+    _, gradients = trained_mask_rcnn(case, use_stored=use_stored)
+    return dense_goldens.gradient_errors(network, gradients, stored, case)
+
+
+def is_in_mask_head(name):
+    return name.startswith("roi_head.mask_head")
+
+
+@each_case
+def test_mask_rcnns_gradients_but_of_its_masks_are_those_of_the_reference(
+    mask_rcnn, trained_mask_rcnn, case
+):
+    errors = gradient_errors(mask_rcnn, trained_mask_rcnn, case, use_stored=True)
+    assert max(error for name, error in errors.items() if not is_in_mask_head(name)) < 1e-4
+
+
+@pytest.mark.xfail(reason="up to 4.8e-4; ReLUs so near zero that rounding turns them over?")
+@each_case
+def test_gradients_of_the_mask_head_are_those_of_the_reference(mask_rcnn, trained_mask_rcnn, case):
+    errors = gradient_errors(mask_rcnn, trained_mask_rcnn, case, use_stored=True)
+    assert max(error for name, error in errors.items() if is_in_mask_head(name)) < 1e-4
+
+
+@pytest.mark.xfail(reason="up to 3.6e-3: its own proposals are rounded differently")
+@each_case
+def test_gradients_with_proposals_of_its_own_are_those_of_the_reference(
+    mask_rcnn, trained_mask_rcnn, case
+):
+    errors = gradient_errors(mask_rcnn, trained_mask_rcnn, case, use_stored=False)
+    assert max(errors.values()) < 1e-4
 
 
 @pytest.mark.parametrize("head", ["retinanet", "mask_rcnn"])
