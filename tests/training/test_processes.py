@@ -349,6 +349,15 @@ def killed_twice(command) -> tuple[Path, str, subprocess.CompletedProcess[str]]:
     return workdir, str(moments), finished
 
 
+@pytest.fixture(scope="module")
+def left_alone(command) -> Path:
+    """Return a run of a process like the killed ones: bits depend on the devices of a process."""
+    workdir = command.folder / "left_alone"
+    (finished,) = finish([command.start(workdir)])
+    assert finished.returncode == 0, finished.stderr
+    return workdir
+
+
 @pytest.mark.slow
 def test_after_kills_the_same_command_goes_on_from_a_checkpoint(killed_twice):
     _, moments, finished = killed_twice
@@ -357,9 +366,9 @@ def test_after_kills_the_same_command_goes_on_from_a_checkpoint(killed_twice):
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(uninterrupted, killed_twice):
+def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(left_alone, killed_twice):
     workdir, moments, _ = killed_twice
-    ours, theirs = load_tree(workdir, skip=()), load_tree(uninterrupted, skip=())
+    ours, theirs = load_tree(workdir, skip=()), load_tree(left_alone, skip=())
     assert ours.step == theirs.step == STEPS
     ours_bits, theirs_bits = arrays(ours), arrays(theirs)
     assert ours_bits.keys() == theirs_bits.keys()
@@ -368,6 +377,6 @@ def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(uninterrupted, kill
 
 
 @pytest.mark.slow
-def test_a_killed_run_has_every_line_of_its_metrics_once(uninterrupted, killed_twice):
+def test_a_killed_run_has_every_line_of_its_metrics_once(left_alone, killed_twice):
     workdir, moments, _ = killed_twice
-    assert records(workdir) == records(uninterrupted), moments
+    assert records(workdir) == records(left_alone), moments
