@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from lska_jax.analysis.photos import LoadedModel, Photo, load_model, read_photos
 from lska_jax.analysis.receptive_field import SOURCE as FIELD_SOURCE
 from lska_jax.analysis.receptive_field import Extent, extents, receptive_field
 from lska_jax.data.class_folders import file_stem, readable
+from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.robustness.report.drawing import Picture
 from lska_jax.robustness.report.html_page import document, figures, pairs
 from lska_jax.running.whole_file import check_writable, write_whole
@@ -50,6 +52,7 @@ def explain(
     label: int | str | None = None,
     compare: Sequence[str | Path] = (),
     image_size: int | None = None,
+    max_image_pixels: int = MAX_PIXELS,
     report: Callable[[str], None] = print,
 ) -> Path:
     """Write what a model looks at in photos, and how far it sees.
@@ -66,6 +69,7 @@ def explain(
         probable one of each photo.
       compare: other models whose receptive fields are drawn beside this one's.
       image_size: side of the images in place of that of the model's preprocessing.
+      max_image_pixels: a photo that declares more is broken.
       report: receives what is going on, one line each.
 
     Returns:
@@ -84,14 +88,17 @@ def explain(
     # Before the work, which takes minutes: a place that cannot be written costs none.
     for name in (PAGE, ARRAYS, TABLE):
         check_writable(out / name)
-    loaded = load_model(model, image_size=image_size, report=report)
-    photos = read_photos(images, loaded.preprocessing)
+    load = functools.partial(
+        load_model, image_size=image_size, max_image_pixels=max_image_pixels, report=report
+    )
+    loaded = load(model)
+    photos = read_photos(images, loaded)
     work = _Explanation(loaded, photos, _label_of(label, loaded.class_names))
     for method in methods or _methods_of(loaded, is_comparing=bool(compare)):
         report(f"{loaded.name}: {method} ...")
         getattr(work, method)()
     if compare:
-        others = [load_model(place, image_size=image_size, report=report) for place in compare]
+        others = [load(place) for place in compare]
         work.growth(others, images, report=report)
     return work.write(out)
 
@@ -206,7 +213,7 @@ class _Explanation:
         sizes = [getattr(self._loaded.network.config, "k", None)]
         for other in others:
             report(f"{other.name}: receptive_field ...")
-            pixels = np.stack([p.pixels for p in read_photos(images, other.preprocessing)])
+            pixels = np.stack([p.pixels for p in read_photos(images, other)])
             self._measure(other, other.normalise(pixels))
             sizes.append(getattr(other.network.config, "k", None))
         is_of_k = None not in sizes and len(set(sizes)) == len(sizes)

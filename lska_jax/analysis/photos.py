@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from lska_jax.data.augment import EvalTransform
+from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.mixing import normalise
 from lska_jax.data.plain_file import read_plain_file
 from lska_jax.data.sources import BrokenImage
@@ -29,12 +31,18 @@ class LoadedModel(NamedTuple):
       network: in evaluation mode, float32, not folded.
       preprocessing: of its images.
       class_names: of its logits.
+      max_image_pixels: a photo that declares more is broken.
     """
 
     name: str
     network: Any
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
+    max_image_pixels: int = MAX_PIXELS
+
+    def transform(self) -> EvalTransform:
+        """Return what makes pixels of the bytes of a photo."""
+        return eval_transform(self.preprocessing, max_image_pixels=self.max_image_pixels)
 
     def normalise(
         self, pixels: UInt8[np.ndarray, "batch height width channels"]
@@ -57,13 +65,18 @@ class Photo(NamedTuple):
 
 
 def load_model(
-    place: str | Path, *, image_size: int | None = None, report: Callable[[str], None] = print
+    place: str | Path,
+    *,
+    image_size: int | None = None,
+    max_image_pixels: int = MAX_PIXELS,
+    report: Callable[[str], None] = print,
 ) -> LoadedModel:
     """Return the model of a place.
 
     Args:
       place: whatever ``training.model_places.read_model`` takes, also for what is raised.
       image_size: side of its images in place of that of its preprocessing.
+      max_image_pixels: a photo that declares more is broken.
       report: receives remarks, one line each.
 
     Raises:
@@ -81,17 +94,19 @@ def load_model(
     preprocessing = facts.preprocessing
     if image_size is not None:
         preprocessing = preprocessing._replace(image_size=image_size)
-    return LoadedModel(model_name(place), network, preprocessing, class_names_of(facts))
+    return LoadedModel(
+        model_name(place), network, preprocessing, class_names_of(facts), max_image_pixels
+    )
 
 
-def read_photos(paths: Sequence[str | Path], preprocessing: Preprocessing) -> list[Photo]:
+def read_photos(paths: Sequence[str | Path], model: LoadedModel) -> list[Photo]:
     """Return image files as a model sees them.
 
     Raises:
       ValueError: a file that is no image; it is named.
       OSError: a file that cannot be read.
     """
-    transform = eval_transform(preprocessing)
+    transform = model.transform()
     photos = []
     for path in map(Path, paths):
         try:

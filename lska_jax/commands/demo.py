@@ -35,7 +35,12 @@ def _serve(arguments: argparse.Namespace) -> None:
     from lska_jax.running.compilation_cache import use_compilation_cache
 
     use_compilation_cache()
-    loaded = load_model(arguments.model, image_size=arguments.image_size, report=frame.remark)
+    loaded = load_model(
+        arguments.model,
+        image_size=arguments.image_size,
+        max_image_pixels=arguments.max_image_pixels,
+        report=frame.remark,
+    )
     if not loaded.network.config.num_classes:
         raise ValueError(f"{arguments.model} has no classifier: there are no classes to show.")
     looking = Looking(loaded)
@@ -66,6 +71,7 @@ def _build_parser() -> frame.Parser:
     size_help = "side of the images (default: as the model's are prepared)"
     add("--image_size", type=frame.positive(int), metavar="PIXELS", help=size_help)
     add("--no_browser", action="store_true", help="do not open the page in a browser")
+    frame.add_max_image_pixels(parser)
     return parser
 
 

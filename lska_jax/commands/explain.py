@@ -41,6 +41,7 @@ def _explain(arguments: argparse.Namespace) -> None:
         label=arguments.label,
         compare=arguments.compare,
         image_size=arguments.image_size,
+        max_image_pixels=arguments.max_image_pixels,
         report=frame.remark,
     )
     print(f"Wrote {page}.")
@@ -65,4 +66,5 @@ def _build_parser() -> frame.Parser:
         metavar="PIXELS",
         help="side of the images (default: as the model's are prepared)",
     )
+    frame.add_max_image_pixels(parser)
     return parser

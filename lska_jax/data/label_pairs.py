@@ -24,6 +24,7 @@ from PIL import Image
 from lska_jax.data.class_folders import IMAGE_SUFFIXES, readable
 from lska_jax.data.folder_tree import FolderTree
 from lska_jax.data.label_maps import read_label_map
+from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.plain_file import read_plain_file
 from lska_jax.data.scenes import IGNORED_LABEL, PixelLabels
 from lska_jax.data.sources import BrokenImage, Extent, SourceFacts, check_index
@@ -71,14 +72,23 @@ class LabelPairs:
       location: the folder; ``~`` is expanded.
       split: as in ``train`` or ``train[:80%]``.
       num_classes: of the labels, where the set does not say it.
+      max_pixels: a label map of more counts as broken.
 
     Raises:
       ValueError: the folder or split is missing, files have no partner, sizes differ, or a label
         map is none; every file is named, up to ten.
     """
 
-    def __init__(self, kind: str, location: str, *, split: str, num_classes: int) -> None:
-        self.name = f"{kind}:{location}/{split}"
+    def __init__(
+        self,
+        kind: str,
+        location: str,
+        *,
+        split: str,
+        num_classes: int,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.name, self._max_pixels = f"{kind}:{location}/{split}", max_pixels
         self._layout, self._root = LAYOUTS[kind], Path(location).expanduser()
         pairs = _list_pairs(self._layout, self._root, split)
         self._images, self._maps = [p[0] for p in pairs.files], [p[1] for p in pairs.files]
@@ -102,7 +112,9 @@ class LabelPairs:
         return readable(str(self._images[index]))
 
     def _read_map(self, index: int) -> np.ndarray:
-        ids = read_label_map(read_plain_file(self._maps[index])).astype(np.int32)
+        ids = read_label_map(
+            read_plain_file(self._maps[index]), max_pixels=self._max_pixels
+        ).astype(np.int32)
         if self._layout.counts_from_one:
             ids = np.where(ids == 0, IGNORED_LABEL, ids - 1)
         is_wrong = (ids >= len(self.class_names)) & (ids != IGNORED_LABEL)

@@ -14,6 +14,7 @@ import numpy as np
 
 from lska_jax.data.digit_scenes import DigitSceneMaps, inspect_digit_scenes, parse_scene_size
 from lska_jax.data.label_pairs import LAYOUTS, LabelPairs, inspect_pairs
+from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.scenes import PixelLabels
 from lska_jax.data.sources import Examples, SourceFacts
 
@@ -43,20 +44,25 @@ class LabelMapSource(Examples, Protocol):
         """Return example ``index``, in [0, len); IndexError otherwise."""
 
 
-def open_label_maps(spec: str, *, split: str, num_classes: int) -> LabelMapSource:
+def open_label_maps(
+    spec: str, *, split: str, num_classes: int, max_pixels: int = MAX_PIXELS
+) -> LabelMapSource:
     """Open a source by its name.
 
     Args:
       spec: one of the names in the module's table.
       split: ``train``, ``test`` and so on; folders take slices, ``train[:80%]``.
       num_classes: of the labels, where a folder does not name them.
+      max_pixels: a label map of more counts as broken.
 
     Raises:
       ValueError: if the name is unknown, or the data or the split is missing or unusable.
     """
     kind, location = parse_spec(spec)
     if kind in LAYOUTS:
-        return LabelPairs(kind, location, split=split, num_classes=num_classes)
+        return LabelPairs(
+            kind, location, split=split, num_classes=num_classes, max_pixels=max_pixels
+        )
     return DigitSceneMaps(split, size=parse_scene_size(location))
 
 

@@ -61,7 +61,12 @@ class Segmentation(Task):
 
     def open_split(self, *, source: str, split: str) -> LabelMapSource:
         """Open one split; its classes are as many as the model's, and its images fit."""
-        opened = open_label_maps(source, split=split, num_classes=self._num_classes)
+        opened = open_label_maps(
+            source,
+            split=split,
+            num_classes=self._num_classes,
+            max_pixels=self.config.data.max_image_pixels,
+        )
         facts = SourceFacts(len(opened.class_names), len(opened))
         check_facts(self.config, facts, f"{source} split {split!r}")
         return opened

@@ -4,11 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from lska_jax import create_model
 from lska_jax.analysis.attention_maps import attention_rollout, gate_maps
 from lska_jax.analysis.gradcam import gradcam
 from lska_jax.analysis.occlusion import occlusion_map
+from lska_jax.analysis.photos import LoadedModel, read_photos
+from lska_jax.models.table import Preprocessing
 from lska_jax.nn.token_attention import attention_weights
 
 IMAGES = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
@@ -158,3 +161,10 @@ def test_networks_that_look_inside_do_not_recompute(van):
         gate_maps(model, IMAGES)
     with pytest.raises(ValueError, match="rollout is of ViT, DeiT and Swin"):
         attention_rollout(van, IMAGES)
+
+
+def test_a_photo_of_more_pixels_than_the_limit_is_refused_with_it(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    loaded = LoadedModel("small", None, Preprocessing(), ("one",), max_image_pixels=63)
+    with pytest.raises(ValueError, match=r"photo\.png: 8 x 8 pixels are more than the limit of 63"):
+        read_photos([tmp_path / "photo.png"], loaded)

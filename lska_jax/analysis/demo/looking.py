@@ -25,7 +25,6 @@ from lska_jax.analysis.gradcam import SOURCE as GRADCAM_SOURCE
 from lska_jax.analysis.gradcam import gradcam
 from lska_jax.analysis.photos import LoadedModel
 from lska_jax.robustness.corruptions import ALL_CORRUPTIONS, SEVERITIES, corrupt
-from lska_jax.tasks.predict import eval_transform
 
 TOP = 5
 _NOTHING = "none"
@@ -43,7 +42,7 @@ class Looking:
 
     def __init__(self, loaded: LoadedModel):
         self._loaded = loaded
-        self._transform = eval_transform(loaded.preprocessing)
+        self._transform = loaded.transform()
         graph, state = nnx.split(loaded.network)
         self._state = state
         self._probabilities = jax.jit(
