@@ -6,6 +6,8 @@ positions and tokens, every block is one more layer, and whatever stands behind 
 the last layer, with the head. The rate of layer i of n + 1 is multiplied by decay ** (n - i).
 Layers between stages belong to the first block behind them, as in timm; a norm at the end of a
 stage belongs to the stage's last block.
+
+Of a dense network that is its backbone; everything else is its head, in the last layer.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 HEAD, BACKBONE, STEM = "head", "backbone", "stem"
+_DENSE = "backbone/"
 _BLOCK = re.compile(r"(?:stages/(?P<stage>\d+)/)?blocks/(?P<block>\d+)/")
 _BETWEEN = re.compile(r"transitions/(?P<before>\d+)/")
 _IN_STAGE = re.compile(r"stages/(?P<stage>\d+)/(?P<name>\w+)")
@@ -38,13 +41,23 @@ class Place(NamedTuple):
 def places_of(paths: Iterable[str], *, head: Sequence[str]) -> dict[str, Place]:
     """Return the place of every parameter or statistic.
 
-    Networks without stages, as ViT, count every block as a stage.
+    Networks without stages, as ViT, count every block as a stage. In a dense network all but the
+    backbone is the head.
 
     Args:
       paths: of all of them.
       head: paths of the classifier, as the family names them.
     """
-    paths = list(paths)
+    whole = list(paths)
+    if is_dense(whole):
+        inner = {path: path.removeprefix(_DENSE) for path in whole if path.startswith(_DENSE)}
+        places = places_of(inner.values(), head=())
+        behind = Place(
+            max(place.stage for place in places.values()) + 1,
+            max(place.layer for place in places.values()) + 1,
+        )
+        return {path: places[inner[path]] if path in inner else behind for path in whole}
+    paths = whole
     blocks = sorted(
         {(int(m["stage"] or 0), int(m["block"])) for m in map(_BLOCK.match, paths) if m}
     )
@@ -73,6 +86,23 @@ def places_of(paths: Iterable[str], *, head: Sequence[str]) -> dict[str, Place]:
     return {path: place(path) for path in paths}
 
 
+def is_dense(paths: Iterable[str]) -> bool:
+    """Tell whether parameters are those of a dense network."""
+    return any(path.startswith(_DENSE) for path in paths)
+
+
+def head_paths(places: Mapping[str, Place], head: Sequence[str]) -> frozenset[str]:
+    """Return the paths of a network's head: its classifier, or all but the backbone of a dense one.
+
+    Args:
+      places: of all parameters or statistics.
+      head: paths of the classifier.
+    """
+    if is_dense(places):
+        return frozenset(path for path in places if not path.startswith(_DENSE))
+    return frozenset(places) & frozenset(head)
+
+
 def layer_scales(places: Mapping[str, Place], *, decay: float) -> dict[str, float]:
     """Return what the learning rate of every parameter is multiplied by: decay ** (n - layer)."""
     last = max(place.layer for place in places.values())
@@ -95,11 +125,9 @@ def choose_paths(
       ValueError: a pattern that names nothing.
     """
     chosen: set[str] = set()
-    stages = max(place.stage for place in places.values())
+    stages, of_head = max(place.stage for place in places.values()), head_paths(places, head)
     for pattern in patterns:
-        found = {
-            path for path, place in places.items() if _is_named(path, place, pattern, set(head))
-        }
+        found = {path for path, place in places.items() if _is_named(path, place, pattern, of_head)}
         if not found:
             names = dict.fromkeys("/".join(path.split("/")[:2]) for path in places)
             shown = ", ".join(list(names)[:_SHOWN])
@@ -111,7 +139,7 @@ def choose_paths(
     return frozenset(chosen)
 
 
-def _is_named(path: str, place: Place, pattern: str, head: set[str]) -> bool:
+def _is_named(path: str, place: Place, pattern: str, head: frozenset[str]) -> bool:
     if pattern == HEAD:
         return path in head
     if pattern == BACKBONE:

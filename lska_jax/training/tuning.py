@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from lska_jax.models.table import family_of
 from lska_jax.nn.functional import FlatArrays, flat_values
-from lska_jax.training.layers import choose_paths, layer_scales, places_of
+from lska_jax.training.layers import choose_paths, head_paths, layer_scales, places_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +64,7 @@ def tuning_of(config: ConfigDict, model: Any, *, steps_per_epoch: int) -> Tuning
     if optimizer.head_learning_rate:
         scales |= {
             path: optimizer.head_learning_rate / optimizer.learning_rate
-            for path in head
-            if path in places
+            for path in head_paths(places, head)
         }
     return Tuning(
         frozen=frozen,

@@ -1,5 +1,7 @@
 """Fine-tuning: what is frozen, what starts late, and each layer's share of the learning rate."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -216,6 +218,17 @@ def test_decay_multiplies_layer_by_layer_down_to_the_stem():
 def test_patterns_name_parts_of_the_network(pattern, chosen):
     places = places_of(VAN_PATHS, head=HEAD)
     assert choose_paths([pattern], places, head=HEAD, key="training.freeze") == set(chosen)
+
+
+def test_all_but_the_backbone_is_the_head_of_a_dense_network():
+    backbone = [f"backbone/{path}" for path in VAN_PATHS[:-2]]
+    heads = ["pyramid/laterals/0/kernel", "classifier/classes/kernel"]
+    places = places_of([*backbone, *heads], head=heads[1:])
+    assert [place.layer for place in places.values()] == [0, 1, 2, 2, 3, 3, 3, 4, 4]
+    choose = functools.partial(choose_paths, places=places, head=heads[1:], key="training.freeze")
+    assert choose(["head"]) == set(heads)
+    assert choose(["backbone"]) == set(backbone)
+    assert choose(["stage2"]) == set(backbone[4:7])
 
 
 def test_a_pattern_that_names_nothing_is_refused_with_what_there_is():
