@@ -18,6 +18,7 @@ from lska_jax.data.opening import open_source, source_of
 from lska_jax.data.sources import BrokenImage, MissingSplit, Source, share_examples
 from lska_jax.models.build import abstract_model, config_of
 from lska_jax.models.checks import least_side
+from lska_jax.models.heads import head_of
 from lska_jax.models.table import Preprocessing, family_of, model_entry, section_for
 from lska_jax.training.config import base_config, model_section
 
@@ -174,6 +175,11 @@ def _choose_model(
     from lska_jax.training.model_places import read_model_facts
 
     facts = read_model_facts(wishes.start)
+    if head := head_of(facts.config):
+        raise ValueError(
+            f"--from {wishes.start}: it is no classifier but {head.title}. Give weights of a "
+            "classifier."
+        )
     section = section_for(facts.config)
     if wishes.model not in (None, section["name"], facts.name):
         raise ValueError(

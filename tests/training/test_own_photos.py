@@ -7,6 +7,7 @@ import pytest
 import toy_family
 from PIL import Image
 
+from lska_jax import create_model
 from lska_jax.commands import train
 from lska_jax.models.table import families, fields_of, section_for
 from lska_jax.training.config_check import check_config
@@ -96,6 +97,19 @@ def test_weights_decide_model_preprocessing_and_size(tmp_path):
     assert "a toy of width 12, 5 classes, from" in said
     with pytest.raises(ValueError, match="--model toy_large: the weights in .* are those of a toy"):
         choose(photos, model="toy_large", start=str(start))
+
+
+def test_weights_of_a_segmentor_are_refused_by_name(tmp_path):
+    photos = write_photos(tmp_path / "photos", {"ant": 4, "bee": 4})
+    model = create_model(
+        "van_lska_tiny",
+        **{"head": "semantic_fpn", "num_classes": 2, "k": 7, "dims": (4, 4), "depths": (1, 1)},
+        ffn_ratios=(1, 1),
+    )
+    facts = ModelFacts(config=model.config, preprocessing=model.preprocessing)
+    weights = write_model_folder(tmp_path / "segmentor", facts, arrays_of(model))
+    with pytest.raises(ValueError, match="it is no classifier but Semantic FPN"):
+        choose(photos, model=None, start=str(weights))
 
 
 def test_the_kept_settings_are_the_same_config(tmp_path):
