@@ -41,8 +41,8 @@ class Place(NamedTuple):
 def places_of(paths: Iterable[str], *, head: Sequence[str]) -> dict[str, Place]:
     """Return the place of every parameter or statistic.
 
-    Networks without stages, as ViT, count every block as a stage. In a dense network all but the
-    backbone is the head.
+    Networks without stages, as ViT, count every block as a stage, and a stage without blocks is one
+    block. In a dense network all but the backbone is the head.
 
     Args:
       paths: of all of them.
@@ -58,9 +58,11 @@ def places_of(paths: Iterable[str], *, head: Sequence[str]) -> dict[str, Place]:
         )
         return {path: places[inner[path]] if path in inner else behind for path in whole}
     paths = whole
-    blocks = sorted(
-        {(int(m["stage"] or 0), int(m["block"])) for m in map(_BLOCK.match, paths) if m}
-    )
+    with_blocks = {(int(m["stage"] or 0), int(m["block"])) for m in map(_BLOCK.match, paths) if m}
+    all_stages = {int(m["stage"]) for m in map(_IN_STAGE.match, paths) if m}
+    # A stage that is not divided into blocks is one.
+    whole_stages = all_stages - {stage for stage, _ in with_blocks}
+    blocks = sorted(with_blocks | {(stage, 0) for stage in whole_stages})
     number = {block: n for n, block in enumerate(blocks, 1)}
     has_stages = any(path.startswith("stages/") for path in paths)
     last_stage = max((s if has_stages else b for s, b in blocks), default=-1)
@@ -73,12 +75,13 @@ def places_of(paths: Iterable[str], *, head: Sequence[str]) -> dict[str, Place]:
             return Place(block[0] if has_stages else block[1], number[block])
         if match := _BETWEEN.match(path):
             stage = int(match["before"]) + 1
-            return Place(stage, number[stage, 0])
+            return Place(stage, number.get((stage, 0), len(blocks)))
         if match := _IN_STAGE.match(path):
             stage = int(match["stage"])
-            if match["name"].startswith("norm"):
+            if match["name"].startswith("norm") and stage not in whole_stages:
                 return Place(stage, max(n for (s, _), n in number.items() if s == stage))
-            return Place(stage, number[stage, 0] if stage else 0)
+            is_stem = stage == 0 and stage not in whole_stages
+            return Place(stage, 0 if is_stem else number[stage, 0])
         if first in heads or first.startswith(_BEHIND):
             return Place(last_stage + 1, len(blocks) + 1)
         return Place(-1, 0)

@@ -120,7 +120,7 @@ def test_a_mapped_call_is_that_of_a_batch():
     maps = rng.normal(size=(3, 2, 9, 11, 2)).astype(np.float32)
     corner = rng.uniform(0, 30, (3, 2, 5, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(2, 20, (3, 2, 5, 2))], -1)
-    boxes = boxes.astype(np.float32)
+    maps, boxes = jnp.asarray(maps), jnp.asarray(boxes, jnp.float32)
     align = functools.partial(roi_align, strides=(4,), side=3)
 
     def loss(maps, boxes):

@@ -220,6 +220,13 @@ def test_patterns_name_parts_of_the_network(pattern, chosen):
     assert choose_paths([pattern], places, head=HEAD, key="training.freeze") == set(chosen)
 
 
+def test_a_stage_without_blocks_is_one_layer():
+    paths = ["stem/kernel", "stages/0/norm/scale", "stages/1/mix/kernel", "classifier/kernel"]
+    places = places_of(paths, head=paths[-1:])
+    assert [place.layer for place in places.values()] == [0, 1, 2, 3]
+    assert [place.stage for place in places.values()] == [-1, 0, 1, 2]
+
+
 def test_all_but_the_backbone_is_the_head_of_a_dense_network():
     backbone = [f"backbone/{path}" for path in VAN_PATHS[:-2]]
     heads = ["pyramid/laterals/0/kernel", "classifier/classes/kernel"]
