@@ -24,16 +24,21 @@ TINY = {
 
 def train(workdir: Path, *, epochs: int, cores: set[int]) -> None:
     overrides = [f"--config.{name}={value}" for name, value in TINY.items()]
-    done = subprocess.run(
-        [sys.executable, "train.py", "--config", "configs/digits.py", "--workdir", str(workdir)]
-        + [*overrides, f"--config.optimizer.epochs={epochs}"],
-        cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": ""},
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    own = os.sched_getaffinity(0)
+    # The child inherits them; code between fork and exec would make JAX warn here.
+    os.sched_setaffinity(0, cores)
+    try:
+        done = subprocess.run(
+            [sys.executable, "train.py", "--config", "configs/digits.py", "--workdir", str(workdir)]
+            + [*overrides, f"--config.optimizer.epochs={epochs}"],
+            cwd=ROOT,
+            env={**os.environ, "XLA_FLAGS": ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.sched_setaffinity(0, own)
     assert done.returncode == 0, done.stderr
 
 
