@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from lska_jax.data.decode import decode_rgb
+from lska_jax.data.decode import pixels_of
 from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.rand_augment import (
     INTERPOLATIONS,
@@ -276,7 +276,7 @@ def _largest_centred_box(height: int, width: int, ratio: tuple[float, float]) ->
 
 def _as_pixels(image: bytes | np.ndarray, *, channels: int, max_pixels: int) -> np.ndarray:
     """Bring an example to uint8 (H, W) for one channel or (H, W, 3) for three."""
-    pixels = decode_rgb(image, max_pixels=max_pixels) if isinstance(image, bytes) else image
+    pixels = pixels_of(image, max_pixels=max_pixels)
     is_grey = pixels.ndim == 2 or pixels.shape[2:] == (1,)
     if pixels.dtype != np.uint8 or not (is_grey or pixels.shape[2:] == (3,)):
         raise ValueError(

@@ -56,6 +56,11 @@ def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray
     return np.asarray(read_image(data, _to_rgb, max_pixels=max_pixels))
 
 
+def pixels_of(image: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Return an image's pixels, decoded if it is a file; see ``decode_rgb``."""
+    return decode_rgb(image, max_pixels=max_pixels) if isinstance(image, bytes) else image
+
+
 def _decode_ordinary_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
     """Decode with libjpeg-turbo; None leaves the file to Pillow."""
     try:

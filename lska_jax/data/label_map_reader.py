@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from lska_jax.data.decode import MAX_PIXELS, decode_rgb
+from lska_jax.data.decode import MAX_PIXELS, pixels_of
 from lska_jax.data.examples import Field, Fields
 from lska_jax.data.scene_moves import (
     Move,
@@ -152,9 +152,7 @@ def decoded(example: PixelLabels, max_pixels: int) -> np.ndarray:
     Raises:
       BrokenImage: it cannot be decoded, or is of another size than its labels.
     """
-    pixels = example.image
-    if isinstance(pixels, bytes):
-        pixels = decode_rgb(pixels, max_pixels=max_pixels)
+    pixels = pixels_of(example.image, max_pixels=max_pixels)
     if pixels.shape[:2] != example.label_map.shape:
         size, labels = pixels.shape[:2], example.label_map.shape
         raise BrokenImage(

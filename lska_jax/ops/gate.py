@@ -60,8 +60,7 @@ def lska(
         or as ``depthwise_conv``.
     """
     static = _checked(images, kernels, biases, pointwise, dilations, implementation)
-    chain = (tuple(kernels), tuple(biases))
-    return _gate(static, *vary_alike((images, chain, tuple(pointwise))))
+    return _gate(static, *_alike(images, kernels, biases, pointwise))
 
 
 @reverse_mode_only
@@ -76,8 +75,7 @@ def lska_factor(
 ) -> Float[Array, "batch height width channels"]:
     """Return what ``lska`` multiplies a map with; arguments and errors are its own."""
     static = _checked(images, kernels, biases, pointwise, dilations, implementation)
-    chain = (tuple(kernels), tuple(biases))
-    images, chain, pointwise = vary_alike((images, chain, tuple(pointwise)))
+    images, chain, pointwise = _alike(images, kernels, biases, pointwise)
     return _mix(_convolve(static, images, chain), pointwise)
 
 
@@ -95,6 +93,15 @@ def _checked(
     check_parameter("pointwise[0]", pointwise[0], (channels, channels))
     check_parameter("pointwise[1]", pointwise[1], (channels,))
     return dilations, canonical(implementation)
+
+
+def _alike(
+    images: Array,
+    kernels: Sequence[Array],
+    biases: Sequence[Array],
+    pointwise: tuple[Array, Array],
+) -> tuple[Array, _Chain, tuple[Array, Array]]:
+    return vary_alike((images, (tuple(kernels), tuple(biases)), tuple(pointwise)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
