@@ -94,4 +94,5 @@ def get_config(argument: str = "") -> ConfigDict:
         if name == "deit":
             config.model.position_grid = 4
     config.optimizer.epochs = 10
+    config.training.ema_warmup = True
     return config

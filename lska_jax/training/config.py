@@ -84,6 +84,7 @@ def base_config() -> ConfigDict:
     training.focal_gamma = 2.0  # of the focal loss
     training.class_weights = ""  # in the loss: "balanced", or numbers with commas; "" weighs none
     training.ema_decay = 0.0  # 0.9998 when on; 0 keeps no average
+    training.ema_warmup = False  # a smaller decay in the first steps, for runs of few
     training.fsdp = 1  # devices that share one copy of the parameters
     training.eval_every_epochs = 1
     training.checkpoint_every_steps = 0  # besides the one after each evaluation; 0: none

@@ -130,6 +130,7 @@ def build_run(
         spec=StepSpec(
             gradient_accumulation=config.training.gradient_accumulation,
             ema_decay=config.training.ema_decay,
+            ema_warmup=config.training.ema_warmup,
             seed=config.training.seed,
             tuning=tuning,
         ),

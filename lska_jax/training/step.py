@@ -23,12 +23,15 @@ class StepSpec:
     Attributes:
       gradient_accumulation: microbatches that a batch is split into.
       ema_decay: of the averaged parameters and statistics; 0 keeps none.
+      ema_warmup: whether the decay of step t, counted from 0, is at most (1 + t) / (10 + t), as of
+        TensorFlow's ExponentialMovingAverage; a short run's average does not hold its start then.
       seed: of the run; keys are derived from it and the step.
       tuning: which parameters are trained, and how.
     """
 
     gradient_accumulation: int = 1
     ema_decay: float = 0.0
+    ema_warmup: bool = False
     seed: int = 0
     tuning: Tuning = EVERYTHING
 
@@ -85,7 +88,7 @@ def train_step(
     for path, update in updates.items():
         scale = tuning.scales.get(path, 1.0)
         params[path] += (learning_rate if scale == 1.0 else scale * learning_rate) * update
-    proposed = (params, stats, opt_state, _average(state.ema, params, stats, spec))
+    proposed = (params, stats, opt_state, _average(state, params, stats, spec))
     current = (state.params, state.batch_stats, state.opt_state, state.ema)
     params, stats, opt_state, ema = jax.tree.map(
         lambda new, old: jnp.where(is_good, new, old), proposed, current
@@ -149,17 +152,20 @@ def _gradients(
 
 
 def _average(
-    ema: dict[str, FlatArrays], params: FlatArrays, stats: FlatArrays, spec: StepSpec
+    state: TrainState, params: FlatArrays, stats: FlatArrays, spec: StepSpec
 ) -> dict[str, FlatArrays]:
-    if not ema:
+    if not state.ema:
         return {}
-    decay = spec.ema_decay
+    decay: float | jax.Array = spec.ema_decay
+    if spec.ema_warmup:
+        steps = state.step.astype(jnp.float32)
+        decay = jnp.minimum(decay, (1.0 + steps) / (10.0 + steps))
     # An average of equal numbers would drift by its rounding.
     frozen = spec.tuning.frozen | spec.tuning.frozen_statistics
     return {
         name: {
             path: old if path in frozen else decay * old + (1.0 - decay) * current[path]
-            for path, old in ema[name].items()
+            for path, old in state.ema[name].items()
         }
         for name, current in (("params", params), ("batch_stats", stats))
     }

@@ -35,6 +35,7 @@ SCHEDULE = cosine_schedule(
 SPEC = StepSpec()
 EMA_DECAY = 0.9
 EMA_SPEC = StepSpec(ema_decay=EMA_DECAY)
+WARMED_UP = dataclasses.replace(EMA_SPEC, ema_warmup=True)
 
 # float32 sums in another order.
 RTOL = 1e-5
@@ -258,18 +259,19 @@ def test_a_skipped_step_leaves_adam_where_it_was():
     assert_same(skipped, without)
 
 
-def test_averages_of_parameters_and_statistics_follow_the_formula():
-    step, state = (
-        jitted_step(EMA_SPEC, use_batch_norm=True),
-        fresh_state(use_batch_norm=True, use_ema=True),
-    )
+@pytest.mark.parametrize(
+    ("spec", "decays"),
+    [(EMA_SPEC, [EMA_DECAY] * 4), (WARMED_UP, [1 / 10, 2 / 11, 3 / 12, 4 / 13])],
+)
+def test_averages_of_parameters_and_statistics_follow_the_formula(spec, decays):
+    step = jitted_step(spec, use_batch_norm=True)
+    state = fresh_state(use_batch_norm=True, use_ema=True)
     expected = jax.tree.map(np.float64, {"params": state.params, "batch_stats": state.batch_stats})
-    for number in range(4):
+    for number, decay in enumerate(decays):
         state, _ = step(state, draw_batch(number))
         current = {"params": state.params, "batch_stats": state.batch_stats}
-        expected = jax.tree.map(
-            lambda old, new: EMA_DECAY * old + (1 - EMA_DECAY) * np.float64(new), expected, current
-        )
+        average = lambda old, new, d=decay: d * old + (1 - d) * np.float64(new)  # noqa: E731
+        expected = jax.tree.map(average, expected, current)
     assert int(state.bad_steps) == 0
     assert_same(state.ema, expected, rtol=RTOL, atol=1e-7)
     assert_same(state.for_evaluation(), (state.ema["params"], state.ema["batch_stats"]))
