@@ -33,9 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _publish(arguments: argparse.Namespace) -> int | None:
+    from lska_jax.weights.in_the_box import find_on_disk
     from lska_jax.weights.model_folder import is_model_folder
 
-    is_folder = is_model_folder(Path(arguments.run))
+    place = find_on_disk(arguments.run) or Path(arguments.run)
+    is_folder = is_model_folder(place)
     if is_folder and not (arguments.push or arguments.out):
         raise ValueError(
             f"{arguments.run} is a model folder already; --push NAME puts it online, --out DIR "
@@ -43,24 +45,24 @@ def _publish(arguments: argparse.Namespace) -> int | None:
         )
     if not is_folder and not arguments.out:
         raise ValueError("--out is missing: the model folder to write.")
-    status = _write(arguments) if arguments.out else None
+    status = _write(arguments, place) if arguments.out else None
     if status is None and arguments.push:
         from lska_jax.weights.hub_upload import push_folder
 
-        folder = arguments.out or arguments.run
+        folder = arguments.out or place
         address = push_folder(folder, arguments.push, is_private=arguments.private)
         print(f"Pushed {folder} to {address}.")
     return status
 
 
-def _write(arguments: argparse.Namespace) -> int | None:
+def _write(arguments: argparse.Namespace, place: Path) -> int | None:
     from lska_jax.training.checkpoint.errors import CheckpointDamaged
     from lska_jax.training.publish import publish
     from lska_jax.weights.class_names import read_names
 
     try:
         publish(
-            arguments.run,
+            place,
             arguments.out,
             use_ema=arguments.ema,
             step=int(arguments.step) if arguments.step.isdecimal() else arguments.step,
