@@ -95,7 +95,8 @@ def _print_table(entries: Sequence[Entry]) -> None:
         print("  ".join(cells).rstrip())
     if len(entries) == 1:
         print(f"Images: {in_words(entries[0].preprocessing)}.")
-    print(f"{len(entries)} sets of weights. Images are prepared as each wants them: --csv FILE.")
+    count = "1 set" if len(entries) == 1 else f"{len(entries)} sets"
+    print(f"{count} of weights. Images are prepared as each wants them: --csv FILE.")
 
 
 def _as_row(entry: Entry) -> dict[str, Any]:

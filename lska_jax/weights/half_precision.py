@@ -1,7 +1,7 @@
 """Weights that are stored in float16: half the bytes, read as float32.
 
-What has one axis stays float32: biases, norms, their statistics and layer scales are a hundredth of
-the bytes, and a variance may be smaller than float16's least number or larger than its largest.
+What has one axis stays float32: biases, norms, their statistics and layer scales. They are a few
+hundredths of the bytes, and a variance may lie beyond float16's least or largest number.
 """
 
 from collections.abc import Mapping

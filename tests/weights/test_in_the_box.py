@@ -1,5 +1,6 @@
 """Models that come with the package: by their names everywhere, small, and as their cards say."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -8,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from small_models import small_model
 
 from lska_jax import create_model, list_models
 from lska_jax.commands import frame, predict
 from lska_jax.models.weight_tags import weights_of
 from lska_jax.training.model_places import KINDS, local_path, model_name, read_model
-from lska_jax.weights import ModelFacts, read_facts, read_model_folder, write_model_folder
+from lska_jax.weights import read_facts, read_model_folder, write_model_folder
 from lska_jax.weights.folder_files import sha256_of
 from lska_jax.weights.in_the_box import box_names, find_on_disk
 from lska_jax.weights.pretrained import arrays_of
@@ -105,9 +105,9 @@ def test_the_card_agrees_with_the_config(name):
 
 
 def test_a_folder_here_goes_before_the_name_and_the_prefix_before_it(here):
-    model = small_model()
-    facts = ModelFacts(config=model.config, preprocessing=model.preprocessing)
-    write_model_folder(here / "cifar10", facts, arrays_of(model))
+    facts, arrays = read_model_folder(BOX / "cifar10")
+    facts = dataclasses.replace(facts, license="mine")
+    write_model_folder(here / "cifar10", facts, arrays)
     assert read_model("cifar10")[0] == read_facts("cifar10") == facts
     assert read_model("box:cifar10")[0] == read_facts("box:cifar10") == read_facts(BOX / "cifar10")
 
