@@ -85,6 +85,7 @@ def _help() -> str:
         "lska-jax --version shows the version.",
         "",
         "examples:",
+        "  lska-jax predict cifar10 photo.jpg",
         "  lska-jax train --config digits",
         "  lska-jax publish runs/digits --out digits_model",
         "  lska-jax predict digits_model digit.png",

@@ -56,6 +56,15 @@ def test_the_package_asks_for_nothing_that_the_pins_leave_out():
     assert names == set(_pins())
 
 
+def test_every_file_of_the_package_that_is_no_code_goes_into_its_wheels():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    package = ROOT / "lska_jax"
+    taken = {path for one in settings["package-data"]["lska_jax"] for path in package.glob(one)}
+    files = {path for path in package.rglob("*") if path.is_file()}
+    code = {path for path in files if path.suffix in (".py", ".pyc")}
+    assert sorted(map(str, files - code)) == sorted(map(str, taken))
+
+
 # The types take a quarter of a minute of a core: CI checks them by their own command.
 @pytest.mark.parametrize(
     "arguments",

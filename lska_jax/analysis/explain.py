@@ -61,7 +61,8 @@ def explain(
     ``explain.npz``, and ``explain.html``, which shows all pictures and needs nothing beside it.
 
     Args:
-      model: a model folder, a run, a step of it, a checkpoint file, a Hub id or a weight tag.
+      model: a model folder, a run, a step of it, a checkpoint file, a Hub id, a weight tag, or
+        "cifar10", the model that comes with the package.
       images: image files.
       out: folder to write, made if missing; files of the same names are replaced.
       methods: of ``METHODS``; None is all that the model has.

@@ -18,7 +18,10 @@ from lska_jax.data.limits import MAX_PIXELS
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
-MODEL_PLACES = "a model folder, a run, a step of it, a checkpoint file, or a Hub id"
+MODEL_PLACES = (
+    "a model folder, a run, a step of it, a checkpoint file, a Hub id, or cifar10, the model that "
+    "comes with the package"
+)
 # As a shell reports a program that SIGPIPE ended.
 _CLOSED_PIPE = 141
 _SECONDS_BEFORE_PROGRESS = 1.0

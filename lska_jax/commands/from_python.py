@@ -112,7 +112,8 @@ def predict(
     """Classify image files.
 
     Args:
-      model: a model folder, a run, a step of it, a checkpoint file, or a Hub id.
+      model: a model folder, a run, a step of it, a checkpoint file, a Hub id, or "cifar10", the
+        model that comes with the package.
       images: one or several files, or folders, which are searched at any depth.
       top: how many classes to return for each.
       batch_size: images that go through the network at once.

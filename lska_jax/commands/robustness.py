@@ -6,9 +6,13 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lska_jax.commands import frame, several_processes
 from lska_jax.running.stop_signals import StopRequested, StopSignals
+
+if TYPE_CHECKING:
+    from lska_jax.robustness.sweep.plan import SweepOptions
 
 _DESCRIPTION = """\
 Measure models on corrupted and shifted image sets, and write a report of tables and pictures.
@@ -16,6 +20,9 @@ Measure models on corrupted and shifted image sets, and write a report of tables
 Models of ImageNet's classes are measured on the sets of the paper. A set that is missing is named
 with where to get it, and stays a hole in the report. With --generate ImageNet-C is made from the
 clean images on the device; that needs no download, and works for other data too.
+
+Without any data, "--model cifar10 --suite smoke" measures the model that comes with the package on
+drawings of its classes: that everything runs, and no more.
 
 Segmentors and detectors are measured on their own validation images, given with --clean, and on
 corruptions of them: --suite imagenet,imagenet_c --generate.
@@ -28,11 +35,16 @@ _EXAMPLES = (
     "{command} --model a=lska_23 --model b=lska_35    # compared in one report",
     "{command} --model runs/cifar10 --suite imagenet,imagenet_c --generate \\",
     "    --clean folder:cifar10.tar --clean_split test",
+    "{command} --model cifar10 --suite smoke    # needs no data",
     "{command} --list                         # the sets, and where to get them",
     "{command} --list imagenet_c",
     "{command} --sheet photo.jpg --out sheet.png    # what the corruptions look like",
 )
 _DEFAULT_OUT = "robustness"
+_STAND_INS = (
+    "No images are given: drawings of the ten classes stand in for photographs, as with --clean "
+    "drawings --clean_split test --generate. That shows that all runs, and no more."
+)
 _SHEET_PIXELS = 224
 
 
@@ -114,6 +126,7 @@ def _sweep(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
     from lska_jax.robustness.sweep.plan import SweepOptions
     from lska_jax.robustness.sweep.run import RESULTS_NAME, sweep
     from lska_jax.robustness.sweep.samples import SHEET_NAME
+    from lska_jax.robustness.sweep.stand_ins import with_drawings
     from lska_jax.robustness.sweep.summary import load_summaries
     from lska_jax.running import parallel
 
@@ -144,6 +157,9 @@ def _sweep(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
             dense_sweep(scenes, options, out=arguments.out, signals=signals)
         else:
             classifiers = [load_classifier(place, name=name) for name, place in named]
+            given, options = options, with_drawings(options, classifiers)
+            if options is not given:
+                frame.remark(_STAND_INS)
             signals.keep_requests()
             sweep(classifiers, options, out=arguments.out, signals=signals)
     except StopRequested:
@@ -159,20 +175,20 @@ def _sweep(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
             summaries,
             out / "report",
             sample_sheet=sheet if sheet.is_file() else None,
-            conditions=_conditions(arguments),
+            conditions=_conditions(options),
         )
         print(f"Wrote {page}")
     return None
 
 
-def _conditions(arguments: argparse.Namespace) -> dict[str, str]:
+def _conditions(options: SweepOptions) -> dict[str, str]:
     """Return what the report says above everything."""
-    images = f"at most {arguments.limit:,}" if arguments.limit else "all"
-    conditions = {"Suite": arguments.suite, "Images of a cell": images}
-    if arguments.clean:
-        conditions["Clean images"] = f"{arguments.clean}, split {arguments.clean_split}"
-    if arguments.corrupted:
-        conditions["Corrupted images"] = arguments.corrupted
+    images = f"at most {options.limit:,}" if options.limit else "all"
+    conditions = {"Suite": str(options.suite), "Images of a cell": images}
+    if options.clean:
+        conditions["Clean images"] = f"{options.clean}, split {options.clean_split}"
+    if options.corrupted:
+        conditions["Corrupted images"] = options.corrupted
     return conditions
 
 
@@ -207,7 +223,7 @@ def _build_parser(command: str) -> frame.Parser:
         "--clean",
         default="",
         metavar="SOURCE",
-        help="clean images: digits, folder:PATH or tfds:NAME (default: ImageNet)",
+        help="clean images: digits, drawings, folder:PATH or tfds:NAME (default: ImageNet)",
     )
     add(
         "--clean_split",

@@ -13,21 +13,30 @@ if TYPE_CHECKING:
     from lska_jax.weights.catalogue import Entry
 
 _DESCRIPTION = """\
-List the published weights of all families: what create_model(pretrained=NAME), --from and every
-other place of a model take.
+List the weights that there are, those that come with the package and the published ones of all
+families: what create_model(pretrained=NAME), --from and every other place of a model take.
 
-Size is that of the parameters in float32. Top-1 is what timm measured at the tag's size and crop,
-or (in brackets) the authors; here none was measured. Checked says what was compared here with the
-PyTorch original: the outputs of the network, on random weights, or names, shapes and parameters
-alone. With --download the weights are fetched into the Hub's cache, where everything finds them
-later without a network; an interrupted download goes on where it was, and every file is compared
+MB are those of the file that comes with the package, else of the parameters in float32. Top-1 is
+what timm measured at the tag's size and crop, or (in brackets) the authors, on ImageNet; [in square
+brackets] what was measured here, on the test images of the model's own data. Checked says what was
+done here: the accuracy of these weights was measured, before they were rounded to float16; or the
+network was compared with the PyTorch original, by its outputs on random weights or by names, shapes
+and parameters alone.
+
+With --download the weights are fetched into the Hub's cache, where everything finds them later
+without a network; an interrupted download goes on where it was, and every file is compared
 with the hash that the Hub states."""
 
 _EXAMPLES = (
     "lska-jax weights",
+    "lska-jax weights cifar10",
     "lska-jax weights 'convnext_*' --csv weights.csv",
     "lska-jax weights pvt_v2_b0.in1k --download",
 )
+
+
+# Of whom a top-1 is.
+_BRACKETS = {"authors": "({:.1f})", "here": "[{:.1f}]"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +65,10 @@ def _download(entries: Sequence[Entry]) -> None:
     from lska_jax.weights.hub import find_weights_folder
 
     for entry in entries:
-        print(f"{entry.tag.name}: {entry.megabytes:,.0f} MB from {entry.place}")
+        if entry.tag is None:
+            print(f"{entry.name} {entry.place}.")
+            continue
+        print(f"{entry.name}: {entry.megabytes:,.0f} MB from {entry.place}")
         located = find_weights_folder(entry.tag)
         print(f"  in {located.folder}")
 
@@ -65,38 +77,36 @@ def _print_table(entries: Sequence[Entry]) -> None:
     from lska_jax.weights.preprocessing_choice import in_words
 
     head = ("weights", "top-1", "MB", "classes", "licence", "checked", "place")
-    rows = []
-    for entry in entries:
-        top1 = "" if entry.top1 is None else f"{entry.top1:.1f}"
-        rows.append(
-            (
-                entry.tag.name,
-                f"({top1})" if entry.top1_of == "authors" else top1,
-                f"{entry.megabytes:,.0f}",
-                f"{entry.tag.num_classes:,}" if entry.tag.num_classes else "none",
-                entry.tag.license,
-                entry.checked,
-                entry.place,
-            )
+    rows = [
+        (
+            entry.name,
+            "" if entry.top1 is None else _BRACKETS.get(entry.top1_of, "{:.1f}").format(entry.top1),
+            f"{entry.megabytes:,.{0 if entry.megabytes >= 10 else 1}f}",
+            f"{entry.num_classes:,}" if entry.num_classes else "none",
+            entry.license,
+            entry.checked,
+            entry.place,
         )
+        for entry in entries
+    ]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     for row in (head, *rows):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         print("  ".join(cells).rstrip())
     if len(entries) == 1:
-        print(f"Images: {in_words(entries[0].tag)}.")
-    print(f"{len(entries)} sets of weights. Images are prepared as each wants them: --csv FILE.")
+        print(f"Images: {in_words(entries[0].preprocessing)}.")
+    count = "1 set" if len(entries) == 1 else f"{len(entries)} sets"
+    print(f"{count} of weights. Images are prepared as each wants them: --csv FILE.")
 
 
 def _as_row(entry: Entry) -> dict[str, Any]:
-    tag = entry.tag
-    prepared = tag.preprocessing._asdict()
+    prepared = entry.preprocessing._asdict()
     return {
-        "name": tag.name,
-        "model": tag.model,
+        "name": entry.name,
+        "model": entry.model,
         "place": entry.place,
-        "license": tag.license,
-        "classes": tag.num_classes,
+        "license": entry.license,
+        "classes": entry.num_classes,
         "parameters": entry.parameters,
         "megabytes": round(entry.megabytes, 1),
         "top1": entry.top1,

@@ -3,6 +3,7 @@
 | Name | What it reads | Module |
 |---|---|---|
 | ``digits`` | the 1,797 handwritten digits that come with scikit-learn | ``digits`` |
+| ``drawings`` | drawings of CIFAR-10's ten classes, made as they are read | ``drawings`` |
 | ``folder:PATH`` | class folders, ``PATH/SPLIT/CLASS/*.jpg`` or ``PATH/CLASS/*.jpg`` | ``folder`` |
 | ``folder:PATH.tar`` | the same layout inside an uncompressed tar | ``folder`` |
 | ``csv:PATH`` | the images that a CSV file lists, with a label each | ``csv_source`` |
@@ -15,11 +16,20 @@ from pathlib import Path
 
 from lska_jax.data.csv_source import LABEL_SEPARATOR, CsvSource
 from lska_jax.data.digits import DigitsSource, inspect_digits
+from lska_jax.data.drawings import DrawingsSource, inspect_drawings
 from lska_jax.data.folder import FolderSource
 from lska_jax.data.image_tree import open_tree
 from lska_jax.data.sources import Source, SourceFacts
 
-_KINDS = ("digits", "folder:PATH", "folder:PATH.tar", "csv:PATH", "tfds:NAME[/CONFIG][:VERSION]")
+_KINDS = (
+    *("digits", "drawings", "folder:PATH", "folder:PATH.tar", "csv:PATH"),
+    "tfds:NAME[/CONFIG][:VERSION]",
+)
+# Kinds that need no place: they come with the package, or with what it needs.
+_EMBEDDED = {
+    "digits": (DigitsSource, inspect_digits),
+    "drawings": (DrawingsSource, inspect_drawings),
+}
 # Kinds that have a place behind a colon.
 _PLACED = ("folder", "csv", "tfds")
 # What may name a TFDS set.
@@ -51,8 +61,8 @@ def open_source(
             f"{spec} has one label an image. Several are read from a CSV file, csv:PATH, with "
             f"{LABEL_SEPARATOR!r} between the labels of an image."
         )
-    if kind == "digits":
-        return DigitsSource(split)
+    if kind in _EMBEDDED:
+        return _EMBEDDED[kind][0](split)
     if kind == "folder":
         return open_folder(location, split=split)
     from lska_jax.data.tfds_source import TfdsSource
@@ -78,8 +88,8 @@ def inspect_source(
       ValueError: as ``open_source``, for everything that shows without reading an example.
     """
     kind, location = _parse(spec)
-    if kind == "digits" and not is_multi_label:
-        return inspect_digits(split)
+    if kind in _EMBEDDED and not is_multi_label:
+        return _EMBEDDED[kind][1](split)
     if kind != "tfds" or is_multi_label:
         source = open_source(spec, split=split, data_dir=data_dir, is_multi_label=is_multi_label)
         return SourceFacts(len(source.class_names), len(source))
@@ -110,7 +120,7 @@ def source_of(place: str) -> str:
     Raises:
       ValueError: there is nothing, and it is no name; or a file of another kind.
     """
-    if place == "digits" or place.partition(":")[0] in _PLACED:
+    if place in _EMBEDDED or place.partition(":")[0] in _PLACED:
         return place
     path = Path(place).expanduser()
     if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
@@ -127,7 +137,7 @@ def source_of(place: str) -> str:
 
 def _parse(spec: str) -> tuple[str, str]:
     kind, colon, location = spec.partition(":")
-    if spec == "digits":
+    if spec in _EMBEDDED:
         return kind, ""
     if colon and location and kind in _PLACED:
         return kind, location
@@ -136,6 +146,6 @@ def _parse(spec: str) -> tuple[str, str]:
         message += f". {kind!r} needs a colon and what to open after it"
     elif "/" in kind or spec.endswith(".tar"):
         message += f". Did you mean 'folder:{spec}'?"
-    elif close := difflib.get_close_matches(kind, ("digits", *_PLACED), n=1):
+    elif close := difflib.get_close_matches(kind, (*_EMBEDDED, *_PLACED), n=1):
         message += f". Did you mean {close[0] + colon + location!r}?"
     raise ValueError(message)

@@ -120,9 +120,10 @@ def _check_weights(problems: list[str], text: str, num_classes: int) -> None:
 
 def check_source_name(problems: list[str], name: str, source: str) -> None:
     """Check that a source is named as ``lska_jax.data.opening`` opens it."""
-    if not (source == "digits" or source.startswith(("folder:", "csv:", "tfds:"))):
+    if not (source in ("digits", "drawings") or source.startswith(("folder:", "csv:", "tfds:"))):
         problems.append(
-            f"{name}={source!r} is unknown; allowed: digits, folder:PATH, csv:PATH, tfds:NAME."
+            f"{name}={source!r} is unknown; allowed: digits, drawings, folder:PATH, "
+            "csv:PATH, tfds:NAME."
         )
 
 

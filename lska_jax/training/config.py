@@ -23,7 +23,7 @@ def base_config() -> ConfigDict:
     config.model = model_section("van_lska_tiny", drop_path_rate=0.1)
 
     config.data = data = ConfigDict()
-    data.source = "tfds:imagenet2012"  # digits, folder:PATH or tfds:NAME
+    data.source = "tfds:imagenet2012"  # digits, drawings, folder:PATH, csv:PATH or tfds:NAME
     data.data_dir = ""  # where TFDS keeps its sets; "" is TFDS's default
     data.train_split = "train"
     data.eval_split = "validation"

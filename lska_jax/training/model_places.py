@@ -1,7 +1,7 @@
 """Read a model from wherever it may be: every command that takes a model takes all of these.
 
-A model folder; a run, its checkpoints or one step; a PyTorch or safetensors file; a Hub id. What is
-on the disk is never taken for a Hub id.
+A model folder; a run, its checkpoints or one step; a PyTorch or safetensors file; a model that
+comes with the package; a Hub id. What is on the disk is never taken for a name or a Hub id.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER, find_step_folder, load_tree
 from lska_jax.training.run_record import check_record, class_names_of
 from lska_jax.weights.hub import HUB_PREFIX
+from lska_jax.weights.in_the_box import BOX_PREFIX, explain_hidden, find_on_disk
 from lska_jax.weights.model_facts import CONFIG_NAME, FORMAT, WEIGHTS_NAME, ModelFacts
 from lska_jax.weights.model_folder import (
     is_model_folder,
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 # What is no path at all may be a name that ``find_model_folder`` knows.
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _LIKE_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)
-KINDS = "a model folder, a run, a step of its checkpoints, a checkpoint file or a Hub id"
+KINDS = (
+    "a model folder, a run, a step of its checkpoints, a checkpoint file, a Hub id, or cifar10, "
+    "the model that comes with the package"
+)
 
 
 def read_model(
@@ -66,6 +70,7 @@ def read_model(
     if not (path / CONFIG_NAME).is_file() or (path / CHECKPOINTS_FOLDER).is_dir():
         raise FileNotFoundError(
             f"There is no checkpoint in {path}, and it is no model folder. Give {KINDS}."
+            f"{explain_hidden(path)}"
         )
     return read_model_folder(path)
 
@@ -153,24 +158,24 @@ def as_model_folder(place: str | Path, *, report: Callable[[str], None] = print)
 
 
 def local_path(place: str | Path) -> Path | None:
-    """Return the path that a place is; None for a Hub id or a name.
+    """Return the path that a place is, also of a model of the package; None for other names.
 
     A file of a model folder of this package stands for the folder.
 
     Raises:
-      FileNotFoundError: it is a path, and nothing is there.
+      FileNotFoundError: it is a path and nothing is there, or "box:" before no model.
       ValueError: something is there that is neither file nor folder.
     """
     text = str(place)
     if isinstance(place, str) and text.startswith(HUB_PREFIX):
         return None
-    path = Path(text).expanduser()
-    if path.is_dir() or path.is_file():
+    if path := find_on_disk(place):
+        if not (path.is_dir() or path.is_file()):
+            raise ValueError(f"{path} is neither a file nor a folder; give {KINDS}.")
         return path.parent if _is_of_own_folder(path) else path
-    if path.exists():
-        raise ValueError(f"{path} is neither a file nor a folder; give {KINDS}.")
     if isinstance(place, str) and _NAME.fullmatch(text):
         return None
+    path = Path(text).expanduser()
     is_like_hub_id = isinstance(place, str) and _LIKE_HUB_ID.fullmatch(text) is not None
     # "runs/typo" has the form of a Hub id; a folder runs/ here says what was meant.
     if is_like_hub_id and not Path(path.parts[0]).exists():
@@ -205,7 +210,8 @@ def model_name(place: str | Path) -> str:
     path = Path(place).expanduser()
     if not path.exists():
         # Of a Hub id without its revision.
-        return str(place).partition("@")[0].rstrip("/").rsplit("/", 1)[-1].removeprefix(HUB_PREFIX)
+        name = str(place).partition("@")[0].rstrip("/").rsplit("/", 1)[-1]
+        return name.removeprefix(HUB_PREFIX).removeprefix(BOX_PREFIX)
     if path.is_file():
         return path.name.partition(".")[0] or path.name
     return path.name or path.resolve().name

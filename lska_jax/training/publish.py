@@ -1,9 +1,10 @@
-"""Turn a run into a model folder.
+"""Turn a run into a model folder, or write a model folder anew.
 
-It takes the best step of the run's checkpoints, averaged weights if the run kept them, the
+Of a run it takes the best step of the checkpoints, averaged weights if the run kept them, the
 preprocessing of the run's config and the class names that were trained.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,12 @@ from lska_jax.training.checkpoint.load_tree import LoadedTree, load_tree
 from lska_jax.training.recorded_config import restore_config
 from lska_jax.training.run_record import check_record, class_names_of
 from lska_jax.weights.model_facts import ModelFacts
-from lska_jax.weights.model_folder import check_can_write, write_model_folder
+from lska_jax.weights.model_folder import (
+    check_can_write,
+    is_model_folder,
+    read_model_folder,
+    write_model_folder,
+)
 
 # Of sources that are folders or files of their own.
 _KINDS_OF_PLACES = ("folder", "maps", "ade20k", "coco")
@@ -51,20 +57,24 @@ def publish(
     use_ema: bool | None = None,
     step: int | str = "best",
     class_names: Sequence[str] | None = None,
-    license: str = "unknown",
+    license: str | None = None,
+    dtype: str = "float32",
+    about: str = "",
     overwrite: bool = False,
     report: Callable[[str], None] = print,
 ) -> ModelFacts:
-    """Write a run's checkpoint as a model folder.
+    """Write a run's checkpoint as a model folder, or a model folder as another.
 
     Args:
-      run: a run's folder, its checkpoints folder, or one step's folder.
+      run: a run's folder, its checkpoints folder, or one step's folder; or a model folder.
       out: the model folder to write.
       use_ema: averaged or trained weights; None takes the average where the run has one, as
         evaluation does.
       step: a number, "best" or "latest".
       class_names: in label order, to show instead of those that were trained; None takes these.
-      license: of the weights.
+      license: of the weights; None is "unknown", or that of the model folder.
+      dtype: in which they are stored, see ``lska_jax.weights.half_precision``.
+      about: Markdown that the card says besides.
       overwrite: replace a model folder that is there.
       report: receives what was chosen, one line each.
 
@@ -73,13 +83,26 @@ def publish(
       CheckpointDamaged: the checkpoint is not what was saved, or its record not of its types.
       FileExistsError: ``out`` is not empty.
       ValueError: no average was kept, the checkpoint does not tell its config, the number of
-        class names is wrong, or they are those that were trained in another order.
+        class names is wrong, or they are those that were trained in another order; a model folder
+        with a step or an average.
     """
     check_can_write(out, overwrite=overwrite)
+    if is_model_folder(Path(run)):
+        if use_ema is not None or step != "best":
+            raise ValueError(
+                f"{run} is a model folder: it has neither steps nor averages to choose."
+            )
+        facts, arrays = read_model_folder(run)
+        names = _renamed(class_names, facts.class_names, report)
+        facts = dataclasses.replace(facts, class_names=names, license=license or facts.license)
+        write_model_folder(out, facts, arrays, dtype=dtype, about=about, overwrite=overwrite)
+        return facts
     model = read_run(
         run, use_ema=use_ema, step=step, class_names=class_names, license=license, report=report
     )
-    write_model_folder(out, model.facts, model.arrays, overwrite=overwrite)
+    write_model_folder(
+        out, model.facts, model.arrays, dtype=dtype, about=about, overwrite=overwrite
+    )
     report(
         f"Took step {model.step} of {model.folder}, "
         f"{'averaged' if model.is_averaged else 'trained'} weights: {model.facts.description}."
@@ -95,7 +118,7 @@ def read_run(
     use_ema: bool | None = None,
     step: int | str = "best",
     class_names: Sequence[str] | None = None,
-    license: str = "unknown",
+    license: str | None = None,
     report: Callable[[str], None] = print,
 ) -> RunModel:
     """Read the model that a run trained; arguments and errors are those of ``publish``."""
@@ -121,12 +144,13 @@ def read_run(
         class_names=names,
         class_colors=class_colours(config.num_classes) if head_of(config) else None,
         is_multi_label=bool(settings["data"].get("multi_label", False)),
-        license=license,
+        license=license or "unknown",
         source={
             "trained_with": "lska_jax",
             "data": _public_name(settings["data"]["source"]),
             "step": loaded.step,
             "weights": "averaged (EMA)" if is_averaged else "as trained",
+            **_schedule(settings),
             **{name: value for name, value in evaluation.items() if value is not None},
         },
     )
@@ -170,6 +194,16 @@ def _preprocessing(settings: dict[str, Any]) -> Preprocessing:
     )
 
 
+def _schedule(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what a card says of a run's training, as far as its config has it."""
+    asked = (("optimizer", "epochs"), ("training", "batch_size"), ("training", "seed"))
+    return {
+        name: settings[section][name]
+        for section, name in asked
+        if name in settings.get(section, {})
+    }
+
+
 def _public_name(source: str) -> str:
     """Return a source without the folders that it lies in, which are nobody else's business."""
     kind, colon, place = source.partition(":")
@@ -181,15 +215,26 @@ def _class_names(
 ) -> tuple[str, ...] | None:
     """Return the names to publish: those given, or those that were trained."""
     trained = class_names_of(loaded.metadata)
-    if given is None:
-        if "class_names" in loaded.metadata:
-            return trained
+    if given is None and "class_names" not in loaded.metadata:
         return _class_names_of_data(loaded.metadata["config"], report)
+    return _renamed(given, trained, report)
+
+
+def _renamed(
+    given: Sequence[str] | None, trained: tuple[str, ...] | None, report: Callable[[str], None]
+) -> tuple[str, ...] | None:
+    """Return the names that were given in place of those that were trained, or these.
+
+    Raises:
+      ValueError: they are the same in another order.
+    """
+    if given is None:
+        return trained
     given = tuple(given)
     if trained and not same_order(given, trained):
         if positions_in(given, trained) is not None:
             difference = describe_difference(
-                given, trained, what="the given list", other_what="the run"
+                given, trained, what="the given list", other_what="what was trained"
             )
             raise ValueError(f"The class names are in another order than the labels: {difference}.")
         report(f"Classes renamed from {', '.join(trained[:10])} to {', '.join(given[:10])}.")

@@ -1,16 +1,28 @@
-"""The published weights of every family as a table: where, licence, size, images, accuracy."""
+"""The weights that there are as a table: where, licence, size, images, accuracy.
+
+Those that come with the package, then the published ones of every family.
+"""
 
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from lska_jax.models.table import list_models
+from lska_jax.models.table import Preprocessing, list_models
 from lska_jax.models.weight_tags import WeightTag, measured, weights_of
+from lska_jax.weights.folder_files import read_object
+from lska_jax.weights.in_the_box import BOX_PREFIX, box_names, find_on_disk, list_box
+from lska_jax.weights.model_facts import CONFIG_NAME, WEIGHTS_NAME, facts_from_json
+from lska_jax.weights.safetensors_file import open_safetensors
 
 BYTES_PER_PARAMETER = 4
-OUTPUTS, STRUCTURE = "outputs", "structure"
+OUTPUTS, STRUCTURE, ACCURACY = "outputs", "structure", "accuracy"
+# Who says what the accuracy is.
+AUTHORS, HERE = "authors", "here"
+_STATISTICS = ("/mean", "/var")
 # Their logits, on random weights, are compared with their authors' or timm's in the tests
 # (docs/parity.md); of the others names, shapes and parameters are.
 _OUTPUTS_COMPARED = frozenset(
@@ -26,35 +38,38 @@ _OUTPUTS_COMPARED = frozenset(
 
 
 class Entry(NamedTuple):
-    """One set of published weights.
+    """One set of weights.
 
     Attributes:
-      tag: what ``pretrained=`` and the commands take.
+      name: what ``pretrained=`` and the commands take.
+      model: name of the network, or what it is in a few words.
+      place: where they are, in words.
+      license: of the weights.
+      num_classes: of their classifier; 0 if they have none.
+      preprocessing: of their images.
       parameters: of the network, its classifier included.
-      top1: on ImageNet's validation images as published, in percent; None where it is not known.
-      top1_of: who published it: timm's results at the tag's own size and crop, or the authors.
-      checked: what was compared here: ``OUTPUTS`` or ``STRUCTURE``, of the network, not of these
-        weights.
+      megabytes: of the file; of published ones of their parameters in float32.
+      top1: in percent, on ImageNet's validation images as published, or on the test images of their
+        own data; None where it is not known.
+      top1_of: whose number that is: "timm", at the tag's own size and crop, ``AUTHORS`` or
+        ``HERE``.
+      checked: what was done here: ``OUTPUTS`` or ``STRUCTURE`` of the network were compared, on
+        other weights, or the ``ACCURACY`` of these was measured.
+      tag: of published weights; None for those that come with the package.
     """
 
-    tag: WeightTag
+    name: str
+    model: str
+    place: str
+    license: str
+    num_classes: int
+    preprocessing: Preprocessing
     parameters: int
+    megabytes: float
     top1: float | None
     top1_of: str
     checked: str
-
-    @property
-    def megabytes(self) -> float:
-        """Size of the weights in float32, in MB."""
-        return self.parameters * BYTES_PER_PARAMETER / 1e6
-
-    @property
-    def place(self) -> str:
-        """Where they are, in words."""
-        tag = self.tag
-        if not tag.hub:
-            return tag.place
-        return f"{tag.hub}/{tag.file}" if tag.file else tag.hub
+    tag: WeightTag | None = None
 
 
 def list_entries(patterns: Sequence[str] = ("*",)) -> list[Entry]:
@@ -65,35 +80,66 @@ def list_entries(patterns: Sequence[str] = ("*",)) -> list[Entry]:
     Raises:
       ValueError: a pattern matches none.
     """
-    every = [tag for model in list_models() for tag in weights_of(model).values()]
-    found: dict[str, WeightTag] = {}
+    published = [tag for model in list_models() for tag in weights_of(model).values()]
+    every = [*map(_boxed, box_names()), *map(_published, published)]
+    found: dict[str, Entry] = {}
     for pattern in patterns:
         matching = {
-            tag.name: tag
-            for tag in every
-            if fnmatch.fnmatchcase(tag.name, pattern) or fnmatch.fnmatchcase(tag.model, pattern)
+            entry.name: entry
+            for entry in every
+            if fnmatch.fnmatchcase(entry.name, pattern) or fnmatch.fnmatchcase(entry.model, pattern)
         }
         if not matching:
-            models = ", ".join(dict.fromkeys(tag.model.split("_")[0] for tag in every))
+            models = ", ".join(dict.fromkeys(tag.model.split("_")[0] for tag in published))
             raise ValueError(
                 f"No published weights match {pattern!r}. Their names are MODEL.TAG, of {models}; "
-                "* stands for anything."
+                f"* stands for anything. {list_box()}"
             )
         found |= matching
-    return [_entry(tag) for tag in found.values()]
+    return list(found.values())
 
 
-def _entry(tag: WeightTag) -> Entry:
+def _boxed(name: str) -> Entry:
+    """Return a model that comes with the package, from what its folder says."""
+    folder = Path(str(find_on_disk(f"{BOX_PREFIX}{name}")))
+    facts = facts_from_json(read_object(folder / CONFIG_NAME), folder)
+    weights = folder / WEIGHTS_NAME
+    shapes = {path: array.shape for path, array in open_safetensors(weights).items()}
+    top1 = facts.source.get("eval/top1")
+    return Entry(
+        name=name,
+        model=facts.name or facts.description,
+        place="comes with the package",
+        license=facts.license,
+        num_classes=facts.config.num_classes,
+        preprocessing=facts.preprocessing,
+        parameters=sum(math.prod(s) for p, s in shapes.items() if not p.endswith(_STATISTICS)),
+        megabytes=weights.stat().st_size / 1e6,
+        top1=None if top1 is None else 100 * top1,
+        top1_of="" if top1 is None else HERE,
+        checked=ACCURACY,
+    )
+
+
+def _published(tag: WeightTag) -> Entry:
     known = measured(tag.model, tag.tag)
     prepared = tag.preprocessing
     results = known.get("timm_top1", {}).get(f"{prepared.image_size}@{prepared.crop_pct:g}", {})
     top1, whose = results.get("imagenet"), "timm"
     if top1 is None:
-        top1, whose = known.get("paper_top1"), "authors"
+        top1, whose = known.get("paper_top1"), AUTHORS
+    on_hub = f"{tag.hub}/{tag.file}" if tag.file else tag.hub
     return Entry(
-        tag,
-        known["parameters"],
-        top1,
-        whose if top1 is not None else "",
-        OUTPUTS if tag.model in _OUTPUTS_COMPARED else STRUCTURE,
+        name=tag.name,
+        model=tag.model,
+        place=on_hub if tag.hub else tag.place,
+        license=tag.license,
+        num_classes=tag.num_classes,
+        preprocessing=prepared,
+        parameters=known["parameters"],
+        megabytes=known["parameters"] * BYTES_PER_PARAMETER / 1e6,
+        top1=top1,
+        top1_of=whose if top1 is not None else "",
+        checked=OUTPUTS if tag.model in _OUTPUTS_COMPARED else STRUCTURE,
+        tag=tag,
     )

@@ -31,6 +31,7 @@ from lska_jax.models.weight_tags import (
 )
 from lska_jax.nn.functional import assign
 from lska_jax.weights.hub import Located, find_model_folder, find_weights_folder
+from lska_jax.weights.in_the_box import find_on_disk, list_box
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import read_model_folder
 from lska_jax.weights.pretrained import adapt_arrays, build_from_arrays, start_backbone
@@ -54,9 +55,10 @@ def create_model(
       name: one of ``list_models()``, for example "van_lska_tiny"; with ``pretrained`` it may be
         left out, and is checked otherwise.
       pretrained: True for the published weights of ``name``, or their tag ("fb_in1k", see
-        ``models.weight_tags``); a model folder of this package, of timm or of transformers, or the
-        Hub id of one ("org/name", "hf-hub:org/name@revision"). The SHA-256 of our own folders is
-        verified; the others have none.
+        ``models.weight_tags``); a model folder of this package, of timm or of transformers; the
+        name of a model that comes with the package ("cifar10", "box:cifar10"); or the Hub id of a
+        folder ("org/name", "hf-hub:org/name@revision"). The SHA-256 of our own folders is verified;
+        the others have none.
       num_classes: size of the logits; 0 makes the model return pooled features. None is 1000, or
         that of the pretrained weights; another number than theirs gets a fresh head. It has to be
         given for published weights whose classes are not ImageNet's 1000.
@@ -135,7 +137,7 @@ def _check_arguments(family: Family, given: dict[str, Any], *, fixed: Any) -> No
 
 
 def _locate(pretrained: str | Path | bool, name: str | None, num_classes: int | None) -> Located:
-    """Return the folder of pretrained weights; a path goes before a tag, a tag before a Hub id."""
+    """Return the folder of pretrained weights: on the disk, else of a tag, else of a Hub id."""
     text = str(pretrained)
     tag = None
     if pretrained is True:
@@ -143,7 +145,7 @@ def _locate(pretrained: str | Path | bool, name: str | None, num_classes: int | 
             raise TypeError("pretrained=True needs the name of a model.")
         tag = default_weights(model_entry(name).name)
         _say_default(tag)
-    elif not Path(text).expanduser().exists():
+    elif find_on_disk(text) is None:
         if name is not None and re.fullmatch(r"[A-Za-z0-9_]+", text):
             tag = _named_tag(model_entry(name).name, text)
         else:
@@ -164,7 +166,7 @@ def _named_tag(model: str, text: str) -> WeightTag:
     try:
         return weight_tag(model, text)
     except ValueError as error:
-        raise ValueError(f"There is no folder {text}, and {error}") from None
+        raise ValueError(f"There is no folder {text}, and {error} {list_box()}") from None
 
 
 def _say_default(tag: WeightTag) -> None:

@@ -1,4 +1,4 @@
-"""Find a model: a folder on the disk, one on the Hugging Face Hub, or published weights by name."""
+"""Find a model: on the disk, on the Hugging Face Hub, or published weights by name."""
 
 import hashlib
 import re
@@ -9,6 +9,7 @@ from typing import NamedTuple
 from lska_jax.models.table import list_models
 from lska_jax.models.weight_tags import WeightTag, find_tag, list_tags, weights_of
 from lska_jax.weights.folder_files import sha256_of
+from lska_jax.weights.in_the_box import explain_hidden, find_on_disk, list_box
 from lska_jax.weights.model_facts import CONFIG_NAME, WEIGHTS_NAME
 
 HUB_PREFIX = "hf-hub:"
@@ -43,9 +44,9 @@ def find_model_folder(pretrained: str | Path) -> Located:
     """Return the model folder that a path, Hub id or tag stands for, downloaded if need be.
 
     Args:
-      pretrained: a model folder; published weights by name, as in "convnext_tiny.fb_in1k"; or
-        "org/name", "org/name@revision", where no such folder is, or the same with "hf-hub:" in
-        front.
+      pretrained: a model folder; a model that comes with the package, see ``in_the_box``;
+        published weights by name, as in "convnext_tiny.fb_in1k"; or "org/name",
+        "org/name@revision", where no such folder is, or the same with "hf-hub:" in front.
 
     Raises:
       FileNotFoundError: neither a folder nor a Hub id, or weights that nobody can download.
@@ -55,14 +56,13 @@ def find_model_folder(pretrained: str | Path) -> Located:
       ValueError: a downloaded file has another hash than the Hub states.
     """
     text = str(pretrained)
-    path = Path(text).expanduser()
     if not text.startswith(HUB_PREFIX):
-        if path.is_dir():
-            return Located(path, _store_of(path) or path)
-        if path.exists():
+        if path := find_on_disk(pretrained):
+            if path.is_dir():
+                return Located(path, _store_of(path) or path)
             raise ValueError(
                 f"{path} is a file, no model folder. Make a folder of it: lska-jax import {path} "
-                "--out DIR."
+                f"--out DIR.{explain_hidden(path)}"
             )
         if tag := find_tag(text):
             return find_weights_folder(tag)
@@ -74,7 +74,7 @@ def find_model_folder(pretrained: str | Path) -> Located:
             tags = f" As the tag of weights it needs a model's name too: {', '.join(models)}."
         raise FileNotFoundError(
             f"There is no model folder {text!r}, and it is no Hub id such as 'org/name' or "
-            f"'hf-hub:org/name@revision'.{tags}"
+            f"'hf-hub:org/name@revision'.{tags} {list_box()}"
         )
     lost = "" if text.startswith(HUB_PREFIX) else f"There is no folder {text} here, and the Hub's "
     return _download(match["repo"], match["revision"], lost=lost)

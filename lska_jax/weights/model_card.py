@@ -7,16 +7,27 @@ from lska_jax.models.heads import head_of
 from lska_jax.models.table import family_of
 from lska_jax.weights.model_facts import ModelFacts
 
+_SHARES = {"eval/top1": "Top-1", "eval/top5": "Top-5"}
+_STORED_AS = "{}, one-dimensional arrays float32; read as float32. Scores are from before rounding"
 _PIPELINES = {"segmentation": "image-segmentation", "detection": "object-detection"}
 
 
-def write_card(facts: ModelFacts, *, weights_sha256: str, folder_name: str) -> str:
+def write_card(
+    facts: ModelFacts,
+    *,
+    weights_sha256: str,
+    folder_name: str,
+    dtype: str = "float32",
+    about: str = "",
+) -> str:
     """Return the model card of a folder: what the model is, how to load it, where it comes from.
 
     Args:
       facts: about the model.
       weights_sha256: of model.safetensors.
       folder_name: the folder's name, the card's title.
+      dtype: in which the weights are stored.
+      about: Markdown of whoever published it, which stands below the table.
     """
     config, prepared = facts.config, facts.preprocessing
     family = family_of(config)
@@ -36,7 +47,8 @@ def write_card(facts: ModelFacts, *, weights_sha256: str, folder_name: str) -> s
         "Image": image,
         "Licence of the weights": facts.license,
         "SHA-256 of model.safetensors": weights_sha256,
-        **{_title(name): _shown(value) for name, value in facts.source.items()},
+        **({} if dtype == "float32" else {"Stored as": _STORED_AS.format(dtype)}),
+        **{_title(name): _shown(name, value) for name, value in facts.source.items()},
     }
     table = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows.items())
     return f"""---
@@ -65,14 +77,18 @@ On files: `lska-jax predict {_cell(folder_name)} image.jpg`.
 {table}
 
 The mean and std above belong to these weights. Others give plausible pictures of wrong accuracy.
-"""
+{chr(10) + about.strip() + chr(10) if about.strip() else ""}"""
 
 
 def _title(name: str) -> str:
+    if name in _SHARES:
+        return f"{_SHARES[name]}, of the evaluation split"
     return name.replace("_", " ").capitalize().replace("sha256", "SHA-256")
 
 
-def _shown(value: Any) -> str:
+def _shown(name: str, value: Any) -> str:
+    if name in _SHARES and isinstance(value, float):
+        return f"{100 * value:.2f} %"
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -60,8 +60,8 @@ class ModelFacts:
         return family_of(self.config).describe(self.config)
 
 
-def facts_to_json(facts: ModelFacts, *, sha256: str, size: int) -> bytes:
-    """Return what config.json holds, given the hash and size of the weights' file."""
+def facts_to_json(facts: ModelFacts, *, sha256: str, size: int, dtype: str = "float32") -> bytes:
+    """Return what config.json holds, given the hash, size and dtype of the weights' file."""
     family, config = family_of(facts.config), facts.config
     record = {
         "format": FORMAT,
@@ -76,7 +76,11 @@ def facts_to_json(facts: ModelFacts, *, sha256: str, size: int) -> bytes:
         **({} if facts.class_colors is None else {"colors": facts.class_colors}),
         "license": facts.license,
         "source": dict(facts.source),
-        "weights": {"file": WEIGHTS_NAME, "sha256": sha256, "bytes": size},
+        "weights": {
+            **{"file": WEIGHTS_NAME, "sha256": sha256, "bytes": size},
+            # Absent where it is float32, as in folders of before.
+            **({} if dtype == "float32" else {"dtype": dtype}),
+        },
     }
     return seal(record)
 

@@ -1,6 +1,6 @@
 """A model as a folder that can be published: weights, config, model card.
 
-    model.safetensors   our arrays by path, float32, in our layout
+    model.safetensors   our arrays by path, float32 or float16, in our layout
     config.json         architecture, preprocessing, class names, licence, source; SHA-256 of the
                         weights, and of its own content
     README.md           the model card
@@ -27,7 +27,9 @@ from lska_jax.weights.foreign_folder import (
     open_foreign_folder,
     open_published_file,
 )
+from lska_jax.weights.half_precision import STORED_DTYPES, in_stored_dtype
 from lska_jax.weights.hub import Located, find_model_folder
+from lska_jax.weights.in_the_box import explain_hidden
 from lska_jax.weights.model_card import write_card
 from lska_jax.weights.model_facts import (
     CONFIG_NAME,
@@ -49,6 +51,8 @@ def write_model_folder(
     facts: ModelFacts,
     arrays: Mapping[str, np.ndarray],
     *,
+    dtype: str = "float32",
+    about: str = "",
     overwrite: bool = False,
 ) -> Path:
     """Write a model folder: complete, or not at all.
@@ -57,6 +61,8 @@ def write_model_folder(
       folder: where; made with its parents if missing.
       facts: about the model.
       arrays: parameters and statistics by path, float32, in our layout.
+      dtype: in which the weights are stored, see ``half_precision``; they are read as float32.
+      about: Markdown that the card says besides.
       overwrite: replace a model folder that is there.
 
     Returns:
@@ -65,12 +71,13 @@ def write_model_folder(
     Raises:
       FileExistsError: the folder is there and not empty, and ``overwrite`` is off or it is no
         model folder.
-      ValueError: arrays that are not the model's, or facts that do not fit it.
+      ValueError: arrays that are not the model's, facts that do not fit it, or another dtype.
     """
     folder = Path(folder)
     check_can_write(folder, overwrite=overwrite)
     check_facts(facts)
     _check_shapes({p: a.shape for p, a in arrays.items()}, facts.config, "The arrays")
+    stored = in_stored_dtype(arrays, dtype)
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -79,11 +86,13 @@ def write_model_folder(
         raise OSError(error.errno, error.strerror, str(folder)) from None
     try:
         weights = temporary / WEIGHTS_NAME
-        save_safetensors(weights, arrays, metadata={"format": FORMAT})
+        save_safetensors(weights, stored, metadata={"format": FORMAT})
         found = sha256_of(weights)
-        config = facts_to_json(facts, sha256=found, size=weights.stat().st_size)
+        config = facts_to_json(facts, sha256=found, size=weights.stat().st_size, dtype=dtype)
         (temporary / CONFIG_NAME).write_bytes(config)
-        card = write_card(facts, weights_sha256=found, folder_name=folder.name)
+        card = write_card(
+            facts, weights_sha256=found, folder_name=folder.name, dtype=dtype, about=about
+        )
         (temporary / CARD_NAME).write_bytes(card.encode("utf-8", "backslashreplace"))
         _give_usual_permissions(temporary)
         _put_in_place(temporary, folder)
@@ -186,9 +195,15 @@ class _OwnModel:
                 f"{path} is not the file that was published: its SHA-256 is {found}, "
                 f"{CONFIG_NAME} records {weights['sha256']}. Fetch the folder again."
             )
+        dtype = weights.get("dtype", "float32")
+        if dtype not in STORED_DTYPES:
+            raise ValueError(
+                f"{folder / CONFIG_NAME} says that its weights are {dtype!r}; allowed: "
+                f"{', '.join(STORED_DTYPES)}."
+            )
         stored = open_safetensors(path)
         _check_shapes({n: a.shape for n, a in stored.items()}, self.facts.config, str(path))
-        return {name: _float32(name, array, path) for name, array in stored.items()}
+        return {name: _float32(name, array, path, dtype) for name, array in stored.items()}
 
 
 def _open(place: str | Path | Located) -> _OwnModel | ForeignModel:
@@ -200,7 +215,7 @@ def _open(place: str | Path | Located) -> _OwnModel | ForeignModel:
     if not path.is_file():
         raise FileNotFoundError(
             f"{folder} is no model folder: it has no {CONFIG_NAME}. Make one from a PyTorch "
-            "checkpoint with lska-jax import."
+            f"checkpoint with lska-jax import.{explain_hidden(folder)}"
         )
     data = path.read_bytes()
     record = object_of(data, path)
@@ -240,10 +255,14 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
         temporary.rename(folder)
 
 
-def _float32(name: str, array: StoredArray, path: Path) -> np.ndarray:
-    if array.dtype != "float32":
-        raise ValueError(f"{path}: {name} is {array.dtype}; a model folder holds float32.")
-    return array.read()
+def _float32(name: str, array: StoredArray, path: Path, dtype: str) -> np.ndarray:
+    # What float16 does not hold is float32 there too.
+    if array.dtype not in ("float32", dtype):
+        raise ValueError(
+            f"{path}: {name} is {array.dtype}; a model folder holds float32, or float16 where its "
+            f"{CONFIG_NAME} says so."
+        )
+    return np.asarray(array.read(), np.float32)
 
 
 def _check_shapes(given: Mapping[str, tuple[int, ...]], config: Any, what: str) -> None:

@@ -71,7 +71,9 @@ def choose_preprocessing(
         return Choice(prepared, f"Preprocessing: {preprocessing}, as asked for.")
     if tag is not None:
         _check_classes(tag, config.num_classes)
-        return Choice(tag.preprocessing, f"Preprocessing of {tag.name}: {in_words(tag)}.", tag)
+        return Choice(
+            tag.preprocessing, f"Preprocessing of {tag.name}: {in_words(tag.preprocessing)}.", tag
+        )
     # Published tags are of classifiers.
     published = [] if head_of(config) else _could_be(config)
     different = {weights.preprocessing for weights in published}
@@ -79,20 +81,21 @@ def choose_preprocessing(
         raise ValueError(
             f"{fitted.path} does not say which weights it holds, and those that it can be want "
             "different preprocessing. Pass --weights with one of these:\n  "
-            + "\n  ".join(f"{weights.name}: {in_words(weights)}" for weights in published)
+            + "\n  ".join(
+                f"{weights.name}: {in_words(weights.preprocessing)}" for weights in published
+            )
             + f"\nor, for weights of your own, --preprocessing {' or '.join(names.preprocessings)}."
         )
     if different and len(names.preprocessings) == 1:
         listed = ", ".join(weights.name for weights in published)
-        note = f"Preprocessing: {in_words(published[0])}, that of {listed}."
+        note = f"Preprocessing: {in_words(published[0].preprocessing)}, that of {listed}."
         return Choice(published[0].preprocessing, note)
     usual, note = names.usual_preprocessing(fitted.naming, config)
     return Choice(names.preprocessings[usual], note)
 
 
-def in_words(weights: WeightTag) -> str:
-    """Return the preprocessing of some weights in words."""
-    prepared = weights.preprocessing
+def in_words(prepared: Preprocessing) -> str:
+    """Return a preprocessing in words."""
     crop = "squashed" if prepared.crop_mode == "squash" else f"crop {prepared.crop_pct:g}"
     mean = ", ".join(f"{value:g}" for value in prepared.mean)
     std = ", ".join(f"{value:g}" for value in prepared.std)

@@ -156,7 +156,7 @@ REFUSED = [
     ({"model__drop_path_rate": NAN}, "model.drop_path_rate=nan must be at least 0 and below 1"),
     ({"model__dtype": "float16"}, "model.dtype='float16' is unknown; allowed: float32, bfloat16"),
     ({"model__implementation": "fft"}, "Unknown implementation 'fft'; allowed: auto, xla, shift"),
-    ({"data__source": "imagenet"}, "allowed: digits, folder:PATH, csv:PATH, tfds:NAME"),
+    ({"data__source": "imagenet"}, "allowed: digits, drawings, folder:PATH, csv:PATH, tfds:NAME"),
     ({"data__image_size": 0}, "data.image_size=0 must be at least 1"),
     ({"data__mean": (0.5, 0.5, 0.5)}, "needs one value for each of the 1 channels"),
     ({"data__mean": (128.0,)}, "data.mean[0]=128.0 must be at least 0 and at most 1"),

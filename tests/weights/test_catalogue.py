@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -13,11 +14,13 @@ import pytest
 from small_models import small_model
 
 from lska_jax.commands import publish, weights
+from lska_jax.models.build import abstract_model
 from lska_jax.models.weight_tags import find_tag
+from lska_jax.nn.functional import parameters
 from lska_jax.weights.catalogue import OUTPUTS, list_entries
 from lska_jax.weights.hub import _check_hashes
 from lska_jax.weights.model_facts import ModelFacts
-from lska_jax.weights.model_folder import write_model_folder
+from lska_jax.weights.model_folder import read_facts, write_model_folder
 from lska_jax.weights.pretrained import arrays_of
 
 ROOT = Path(__file__).parents[2]
@@ -31,13 +34,33 @@ def write_model(root: Path) -> Path:
 
 
 def test_every_published_set_of_weights_is_in_the_table():
-    entries = list_entries()
-    assert len({entry.tag.name for entry in entries}) == len(entries) >= 89
+    entries = [entry for entry in list_entries() if entry.tag]
+    assert len({entry.name for entry in entries}) == len(entries) >= 89
     assert all(entry.place and entry.parameters > 1e6 for entry in entries)
     assert all(entry.top1 is None or 50 < entry.top1 < 95 for entry in entries)
     (tiny,) = list_entries(["convnext_tiny.fb_in1k"])
     assert (tiny.parameters, tiny.top1, tiny.top1_of) == (28_589_128, 82.066, "timm")
-    assert find_tag(tiny.tag.name) == tiny.tag
+    assert find_tag(tiny.name) == tiny.tag
+
+
+def test_what_comes_with_the_package_is_in_the_table_as_its_folder_says(capsys):
+    (entry,) = list_entries(["cifar10"])
+    facts = read_facts("box:cifar10")
+    assert entry == next(iter(list_entries())) and entry.tag is None
+    assert (entry.num_classes, entry.license) == (facts.config.num_classes, facts.license)
+    assert entry.preprocessing == facts.preprocessing
+    assert entry.top1 == 100 * facts.source["eval/top1"]
+    assert entry.parameters == sum(map(math.prod, parameter_shapes(facts.config)))
+    assert weights.main(["cifar10"]) == 0
+    printed = capsys.readouterr().out
+    assert f"[{entry.top1:.1f}]" in printed and "comes with the package" in printed
+    assert f"Images: mean {facts.preprocessing.mean[0]:g}, " in printed
+    assert weights.main(["cifar10", "--download"]) == 0
+    assert "cifar10 comes with the package." in capsys.readouterr().out
+
+
+def parameter_shapes(config) -> list[tuple[int, ...]]:
+    return [array.shape for array in parameters(abstract_model(config)).values()]
 
 
 def test_what_was_compared_here_is_what_has_golden_outputs():
@@ -46,8 +69,8 @@ def test_what_was_compared_here_is_what_has_golden_outputs():
     golden = {f"van_{name}" for name in van} | {n for n in named if "lska" not in n} - {
         *("lka_tiny", "lka_small", "hf_lka_tiny")
     }
-    compared = {entry.tag.model for entry in list_entries() if entry.checked == OUTPUTS}
-    tagged = {entry.tag.model for entry in list_entries()}
+    compared = {entry.model for entry in list_entries() if entry.checked == OUTPUTS}
+    tagged = {entry.model for entry in list_entries()}
     assert compared == golden & tagged
 
 

@@ -40,7 +40,7 @@ _PAPER = (
     *("imagenet_a", "imagenet_r", "imagenet_sketch"),
 )
 # Needs the clean images alone if the corruption is generated; contrast draws nothing at random, so
-# two tries give one number.
+# two tries give one number. For CIFAR-10's classes the clean images may be drawn (``stand_ins``).
 _SMOKE = ("imagenet", *(f"imagenet_c/contrast/{severity}" for severity in (1, 3, 5)))
 
 

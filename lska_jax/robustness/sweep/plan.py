@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lska_jax.data import drawings
 from lska_jax.data.augment import EvalTransform
 from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.opening import open_source
@@ -339,8 +340,13 @@ def _open_clean(options: SweepOptions, class_names: Sequence[str]) -> CellData:
     source = open_source(options.clean, split=options.clean_split, data_dir=options.data_root)
     advice = "Give the images that the model's classes belong to with --clean."
     source = in_order(source, class_names, whose="the model", advice=advice)
-    provenance = _provenance_of(options.clean)
-    return CellData(source=source, provenance=provenance, origin=source.name, extra={})
+    return CellData(
+        source=source,
+        provenance=_provenance_of(options.clean),
+        origin=source.name,
+        extra={},
+        note=drawings.NOTE if options.clean == drawings.NAME else "",
+    )
 
 
 def _check_own_classes(
@@ -356,7 +362,10 @@ def _check_own_classes(
             f"--suite {','.join(allowed)} or some of them."
         )
     if any(one.is_clean or one.can_be_generated for one in asked) and not options.clean:
-        raise ValueError(f"{who}: name its clean images, for example --clean folder:PATH.")
+        raise ValueError(
+            f"{who}: name its clean images, for example --clean folder:PATH. For CIFAR-10's ten "
+            "--clean drawings --clean_split test needs no data."
+        )
     if any(one.can_be_generated for one in asked) and not (options.generate or options.corrupted):
         raise ValueError(
             f"{who}: its corrupted images have to be generated, add --generate, or given, "

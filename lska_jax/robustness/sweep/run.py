@@ -48,6 +48,7 @@ from lska_jax.robustness.sweep.plan import (
 from lska_jax.robustness.sweep.results_file import ResultsFile, ResultsNotWritten
 from lska_jax.robustness.sweep.samples import SHEET_NAME, Samples
 from lska_jax.robustness.sweep.seen_images import check_labels, facts_of, join_rows, order_by_name
+from lska_jax.robustness.sweep.stand_ins import with_drawings
 from lska_jax.robustness.sweep.summary import summarise
 from lska_jax.running import parallel
 from lska_jax.running.agreed_stop import AgreedStop
@@ -107,7 +108,7 @@ def sweep(
 
     Args:
       chosen: the models.
-      options: what to measure.
+      options: what to measure; see also ``stand_ins.with_drawings``.
       out: folder of the results file.
       signals: requests to stop, of a program that listens to them; None is never asked.
 
@@ -116,6 +117,7 @@ def sweep(
       StopRequested: a signal asked for it; every cell done is in the file.
     """
     _check_names(chosen)
+    options = with_drawings(options, chosen)
     plan = plan_cells(options, chosen)
     path = Path(out) / RESULTS_NAME
     # Before anything is written: a mistake in it must not claim the folder.
