@@ -12,7 +12,9 @@ from lska_jax.commands import frame
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-_OPTIONS = ("model", "start", "epochs", "val", "image_size", "batch_size", "learning_rate")
+    from lska_jax.training.own_photos import Wishes
+
+_OPTIONS = ("model", "start", "epochs", "val", "image_size", "batch_size", "learning_rate", "task")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +45,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--image_size", type=frame.positive(int), metavar="N", help="side, in pixels")
     add("--batch_size", type=frame.positive(int), metavar="N", help="images a step")
     add("--learning_rate", type=frame.positive(float), metavar="X", help="at its highest")
+    add(
+        "--task",
+        choices=("classification", "masked_images"),
+        help="masked_images learns without labels, for a later --from (default: classification)",
+    )
 
 
 def is_asked_for(arguments: argparse.Namespace) -> bool:
@@ -75,24 +82,36 @@ def is_asked_for(arguments: argparse.Namespace) -> bool:
 
 def make_config(arguments: argparse.Namespace) -> ConfigDict:
     """Return the config that suits the images, and print what was chosen and why."""
-    from lska_jax.training.own_photos import Wishes, config_for_images
+    from lska_jax.training.own_photos import Wishes
 
-    chosen = config_for_images(
-        Wishes(
-            data=arguments.data,
-            model=arguments.model,
-            start=arguments.start or "",
-            epochs=arguments.epochs,
-            held_out=arguments.val,
-            image_size=arguments.image_size,
-            batch_size=arguments.batch_size,
-            learning_rate=arguments.learning_rate,
-        )
+    wishes = Wishes(
+        data=arguments.data,
+        model=arguments.model,
+        start=arguments.start or "",
+        epochs=arguments.epochs,
+        held_out=arguments.val,
+        image_size=arguments.image_size,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        **({"task": arguments.task} if arguments.task else {}),
     )
+    return choose_config(wishes, workdir=workdir(arguments.data, arguments.workdir))
+
+
+def choose_config(wishes: Wishes, *, workdir: Path) -> ConfigDict:
+    """Return the config that suits the images, and print what was chosen and why.
+
+    Args:
+      wishes: what is asked for.
+      workdir: folder of the run.
+    """
+    from lska_jax.training.own_photos import config_for_images
+
+    chosen = config_for_images(wishes)
     print("Chosen for these images:")
     for remark in chosen.remarks:
         print(f"- {remark}")
-    place = workdir(arguments) / "config.json"
+    place = workdir / "config.json"
     print(
         f"- All settings will be in {place}; the same run again: lska-jax train --config {place} "
         "--workdir OTHER",
@@ -101,10 +120,38 @@ def make_config(arguments: argparse.Namespace) -> ConfigDict:
     return chosen.config
 
 
-def workdir(arguments: argparse.Namespace) -> Path:
-    """Return the folder of the run: --workdir, or one with the name of the data."""
-    if arguments.workdir:
-        return Path(arguments.workdir)
-    place = str(arguments.data).rstrip("/")
+def workdir(data: str | Path, given: str | Path | None) -> Path:
+    """Return the folder of the run: the one that is given, or one with the name of the data."""
+    if given:
+        return Path(given)
+    place = str(data).rstrip("/")
     name = Path(place.partition(":")[2] or place).expanduser().absolute().name
     return Path("runs", re.sub(r"[^\w.]+", "-", name.removesuffix(".tar").removesuffix(".csv")))
+
+
+def write_page(workdir: Path) -> None:
+    """Write the page of pictures of a run that is over, and say where it is.
+
+    Whatever goes wrong with it is said: the run is complete without it.
+
+    Args:
+      workdir: folder of the run.
+    """
+    import jax
+
+    from lska_jax.analysis.run_report.history import METRICS
+    from lska_jax.analysis.run_report.write import DEFAULT_FOLDER, PAGE, report_runs
+
+    page, numbers = workdir / DEFAULT_FOLDER / PAGE, workdir / METRICS
+    # Of several processes no other would take part in the evaluation.
+    if jax.process_count() > 1:
+        print(f"A page of pictures: lska-jax report {workdir}", flush=True)
+        return
+    try:
+        # The same command again trains nothing, and finds its page.
+        if not page.is_file() or page.stat().st_mtime < numbers.stat().st_mtime:
+            report_runs([workdir], report=frame.remark)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"No page of pictures: {error}", flush=True)
+        return
+    print(f"Pictures, the confusion matrix and the worst mistakes: {page}", flush=True)

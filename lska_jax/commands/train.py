@@ -130,9 +130,15 @@ def _work(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
         return None
     workdir = workdir_of(arguments)
     checkpoint = arguments.checkpoint or workdir
-    return _train_or_evaluate(
+    status = _train_or_evaluate(
         config, workdir, checkpoint if arguments.eval_only else None, signals=signals
     )
+    if not status and not arguments.eval_only:
+        if own_data.is_asked_for(arguments):
+            own_data.write_page(workdir)
+        else:
+            print(f"  or look at it: lska-jax report {workdir}", flush=True)
+    return status
 
 
 def workdir_of(arguments: argparse.Namespace) -> Path:
@@ -142,7 +148,7 @@ def workdir_of(arguments: argparse.Namespace) -> Path:
     if arguments.config_place:
         return find_config(arguments.config_place).workdir
     if own_data.is_asked_for(arguments):
-        return own_data.workdir(arguments)
+        return own_data.workdir(arguments.data, arguments.workdir)
     from lska_jax.training.recorded_config import folder_of_run
 
     return folder_of_run(arguments.checkpoint)

@@ -123,6 +123,23 @@ class Network(nnx.Module):
         """Return the mean over pixels in float32."""
         return jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
 
+    def local_logits(
+        self,
+        images: Float[Array | np.ndarray, "batch height width in_channels"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch rows columns outputs"]:
+        """Return what ``head`` makes of each place of the last map, in float32.
+
+        Args:
+          images: as ``features`` takes them.
+          rngs: keys for dropout and drop path in training mode; None takes the model's own.
+        """
+        last = self.features(images, rngs=rngs)[-1]
+        batch, height, width, channels = last.shape
+        logits = self.head(last.reshape(batch * height * width, 1, 1, channels))
+        return logits.reshape(batch, height, width, logits.shape[-1])
+
     def __call__(
         self,
         images: Float[Array | np.ndarray, "batch height width in_channels"],

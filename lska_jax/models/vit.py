@@ -174,6 +174,20 @@ class ViT(Network):
             for head, token in zip(heads, tokens, strict=True)
         )
 
+    def local_logits(
+        self,
+        images: Float[Array | np.ndarray, "batch height width in_channels"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch rows columns outputs"]:
+        """Return what the class token's head makes of each patch; see ``Network``."""
+        tokens = self.features(images, rngs=rngs)[-1][:, self.config.prefix_tokens :]
+        tokens = tokens.astype(jnp.float32)
+        logits = tokens if self.classifier is None else self.classifier(tokens)
+        size = self.config.patch_size
+        grid = (images.shape[1] // size, images.shape[2] // size)
+        return logits.reshape(len(images), *grid, logits.shape[-1])
+
     def _embed(self, images: Array, rngs: nnx.Rngs | None) -> Array:
         """Return prefix tokens and patches, with their positions added."""
         size = self.config.patch_size

@@ -109,39 +109,11 @@ class Classification(Task):
 
     def train_reader(self) -> LabelledImages:
         """Return the config's host-side augmentation."""
-        data = self.config.data
-        return LabelledImages(
-            TrainTransform(
-                image_size=data.image_size,
-                channels=self.config.model.in_channels,
-                crop=data.crop,
-                crop_scale=_pair(data.crop_scale),
-                crop_ratio=_pair(data.crop_ratio),
-                pad=data.pad,
-                hflip_prob=data.hflip_prob,
-                rand_augment=data.rand_augment,
-                interpolation=data.train_interpolation,
-                mean=self._mean,
-                max_pixels=data.max_image_pixels,
-            ),
-            num_labels=self._num_labels,
-        )
+        return LabelledImages(train_transform(self.config), num_labels=self._num_labels)
 
     def eval_reader(self) -> LabelledImages:
         """Return the config's evaluation preprocessing."""
-        data = self.config.data
-        return LabelledImages(
-            EvalTransform(
-                image_size=data.image_size,
-                channels=self.config.model.in_channels,
-                crop_pct=data.crop_pct,
-                interpolation=data.interpolation,
-                crop_mode=data.crop_mode,
-                max_pixels=data.max_image_pixels,
-                has_five_crops=data.views == TEN,
-            ),
-            num_labels=self._num_labels,
-        )
+        return LabelledImages(eval_transform(self.config), num_labels=self._num_labels)
 
     @property
     def _num_labels(self) -> int | None:
@@ -250,6 +222,38 @@ def _check_some_labels(source: Source) -> None:
                 f"{source.path(index)} has label {label[0]}; {source.name} has classes 0 to "
                 f"{len(source.class_names) - 1}. Choose a labelled split, or repair the data."
             )
+
+
+def train_transform(config: ConfigDict) -> TrainTransform:
+    """Return a config's augmentation on the host: crop, flip, RandAugment."""
+    data = config.data
+    return TrainTransform(
+        image_size=data.image_size,
+        channels=config.model.in_channels,
+        crop=data.crop,
+        crop_scale=_pair(data.crop_scale),
+        crop_ratio=_pair(data.crop_ratio),
+        pad=data.pad,
+        hflip_prob=data.hflip_prob,
+        rand_augment=data.rand_augment,
+        interpolation=data.train_interpolation,
+        mean=tuple(data.mean),
+        max_pixels=data.max_image_pixels,
+    )
+
+
+def eval_transform(config: ConfigDict) -> EvalTransform:
+    """Return a config's preprocessing of evaluation images on the host."""
+    data = config.data
+    return EvalTransform(
+        image_size=data.image_size,
+        channels=config.model.in_channels,
+        crop_pct=data.crop_pct,
+        interpolation=data.interpolation,
+        crop_mode=data.crop_mode,
+        max_pixels=data.max_image_pixels,
+        has_five_crops=data.views == TEN,
+    )
 
 
 def _pair(bounds: Sequence[float]) -> tuple[float, float]:

@@ -15,6 +15,30 @@ LOSSES = ("cross_entropy", "focal")
 
 def check_config(config: ConfigDict, problems: list[str]) -> None:
     """Add a sentence for every value that classification cannot work with."""
+    check_images(config, problems)
+    data = config.data
+    smoothing = config.training.label_smoothing
+    check_range(problems, "training.label_smoothing", smoothing, low=0, below=1)
+    check_choice(problems, "training.loss", config.training.loss, LOSSES)
+    check_range(problems, "training.focal_gamma", config.training.focal_gamma, low=0)
+    check_choice(problems, "data.views", data.views, VIEWS)
+    if data.views == "ten" and math.floor(data.image_size / data.crop_pct) <= data.image_size:
+        problems.append(
+            f"data.views='ten' cuts corners out of what data.crop_pct={data.crop_pct} leaves "
+            "around the image, which is nothing; lower it, as to 0.875, or take data.views='flip'."
+        )
+    check_choice(problems, "data.sampling", data.sampling, SAMPLINGS)
+    if data.multi_label and data.sampling == BALANCED:
+        problems.append(
+            "data.sampling='balanced' draws classes, and with data.multi_label an image has any "
+            "number of them; training.class_weights='balanced' weighs them instead."
+        )
+    _check_distillation(config, problems)
+    _check_weights(problems, config.training.class_weights, config.model.num_classes)
+
+
+def check_images(config: ConfigDict, problems: list[str]) -> None:
+    """Add a sentence for every value about images that a network without a dense head reads."""
     from lska_jax.data.augment import CROP_MODES, CROPS
     from lska_jax.data.rand_augment import INTERPOLATIONS, parse_rand_augment
 
@@ -58,24 +82,6 @@ def check_config(config: ConfigDict, problems: list[str]) -> None:
             problems.append(f"data.{name}={data[name]} must be (low, high) with low <= high.")
     if data.rand_augment:
         collect(problems, lambda: parse_rand_augment(data.rand_augment))
-    smoothing = config.training.label_smoothing
-    check_range(problems, "training.label_smoothing", smoothing, low=0, below=1)
-    check_choice(problems, "training.loss", config.training.loss, LOSSES)
-    check_range(problems, "training.focal_gamma", config.training.focal_gamma, low=0)
-    check_choice(problems, "data.views", data.views, VIEWS)
-    if data.views == "ten" and math.floor(data.image_size / data.crop_pct) <= data.image_size:
-        problems.append(
-            f"data.views='ten' cuts corners out of what data.crop_pct={data.crop_pct} leaves "
-            "around the image, which is nothing; lower it, as to 0.875, or take data.views='flip'."
-        )
-    check_choice(problems, "data.sampling", data.sampling, SAMPLINGS)
-    if data.multi_label and data.sampling == BALANCED:
-        problems.append(
-            "data.sampling='balanced' draws classes, and with data.multi_label an image has any "
-            "number of them; training.class_weights='balanced' weighs them instead."
-        )
-    _check_distillation(config, problems)
-    _check_weights(problems, config.training.class_weights, config.model.num_classes)
 
 
 def given_weights(text: str) -> tuple[float, ...] | None:

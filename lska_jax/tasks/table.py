@@ -6,9 +6,16 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from lska_jax.tasks import classification_check, detection_check, segmentation_check
+from lska_jax.tasks import (
+    classification_check,
+    detection_check,
+    masked_images_check,
+    segmentation_check,
+)
 
 DEFAULT_TASK = "classification"
+# Its last layer is no classifier, and is left behind when another task starts from it.
+MASKED_IMAGES = "masked_images"
 
 
 class TaskEntry(NamedTuple):
@@ -54,6 +61,12 @@ def _build_detection(config: ConfigDict) -> Any:
     return Detection(config)
 
 
+def _build_masked_images(config: ConfigDict) -> Any:
+    from lska_jax.tasks.masked_images import MaskedImages
+
+    return MaskedImages(config)
+
+
 _TASKS = {
     DEFAULT_TASK: TaskEntry(
         _build_classification,
@@ -74,6 +87,13 @@ _TASKS = {
         inspect=detection_check.inspect_split,
         compare=classification_check.check_facts,
         section=detection_check.DEFAULTS,
+    ),
+    MASKED_IMAGES: TaskEntry(
+        _build_masked_images,
+        check=masked_images_check.check_config,
+        inspect=classification_check.inspect_split,
+        compare=masked_images_check.accept_any_classes,
+        section=masked_images_check.DEFAULTS,
     ),
 }
 

@@ -66,13 +66,11 @@ def check_keys(config: ConfigDict) -> None:
         for key in found
         if key not in allowed and not key.startswith(own)
     ]
+    starts = {"masked_images": "masked_recipe.masked_images_config()"}
+    own_start = starts.get(task, "dense_recipe.dense_config()")
     problems += [
         f"The config lacks {key!r}; start from lska_jax.training."
-        + (
-            "dense_recipe.dense_config()."
-            if key.startswith(f"{task}.")
-            else "config.base_config()."
-        )
+        + (f"{own_start}." if key.startswith(f"{task}.") else "config.base_config().")
         for key in allowed
         if key not in found and not key.startswith(("model.", "task"))
     ]

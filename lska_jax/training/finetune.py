@@ -12,6 +12,7 @@ from lska_jax.models.heads import BACKBONE, backbone_config, head_of
 from lska_jax.models.table import family_of
 from lska_jax.nn.functional import assign, batch_stats, parameters
 from lska_jax.tasks.class_order import describe_difference, positions_in
+from lska_jax.tasks.table import MASKED_IMAGES
 from lska_jax.training.checkpoint.errors import CheckpointMismatch
 from lska_jax.training.checkpoint.tree_difference import check_same_tree
 from lska_jax.training.model_places import TrainedWeights, read_weights
@@ -56,7 +57,9 @@ def load_for_finetuning(
     shared = [name for name in head if name in arrays]
     is_same_size = all(arrays[name].shape == wanted[name].shape for name in shared)
     is_fresh, remains = False, "head included"
-    if not shared or (not is_same_size and _differ_in_classes_only(arrays, wanted, family_head)):
+    if class_names is not None and given.task == MASKED_IMAGES:
+        is_fresh, remains = True, "with a fresh head: what was there painted masked patches"
+    elif not shared or (not is_same_size and _differ_in_classes_only(arrays, wanted, family_head)):
         is_fresh, remains = True, "with a fresh head for other classes"
     elif is_same_size and class_names is not None:
         is_fresh, remains = _fit_head(arrays, shared, given.class_names, class_names)

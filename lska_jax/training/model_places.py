@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lska_jax.tasks.table import DEFAULT_TASK
 from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER, find_step_folder, load_tree
 from lska_jax.training.run_record import check_record, class_names_of
 from lska_jax.weights.hub import HUB_PREFIX
@@ -101,6 +102,12 @@ class TrainedWeights(NamedTuple):
     step: int = 0
     record: Mapping[str, Any] = MappingProxyType({})
     facts: ModelFacts | None = None
+
+    @property
+    def task(self) -> str:
+        """The task that they were trained for; classification where they are no run's."""
+        config = self.record.get("config")
+        return str(config.get("task", DEFAULT_TASK)) if isinstance(config, dict) else DEFAULT_TASK
 
 
 def read_weights(place: str | Path) -> TrainedWeights:

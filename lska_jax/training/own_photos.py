@@ -20,7 +20,9 @@ from lska_jax.models.build import abstract_model, config_of
 from lska_jax.models.checks import least_side
 from lska_jax.models.heads import head_of
 from lska_jax.models.table import Preprocessing, family_of, model_entry, section_for
+from lska_jax.tasks.table import DEFAULT_TASK, MASKED_IMAGES
 from lska_jax.training.config import base_config, model_section
+from lska_jax.training.masked_recipe import use_masked_images
 
 DEFAULT_MODEL = "van_lska_tiny"
 HELD_OUT = 0.2
@@ -46,6 +48,7 @@ class Wishes(NamedTuple):
       image_size: side of the images that the network sees, in pixels.
       batch_size: images a step.
       learning_rate: at its highest.
+      task: "classification", or "masked_images", which learns from the images alone.
     """
 
     data: str
@@ -56,6 +59,7 @@ class Wishes(NamedTuple):
     image_size: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
+    task: str = DEFAULT_TASK
 
 
 class Chosen(NamedTuple):
@@ -77,6 +81,11 @@ def config_for_images(wishes: Wishes) -> Chosen:
       ValueError: the data, the model or the weights are not there, or do not go together.
       FileNotFoundError: there are no such weights.
     """
+    if wishes.task not in (DEFAULT_TASK, MASKED_IMAGES):
+        raise ValueError(
+            f"--task {wishes.task} needs a config file; without one: {DEFAULT_TASK}, "
+            f"{MASKED_IMAGES}."
+        )
     config = base_config()
     remarks: list[str] = []
     train = _choose_data(config, wishes, remarks)
@@ -85,6 +94,12 @@ def config_for_images(wishes: Wishes) -> Chosen:
     _choose_batches(config, wishes, len(train), remarks)
     _choose_optimizer(config, wishes, remarks)
     _choose_augmentation(config, remarks)
+    if wishes.task == MASKED_IMAGES:
+        use_masked_images(config)
+        remarks.append(
+            "Task: masked patches are painted from the rest of each image; labels are not read. "
+            "Then train with --from this run."
+        )
     return Chosen(config.lock(), tuple(remarks))
 
 

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lska_jax.models.build import config_of
+from lska_jax.models.build import array_shapes, config_of
 from lska_jax.models.heads import head_of
 from lska_jax.models.table import COMPUTE_FIELDS, Preprocessing, plain
 from lska_jax.tasks.class_order import describe_difference, positions_in, same_order
 from lska_jax.tasks.pictures.colours import class_colours
-from lska_jax.tasks.table import task_entry
+from lska_jax.tasks.table import MASKED_IMAGES, task_entry
 from lska_jax.training.checkpoint.load_tree import LoadedTree, load_tree
 from lska_jax.training.recorded_config import restore_config
 from lska_jax.training.run_record import check_record, class_names_of
@@ -130,6 +130,8 @@ def read_run(
     arrays, is_averaged = _arrays(loaded, use_ema)
     try:
         config, prepared = _architecture(settings["model"]), _preprocessing(settings)
+        if settings.get("task") == MASKED_IMAGES:
+            config, arrays = _without_head(config, arrays)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"The config in {loaded.folder} is none of a run ({type(error).__name__}: {error})."
@@ -173,6 +175,12 @@ def _architecture(section: dict[str, Any]) -> Any:
     """Return the config of a run's model without the compute choices of its training."""
     kept = {name: value for name, value in section.items() if name not in COMPUTE_FIELDS}
     return config_of(plain(kept))
+
+
+def _without_head(config: Any, arrays: dict[str, np.ndarray]) -> tuple[Any, dict[str, np.ndarray]]:
+    """Return a network whose last layer is no classifier as one that returns features."""
+    config = dataclasses.replace(config, num_classes=0)
+    return config, {path: arrays[path] for path in array_shapes(config)}
 
 
 def _preprocessing(settings: dict[str, Any]) -> Preprocessing:
