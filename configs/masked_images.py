@@ -1,8 +1,8 @@
-"""A start without labels: masked patches are painted from the rest of each image (SimMIM).
+r"""A start without labels: masked patches are painted from the rest of each image (SimMIM).
 
     python train.py --config configs/masked_images.py:digits
-    python train.py --config configs/masked_images.py:van_lska_tiny \\
-        --config.data.source=folder:photos --config.data.train_split='train[:95%]' \\
+    python train.py --config configs/masked_images.py:van_lska_tiny \
+        --config.data.source=folder:photos --config.data.train_split='train[:95%]' \
         --config.data.eval_split='train[95%:]'
 
 The argument is the name of a model, for images of its own size, or ``digits``: the network of
@@ -30,7 +30,8 @@ def get_config(argument: str = "") -> ConfigDict:
             _DEFAULT, dims=(32, 64, 96), depths=(1, 1, 1), ffn_ratios=(4, 4, 4), stem_stride=1
         )
         use_digits(config)
-        use_masked_images(config)
+        # A place of the last map is a quarter of the image: too much to guess.
+        use_masked_images(config, patch_size=2)
         return config
     name = argument or _DEFAULT
     config = masked_images_config(name)

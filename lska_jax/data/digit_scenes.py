@@ -233,8 +233,8 @@ def _draw_scene(split: str, size: tuple[int, int], rng: np.random.Generator) -> 
 
 def _draw_ground(split: str, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Return a part of a photograph at the scene's size, (H, W, 3) uint8."""
-    photographs = _photographs(split)
-    photograph = photographs[rng.integers(len(photographs))]
+    parts = photographs(split)
+    photograph = parts[rng.integers(len(parts))]
     # The largest part of the scene's proportions that fits.
     most = min(photograph.height / size[0], photograph.width / size[1])
     zoom = most * (0.25 + 0.5 * rng.random())
@@ -282,7 +282,7 @@ def _tiles(split: str) -> list[list[tuple[Image.Image, Image.Image]]]:
 
 
 @functools.cache
-def _photographs(split: str) -> list[Image.Image]:
+def photographs(split: str) -> list[Image.Image]:
     """Return the left three quarters of the photographs for training, the rest for the test."""
     import sklearn.datasets
 

@@ -11,7 +11,7 @@ fine-tuning and publishing leave it behind.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -159,6 +159,10 @@ class MaskedImages(Task):
         del source, folder
         rows = np.concatenate([*np.asarray(total.pictures)], axis=0)
         return {"painted": np.repeat(rows, 3, axis=2) if rows.shape[2] == 1 else rows}
+
+    def next_commands(self, workdir: str) -> Sequence[str]:
+        """Return how a classifier starts from a run."""
+        return (f"lska-jax train --data PHOTOS --from {workdir}",)
 
     def describe(self, means: Mapping[str, float]) -> str:
         """Return the error."""

@@ -251,6 +251,17 @@ class Task(abc.ABC):
         del total, source, folder
         return {}
 
+    def next_commands(self, workdir: str) -> Sequence[str]:
+        """Return what a person may want to type once a run is over.
+
+        Args:
+          workdir: folder of the run.
+        """
+        return (
+            f"lska-jax predict {workdir} IMAGE",
+            f"for others: lska-jax publish {workdir} --out MODEL",
+        )
+
     def describe(self, means: Mapping[str, float]) -> str:
         """Return the metrics as the evaluation line shows them."""
         return ", ".join(f"{name} {value:.4g}" for name, value in means.items())

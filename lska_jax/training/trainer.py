@@ -131,10 +131,10 @@ class Trainer:
         workdir = os.path.dirname(directory) or "."
         if self._patience.is_over:
             self._reporter.message(f"Stopped early: {self._patience.describe()}.")
+        commands = "\n  or ".join(self._run.task.next_commands(workdir))
         self._reporter.message(
             f"Finished: {describe(main_means(evaluation))}; checkpoints in {directory}{known}.\n"
-            f"Next, with the best step: lska-jax predict {workdir} IMAGE\n"
-            f"  or for others: lska-jax publish {workdir} --out MODEL"
+            f"Next, with the best step: {commands}"
         )
 
     def _train_from(self, start: int, state: TrainState) -> dict[str, float]:
