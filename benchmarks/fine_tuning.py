@@ -1,4 +1,4 @@
-"""Fine-tuning against training from scratch on 3 x 200 images: ``python -m benchmarks.fine_tuning``.
+"""Fine-tuning against training from scratch, 3 x 200 images: ``python -m benchmarks.fine_tuning``.
 
 The model in the box, ``cifar10`` by name, is fine-tuned with the settings that ``lska-jax train
 --data --from`` chooses, and the same network is trained from random numbers, as long and five times
