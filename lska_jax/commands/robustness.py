@@ -24,8 +24,9 @@ clean images on the device; that needs no download, and works for other data too
 Without any data, "--model cifar10 --suite smoke" measures the model that comes with the package on
 drawings of its classes: that everything runs, and no more.
 
-Segmentors and detectors are measured on their own validation images, given with --clean, and on
-corruptions of them: --suite imagenet,imagenet_c --generate.
+Segmentors, detectors and classifiers of any number of labels an image are measured on their own
+validation images, given with --clean, and on corruptions of them: --suite imagenet,imagenet_c
+--generate.
 
 Running the same command again continues where it was stopped. SIGTERM and SIGINT (Ctrl-C) exit with
 status 75, which says so; every finished cell is in the results file."""

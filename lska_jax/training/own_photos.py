@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from lska_jax.data.csv_source import LABEL_SEPARATOR
 from lska_jax.data.image_file import read_image
 from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.opening import open_source, source_of
@@ -110,11 +111,17 @@ def _choose_data(config: ConfigDict, wishes: Wishes, remarks: list[str]) -> Sour
     spec = source_of(wishes.data)
     train, evaluation = open_source(spec, split="train"), _held_out_split(spec)
     config.data.source = spec
+    if spec.startswith("csv:") and any(LABEL_SEPARATOR in name for name in train.class_names):
+        config.data.multi_label = True
+        remarks.append(
+            f"Labels: any number an image, as there are {LABEL_SEPARATOR!r} between some; the mean "
+            "average precision decides, not top-1."
+        )
+    is_multi_label = config.data.multi_label
     config.data.train_split = "train"
     if evaluation is None:
         share = f"{100 * (1 - held_out):g}%"
         config.data.train_split, config.data.eval_split = f"train[:{share}]", f"train[{share}:]"
-        train = open_source(spec, split=config.data.train_split)
         how = f"{100 * held_out:g} % of every class, chosen by file names; --val changes that"
     elif wishes.held_out is not None:
         raise ValueError(
@@ -124,7 +131,10 @@ def _choose_data(config: ConfigDict, wishes: Wishes, remarks: list[str]) -> Sour
     else:
         config.data.eval_split = evaluation
         how = "a split of its own"
-    held = open_source(spec, split=config.data.eval_split)
+    train, held = (
+        open_source(spec, split=split, is_multi_label=is_multi_label)
+        for split in (config.data.train_split, config.data.eval_split)
+    )
     remarks.append(
         f"Data: {spec}, {len(train):,} images to train on and {len(held):,} held out ({how})."
     )
@@ -151,15 +161,13 @@ def _describe_classes(train: Source, held: Source) -> list[str]:
     labels, held_labels = getattr(train, "labels", None), getattr(held, "labels", None)
     if labels is None or held_labels is None:
         return [f"Classes: {len(names)}: {', '.join(names[:_SHOWN_CLASSES])}{more}."]
-    counts = np.bincount(labels, minlength=len(names))
+    counts, held_counts = (_count(found, len(names)) for found in (labels, held_labels))
     each = [f"{name} {count:,}" for name, count in zip(names, counts, strict=True)]
     shown = ", ".join(each[:_SHOWN_CLASSES])
     lines = [f"Classes: {len(names)}, with their training images: {shown}{more}."]
     without = [name for name, n in zip(names, counts, strict=True) if not n]
     without += [
-        name
-        for name, n in zip(names, np.bincount(held_labels, minlength=len(names)), strict=True)
-        if not n and name not in without
+        name for name, n in zip(names, held_counts, strict=True) if not n and name not in without
     ]
     if without:
         lines.append(
@@ -172,6 +180,13 @@ def _describe_classes(train: Source, held: Source) -> list[str]:
             "smallest: --config.training.class_weights=balanced weighs them alike."
         )
     return lines
+
+
+def _count(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return the images of each class, of labels (N,) or of rows (N, K) of 0 and 1."""
+    if labels.ndim > 1:
+        return np.sum(labels, axis=0)
+    return np.bincount(labels, minlength=num_classes)
 
 
 def _choose_model(

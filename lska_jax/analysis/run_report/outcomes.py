@@ -76,8 +76,9 @@ class TrainingBatch(NamedTuple):
 
 
 def is_classification(config: ConfigDict) -> bool:
-    """Tell whether a run's task has classes, images and a confusion matrix."""
-    return isinstance(building.build_task(config), Classification)
+    """Tell whether a run's task has one class an image, and so a confusion matrix."""
+    task = building.build_task(config)
+    return isinstance(task, Classification) and not task.is_multi_label
 
 
 def find_outcomes(

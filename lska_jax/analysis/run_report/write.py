@@ -106,7 +106,13 @@ def _own_pictures(
         return [], ["Images were not asked for."], ""
     try:
         if not is_classification(config_of_run(history.folder)):
-            return [], ["Images are shown of classification; this run's task is another."], ""
+            return (
+                [],
+                [
+                    "Images are shown of classification with one label an image; this run's task is another."
+                ],
+                "",
+            )
         outcomes = find_outcomes(history.folder, report=report)
         seen = see_batch(history.folder, class_names=outcomes.class_names)
     except (OSError, ValueError, ImportError) as error:

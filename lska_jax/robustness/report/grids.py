@@ -49,6 +49,7 @@ _PAPER_COLUMNS = (
 _OTHER_COLUMNS = (
     *("top1", "mean_error", "shape_bias"),
     *("miou", "mean_miou_15", "box_ap", "mean_box_ap_15", "mask_ap", "mean_mask_ap_15"),
+    *("map", "mean_map_15"),
 )
 _MEANS_OF = {
     "ce": ("mce_15", "mce_19"),

@@ -26,6 +26,8 @@ _OTHER_TITLES = {
     "label_maps_c": "Corrupted images, pixels",
     "objects": "Clean images, objects",
     "objects_c": "Corrupted images, objects",
+    "labels": "Clean images, any number of labels",
+    "labels_c": "Corrupted images, any number of labels",
     "cifar10": "CIFAR-10",
     "cifar10_c": "CIFAR-10-C",
     "cifar100": "CIFAR-100",

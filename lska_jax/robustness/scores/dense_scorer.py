@@ -1,4 +1,6 @@
-"""Scores of segmentors and detectors under corruption: a metric of the whole set in each cell.
+"""Scores of models that are no classifiers of one label: a metric of the whole set in each cell.
+
+Segmentors, detectors, and classifiers of any number of labels an image.
 
 The mean over corruptions and severities is the *mean performance under corruption*, and its ratio
 to the metric on clean images the *relative* one, of Michaelis et al. 2019 (arXiv 1907.07484,
@@ -25,6 +27,7 @@ from lska_jax.robustness.scores.scorer import CellsOfSet, OverCells, Scorer
 DENSE_SETS = {
     "segmentation": ("label_maps", "label_maps_c", ("miou",)),
     "detection": ("objects", "objects_c", ("box_ap", "mask_ap")),
+    "multi_label": ("labels", "labels_c", ("map",)),
 }
 DENSE_METRICS = tuple(metric for *_, metrics in DENSE_SETS.values() for metric in metrics)
 _MEANS = {"15": CORRUPTIONS, "19": ALL_CORRUPTIONS}

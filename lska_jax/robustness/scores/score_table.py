@@ -266,6 +266,7 @@ _FACTS = (
 )
 
 _MICHAELIS = "Michaelis et al. 2019, arXiv 1907.07484, section 3.1"
+_PRECISION = "scikit-learn's average_precision_score"
 _COCO = "cocodataset.org/#detection-eval"
 _DENSE = (
     ("miou", "mIoU", "Mean over classes of intersection over union, over all pixels of a set.", ""),
@@ -275,9 +276,10 @@ _DENSE = (
     ("box_ap50", "box AP50", "COCO's AP of boxes at an overlap of 0.5.", _COCO),
     ("mask_ap", "mask AP", "COCO's AP of masks, mean over overlaps of 0.5 to 0.95.", _COCO),
     ("mask_ap50", "mask AP50", "COCO's AP of masks at an overlap of 0.5.", _COCO),
+    ("map", "mAP", "Mean over the labels of their average precision over all images.", _PRECISION),
 )
 
-_WITH_MEANS = ("miou", "box_ap", "mask_ap")
+_WITH_MEANS = ("miou", "box_ap", "mask_ap", "map")
 
 
 def _dense_facts() -> Iterator[ScoreFacts]:

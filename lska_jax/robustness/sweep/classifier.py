@@ -151,6 +151,11 @@ def load_classifier(
         )
     if not config.num_classes:
         raise ValueError(f"{place} has no classifier: it returns features, not classes.")
+    if facts.is_multi_label:
+        raise ValueError(
+            f"{place} gives any number of labels an image, which have no top-1: lska-jax "
+            "robustness measures their mean average precision, of a folder or run on this disk."
+        )
     if config.in_channels != 3:
         raise ValueError(
             f"{place} takes images of {config.in_channels} channels; the sets are RGB. Only models "

@@ -1,4 +1,6 @@
-"""Segmentors and detectors on corrupted validation images, into the same results file.
+"""Models that a task judges on corrupted validation images, into the same results file.
+
+Segmentors, detectors, and classifiers of any number of labels an image.
 
 Images are resized and put on their canvas as in any evaluation, and corrupted there, on the device;
 labels stay as they are. What lies beyond an image repeats its edge while it is corrupted, so that
@@ -21,19 +23,22 @@ import numpy as np
 from jaxtyping import Array, Int, UInt8
 
 from lska_jax.data.loader import HostBatch, default_num_workers
+from lska_jax.data.opening import open_source
 from lska_jax.data.opening_label_maps import open_label_maps
 from lska_jax.data.opening_objects import open_objects
 from lska_jax.robustness.cells import Cell, CellResult, Hole, Score, Summary
 from lska_jax.robustness.scores.dense_scorer import DENSE_SETS
 from lska_jax.robustness.sets.catalogue import find_set, parse_suite
-from lska_jax.robustness.sweep.dense_models import DenseModel
+from lska_jax.robustness.sets.opening import CellData
+from lska_jax.robustness.sweep.dense_models import MULTI_LABEL, DenseModel
 from lska_jax.robustness.sweep.display import SweepDisplay
 from lska_jax.robustness.sweep.generation import Generator
-from lska_jax.robustness.sweep.plan import SweepOptions
+from lska_jax.robustness.sweep.plan import SweepOptions, limited
 from lska_jax.robustness.sweep.results_file import ResultsFile
 from lska_jax.robustness.sweep.scene_subset import SceneSubset
 from lska_jax.robustness.sweep.summary import summarise
 from lska_jax.running.stop_signals import StopRequested, StopSignals
+from lska_jax.tasks.class_order import in_order
 
 RESULTS_NAME = "results.jsonl"
 # Metrics of the tasks, and what they are called here.
@@ -45,6 +50,7 @@ _METRICS = {
     "box_AP50": "box_ap50",
     "mask_AP": "mask_ap",
     "mask_AP50": "mask_ap50",
+    "mean_average_precision": "map",
 }
 
 
@@ -55,7 +61,7 @@ def dense_sweep(
     out: str | Path,
     signals: StopSignals | None = None,
 ) -> list[Summary]:
-    """Measure segmentors, or detectors, and resume what an earlier call began.
+    """Measure segmentors, detectors or classifiers of several labels, and resume an earlier call.
 
     Args:
       models: of one task and of the same classes.
@@ -121,7 +127,7 @@ class _Judge:
     ) -> None:
         self._model, self._source = model, source
         self._options, self._generator, self._display = options, generator, display
-        self._task = model.build_task(source.sizes)
+        self._task = model.build_task(getattr(source, "sizes", None))
         self._measure = jax.jit(
             lambda params, stats, batch: self._task.measure(model.functions, params, stats, batch)
         )
@@ -142,8 +148,12 @@ class _Judge:
         for batch in self._batches():
             arrays = {name: jnp.asarray(a) for name, a in batch.items() if name != "index"}
             if corruption:
-                positions = arrays["position"]
-                images = repeat_edges(arrays["image"], arrays["size"])
+                # Images of one size have no padding, and their place in the set is the loader's.
+                index = jnp.asarray(np.maximum(batch["index"], 0), jnp.int32)
+                positions = arrays.get("position", index)
+                images = arrays["image"]
+                if "size" in arrays:
+                    images = repeat_edges(images, arrays["size"])
                 arrays["image"] = self._generator(images, *corruption, positions=positions)
             part = jax.device_get(self._measure(self._model.params, self._model.stats, arrays))
             total = part if total is None else self._task.add(total, part)
@@ -211,9 +221,10 @@ def _plan(
                 "one sweep compares models of the same."
             )
     if not options.clean:
-        raise ValueError("Name the validation images, for example --clean coco:PATH.")
+        example = "csv:PATH" if first.task_name == MULTI_LABEL else "coco:PATH"
+        raise ValueError(f"Name the validation images, for example --clean {example}.")
     if jax.process_count() > 1:
-        raise ValueError("Segmentors and detectors are measured by one process; start one.")
+        raise ValueError(f"{first.stamp.name} is measured by one process; start one.")
     clean, corrupted, _ = DENSE_SETS[first.task_name]
     cells: dict[Cell, tuple[str, int] | None] = {}
     for cell in parse_suite(str(options.suite)):
@@ -233,6 +244,17 @@ def _plan(
 def _open(model: DenseModel, options: SweepOptions) -> Any:
     """Open the validation images, whose classes are the model's."""
     source: Any
+    if model.task_name == MULTI_LABEL:
+        source = open_source(
+            options.clean,
+            split=options.clean_split,
+            data_dir=options.data_root,
+            is_multi_label=True,
+        )
+        advice = "Give the images that the model's labels belong to with --clean."
+        source = in_order(source, model.class_names, whose="the model", advice=advice)
+        data = CellData(source=source, provenance="own", origin=source.name, extra={})
+        return limited(data, options)[0].source
     if model.task_name == "detection":
         source = open_objects(options.clean, split=options.clean_split)
     else:
