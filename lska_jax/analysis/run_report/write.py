@@ -106,13 +106,8 @@ def _own_pictures(
         return [], ["Images were not asked for."], ""
     try:
         if not is_classification(config_of_run(history.folder)):
-            return (
-                [],
-                [
-                    "Images are shown of classification with one label an image; this run's task is another."
-                ],
-                "",
-            )
+            remark = "Images are shown of classification, one label each; this task is another."
+            return [], [remark], ""
         outcomes = find_outcomes(history.folder, report=report)
         seen = see_batch(history.folder, class_names=outcomes.class_names)
     except (OSError, ValueError, ImportError) as error:
