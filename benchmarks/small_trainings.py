@@ -88,6 +88,10 @@ def train(*words: str, workdir: str, cwd: Path) -> Row:
     return row
 
 
+def _is_evaluation(record: Mapping[str, Any]) -> bool:
+    return any(name.startswith("eval/") for name in record)
+
+
 class Rows:
     """The rows of a benchmark's file, by what tells them apart.
 
@@ -114,6 +118,10 @@ class Rows:
             self._rows[key] = {**identity, **measure()}
             self._write(self.all)
         return self._rows[key]
+
+    def has(self, identity: Mapping[str, Any]) -> bool:
+        """Tell whether a row is there."""
+        return self._key(identity) in self._rows
 
     @property
     def all(self) -> list[Row]:
