@@ -19,12 +19,15 @@ from benchmarks import (
     dense_ops,
     families,
     family_tables,
+    fine_tuning,
     first_step,
     formulation_tables,
     goals,
     huge_pages,
     model,
     ops,
+    stage_choices,
+    starts,
     tpu_tables,
 )
 from benchmarks.results import DEFAULT_FOLDER, NOT_YET_RUN, VARIABLE, WAIT_POLICY, read_result
@@ -43,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def documents() -> list[Path]:
     """Return the documents that have tables: of claims, of families, and the full tables."""
-    pages = [DEFAULT_FOLDER.with_suffix(".md"), DEFAULT_FOLDER.with_name("comparison.md")]
+    pages = [DEFAULT_FOLDER.with_suffix(".md")]
+    pages += [DEFAULT_FOLDER.with_name(f"{name}.md") for name in ("comparison", "results")]
     return [*pages, *sorted(DEFAULT_FOLDER.glob("*.md"))]
 
 
@@ -75,6 +79,11 @@ def _table(name: str, made: dict[str, dict[str, str]]) -> str:
     return made[benchmark][name] if benchmark in made else _sentence(NOT_YET_RUN)
 
 
+# Whose tables need nothing but their own rows.
+_MODULES = (
+    *(ops, model, huge_pages, first_step, accelerator, dense_ops),
+    *(stage_choices, fine_tuning, starts),
+)
 _MEASURED = (
     ops.NAME,
     model.NAME,
@@ -85,6 +94,9 @@ _MEASURED = (
     accelerator.NAME,
     dense_ops.NAME,
     families.NAME,
+    stage_choices.NAME,
+    fine_tuning.NAME,
+    starts.NAME,
 )
 _NAMES = (
     *_MEASURED,
@@ -107,7 +119,7 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
             place = f"performance/{name}.png" if name == families.NAME else f"{name}.png"
             picture = f"\n\n![{name}]({place})"
             found[name][f"{name} conditions"] += picture
-        for module in (ops, model, huge_pages, first_step, accelerator, dense_ops):
+        for module in _MODULES:
             if name == module.NAME:
                 found[name] |= module.tables(result)
         if name == families.NAME:

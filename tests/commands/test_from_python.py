@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
@@ -18,9 +20,13 @@ from small_runs import two_devices as two_devices
 from toy_family import FAMILY
 
 import lska_jax
+from lska_jax.commands import own_data
+from lska_jax.commands import train as train_command
+from lska_jax.commands.config_option import change_config
 from lska_jax.running.borrowed_signals import BorrowedSignals
 from lska_jax.running.stop_signals import StopRequested
 from lska_jax.training import loop
+from lska_jax.training.checkpoint.load_tree import load_tree
 from lska_jax.training.config import model_section
 from lska_jax.training.publish import publish
 from lska_jax.training.trainer import Interrupted
@@ -125,3 +131,58 @@ def test_mistakes_are_those_of_the_command_line(tmp_path):
     with pytest.raises(ValueError, match="Did you mean digits"):
         lska_jax.evaluate("digts")
     assert not (tmp_path / "run").exists()
+
+
+def write_photos(root: Path) -> Path:
+    for label, grey in (("ant", 40), ("bee", 200)):
+        (root / label).mkdir(parents=True)
+        for n in range(10):
+            Image.new("RGB", (32, 32), (grey, 5 * n, 0)).save(root / label / f"{n}.png")
+    return root
+
+
+@pytest.mark.slow
+def test_images_need_no_config_and_the_kept_settings_give_the_same_run_to_the_bit(tmp_path, capsys):
+    photos = write_photos(tmp_path / "photos")
+    asked = {"model": f"{FAMILY.name}_small", "epochs": 2, "batch_size": 4}
+    changes = {"data.num_workers": 0, "training.patience": 2, "data.rand_augment": ""}
+    workdir = tmp_path / "run"
+    evaluation = lska_jax.train(data=photos, **asked, changes=changes, workdir=workdir)
+    said = capsys.readouterr().out
+    assert "16 images to train on and 4 held out" in said
+    assert f"worst mistakes: {workdir / 'report' / 'report.html'}" in said
+    assert (workdir / "report" / "report.html").is_file()
+    # The command line's own choices, from the same words.
+    words = ["--data", str(photos), "--model", "toy_small", "--epochs", "2", "--batch_size", "4"]
+    words += ["--config.data.num_workers=0", "--config.training.patience=2"]
+    arguments = train_command._build_parser("train").parse_known_args(words)[0]
+    config = own_data.make_config(arguments)
+    assert change_config(config, [*words[8:], "--config.data.rand_augment="]) == []
+    kept = workdir / "config.json"
+    assert config == lska_jax.load_config(kept)
+    again = tmp_path / "again"
+    assert train_command.main(["--config", str(kept), "--workdir", str(again)]) == 0
+    one, other = (load_tree(folder, step="latest", skip=()) for folder in (workdir, again))
+    jax.tree.map(np.testing.assert_array_equal, one.tree, other.tree)
+    assert one.metadata["evaluation"] == other.metadata["evaluation"]
+    assert one.metadata["evaluation"] == pytest.approx(evaluation)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({}, "Give a config, or data="),
+        ({"config": "digits", "data": "photos"}, "one of the two"),
+        ({"config": "digits", "epochs": 3}, "epochs= goes with data="),
+        ({"config": "digits", "start": "x"}, "start= goes with data="),
+        ({"config": "digits", "changes": {"data.view": "flip"}}, "Unknown config key 'data.view'"),
+        (
+            {"config": "digits", "changes": {"training.seed": "x"}},
+            "training.seed='x' has the wrong",
+        ),
+        ({"data": "./nowhere"}, "There is no ./nowhere"),
+    ],
+)
+def test_what_does_not_go_together_is_said(asked, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        lska_jax.train(**asked, workdir=tmp_path)

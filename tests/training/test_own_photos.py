@@ -112,6 +112,26 @@ def test_weights_of_a_segmentor_are_refused_by_name(tmp_path):
         choose(photos, model=None, start=str(weights))
 
 
+def test_several_labels_an_image_are_found_in_a_csv(tmp_path):
+    write_photos(tmp_path, {"images": 20})
+    lines = [f"images/{n}.png,{'sea' if n % 2 else 'sea|boat'}" for n in range(20)]
+    (tmp_path / "photos.csv").write_text("\n".join(["path,label", *lines]))
+    config, said = choose(tmp_path / "photos.csv")
+    assert config.data.multi_label
+    assert config.model.num_classes == 2
+    assert "16 images to train on and 4 held out" in said
+    assert "Classes: 2, with their training images: boat 8, sea 16." in said
+
+
+def test_a_start_without_labels_paints_what_a_place_of_the_last_map_stands_for(tmp_path):
+    photos = write_photos(tmp_path / "photos", {"ant": 4, "bee": 4}, size=(32, 32))
+    config, said = choose(photos, task="masked_images")
+    assert (config.task, config.model.num_classes) == ("masked_images", 3 * 2**2)
+    assert "labels are not read" in said
+    with pytest.raises(ValueError, match="--task segmentation needs a config file"):
+        choose(photos, task="segmentation")
+
+
 def test_the_kept_settings_are_the_same_config(tmp_path):
     config, _ = choose(write_photos(tmp_path / "photos", {"ant": 10, "bee": 10}), epochs=7)
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))

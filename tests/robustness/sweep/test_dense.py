@@ -3,19 +3,25 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from lska_jax import create_model
 from lska_jax.commands.robustness import main
+from lska_jax.data.csv_source import CsvSource
 from lska_jax.data.digit_scenes import DigitScenes
+from lska_jax.data.examples import LabelledImages
 from lska_jax.models.table import Preprocessing
 from lska_jax.robustness.cells import Cell, CellResult, ModelStamp, Score
 from lska_jax.robustness.report.terminal import terminal_table
 from lska_jax.robustness.report.write import draw_pictures, paper_form_grids
 from lska_jax.robustness.scores.reference_errors import ALL_CORRUPTIONS, SEVERITIES
+from lska_jax.robustness.sweep.classifier import load_classifier
 from lska_jax.robustness.sweep.dense import repeat_edges
 from lska_jax.robustness.sweep.results_file import Results, load_results
 from lska_jax.robustness.sweep.scene_subset import SceneSubset
 from lska_jax.robustness.sweep.summary import summarise
+from lska_jax.tasks.average_precision import mean_average_precision
+from lska_jax.tasks.predict import eval_transform
 from lska_jax.weights import ModelFacts, write_model_folder
 from lska_jax.weights.pretrained import arrays_of
 
@@ -127,3 +133,60 @@ def test_a_segmentor_is_measured_cell_by_cell_and_a_second_call_measures_nothing
     assert "3 of 3 cells are measured already" in capsys.readouterr().out
     assert main([*options, "--suite", "imagenet_a"]) == 2
     assert "imagenet_a cannot be measured" in capsys.readouterr().err
+
+
+def write_labeller(folder):
+    model = create_model(
+        "van_lska_tiny", num_classes=2, k=7, dims=(4, 4), depths=(1, 1), ffn_ratios=(1, 1)
+    )
+    facts = ModelFacts(
+        config=model.config,
+        preprocessing=Preprocessing(image_size=32, crop_pct=1.0),
+        class_names=("boat", "sea"),
+        is_multi_label=True,
+    )
+    return write_model_folder(folder, facts, arrays_of(model))
+
+
+def test_a_classifier_of_several_labels_has_no_top1(tmp_path):
+    with pytest.raises(ValueError, match="any number of labels an image, which have no top-1"):
+        load_classifier(write_labeller(tmp_path / "model"))
+
+
+@pytest.mark.slow
+def test_a_classifier_of_several_labels_is_measured_by_its_mean_average_precision(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for n in range(7):
+        pixels = rng.integers(0, 256, (40, 40, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{n}.png")
+    labels = ("sea", "sea|boat", "boat", "", "sea", "boat", "boat|sea")
+    lines = [f"{n}.png,{label}" for n, label in enumerate(labels)]
+    (tmp_path / "photos.csv").write_text("\n".join(["path,label", *lines]))
+    folder = write_labeller(tmp_path / "model")
+    words = [
+        *("--model", str(folder), "--clean", f"csv:{tmp_path / 'photos.csv'}", "--generate"),
+        *("--suite", "imagenet,imagenet_c/contrast/1,imagenet_c/contrast/5"),
+        *("--clean_split", "test", "--batch_size", "4", "--num_workers", "0"),
+    ]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    cells = load_results(tmp_path / "out" / "results.jsonl").cells
+    assert [str(result.cell) for result in cells.values()] == [
+        "labels",
+        "labels_c/contrast/1",
+        "labels_c/contrast/5",
+    ]
+    model = create_model(pretrained=folder)
+    source = CsvSource(tmp_path / "photos.csv", split="test", is_multi_label=True)
+    read = LabelledImages(eval_transform(model.preprocessing), num_labels=2)
+    images = np.stack([read(source[n])["image"] for n in range(7)])
+    logits = model(np.asarray(images, np.float32) / 255 * 2 - 1)
+    expected = mean_average_precision(np.asarray(logits), source.labels > 0)
+    clean = cells["model", Cell("labels")]
+    assert clean.num_images == 7
+    assert clean.scores["map"].value == pytest.approx(expected)
+    assert "mAP" in capsys.readouterr().out
+    # One whose labels are others is refused, by name.
+    (tmp_path / "other.csv").write_text("path,label\n0.png,sky\n1.png,sea")
+    words[3] = f"csv:{tmp_path / 'other.csv'}"
+    assert main([*words, "--out", str(tmp_path / "other")]) == 2
+    assert "only in the model: boat" in capsys.readouterr().err
