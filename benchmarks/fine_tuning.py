@@ -101,18 +101,44 @@ def _measure(rows: Rows, task: str, seed: int, scratch: Path, start: str, option
     run = f"runs/{photos}-0"
     if seed != SEEDS[0] or not (scratch / run).is_dir():
         return
-    for step, words in _further_steps(run, photos).items():
+    # One image of each class.
+    classes = [
+        next(path.relative_to(scratch / photos / "test") for path in sorted(folder.iterdir()))
+        for folder in sorted((scratch / photos / "test").iterdir())
+    ]
+    for step, words in _further_steps(run, photos, [*map(str, classes)]).items():
         rows.add(
             {"task": task, "way": _FINE, "seed": seed, "step": step},
             lambda words=words: _times(*words, cwd=scratch),
         )
 
 
-def _further_steps(run: str, photos: str) -> dict[str, list[str]]:
-    """Return the steps of the guide behind training, as command lines."""
+def _further_steps(run: str, photos: str, images: Sequence[str]) -> dict[str, list[str]]:
+    """Return the steps of the guide behind training, as command lines.
+
+    Args:
+      run: its folder.
+      photos: its images.
+      images: some of the test's, below ``photos/test``.
+    """
     corruptions = "imagenet,imagenet_c/fog,imagenet_c/contrast"
     return {
+        "train the last stage": [
+            *("train", "--data", photos, "--from", run, "--epochs", "3"),
+            "--config.training.freeze=('stem', 'stage1', 'stage2')",
+            *("--workdir", f"{run}-tuned"),
+        ],
         "predict": ["predict", run, f"{photos}/test", "--output", f"{run}/predictions.csv"],
+        "explain two": [
+            *(
+                "explain",
+                run,
+                *(f"{photos}/test/{name}" for name in images[:2]),
+                "--out",
+                f"{run}/explained",
+            ),
+            *("--methods", "gradcam,gates"),
+        ],
         "evaluate": ["evaluate", "--workdir", run, "--config.data.views=flip"],
         "publish": ["publish", run, "--out", f"{run}/published"],
         "robustness": [

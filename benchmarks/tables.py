@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def documents() -> list[Path]:
     """Return the documents that have tables: of claims, of families, and the full tables."""
     pages = [DEFAULT_FOLDER.with_suffix(".md")]
-    pages += [DEFAULT_FOLDER.with_name(f"{name}.md") for name in ("comparison", "results")]
+    others = ("comparison", "results", "your_own_photos")
+    pages += [DEFAULT_FOLDER.with_name(f"{name}.md") for name in others]
     return [*pages, *sorted(DEFAULT_FOLDER.glob("*.md"))]
 
 

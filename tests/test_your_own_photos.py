@@ -41,9 +41,9 @@ def write_photos(root: Path) -> None:
     source = open_source("digits", split="all")
     for label, name in enumerate(CLASSES):
         chosen = [n for n in range(len(source)) if source.labels[n] == label][:EACH]
-        for n in chosen:
+        for number, n in enumerate(chosen, 1):
             image = Image.fromarray(source[n].image[..., 0]).resize((32, 32))
-            _save(image.convert("RGB"), root / name / f"{n:04}.jpg")
+            _save(image.convert("RGB"), root / name / f"{number:03}.jpg")
 
 
 def _save(image: Image.Image, path: Path) -> None:
@@ -53,7 +53,8 @@ def _save(image: Image.Image, path: Path) -> None:
 
 def test_the_guide_has_a_command_for_every_step():
     used = [command[1] for command in commands()]
-    assert used == ["train", "train", "predict", "evaluate", "publish", "robustness"]
+    looked_at = ["predict", "evaluate", "explain"]
+    assert used == ["train", "train", *looked_at, "publish", "robustness"]
 
 
 @pytest.mark.slow
@@ -84,5 +85,6 @@ def test_the_guide_works_as_it_is_written(tmp_path):
     for made in (
         *("runs/photos/config.json", "predictions.csv", "photo_model/model.safetensors"),
         *("runs/photos/evaluation.json", "robustness/report/report.html"),
+        *("runs/photos/report/report.html", "explained/explain.html"),
     ):
         assert (tmp_path / made).is_file(), made

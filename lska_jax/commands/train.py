@@ -133,7 +133,7 @@ def _work(arguments: argparse.Namespace, signals: StopSignals) -> int | None:
     status = _train_or_evaluate(
         config, workdir, checkpoint if arguments.eval_only else None, signals=signals
     )
-    if not status and not arguments.eval_only:
+    if not status and not arguments.eval_only and jax.process_index() == 0:
         if own_data.is_asked_for(arguments):
             own_data.write_page(workdir)
         else:

@@ -178,7 +178,7 @@ def test_images_need_no_config_and_the_kept_settings_give_the_same_run_to_the_bi
         ({"config": "digits", "changes": {"data.view": "flip"}}, "Unknown config key 'data.view'"),
         (
             {"config": "digits", "changes": {"training.seed": "x"}},
-            "training.seed='x' has the wrong",
+            "'x' has the wrong type",
         ),
         ({"data": "./nowhere"}, "There is no ./nowhere"),
     ],

@@ -110,7 +110,7 @@ def task_of_model(place: str | Path) -> str:
             config = config_of_run(path)
         except ValueError:
             return "classification"
-        if config.data.multi_label:
+        if config.data.get("multi_label", False):
             return MULTI_LABEL
         model: ConfigDict = config.model
         if model.get("head"):
