@@ -144,7 +144,7 @@ def write_photos(root: Path) -> Path:
 @pytest.mark.slow
 def test_images_need_no_config_and_the_kept_settings_give_the_same_run_to_the_bit(tmp_path, capsys):
     photos = write_photos(tmp_path / "photos")
-    asked = {"model": f"{FAMILY.name}_small", "epochs": 2, "batch_size": 4}
+    asked = {"model": f"{FAMILY.name}_small", "epochs": 2, "batch_size": 8}
     changes = {"data.num_workers": 0, "training.patience": 2, "data.rand_augment": ""}
     workdir = tmp_path / "run"
     evaluation = lska_jax.train(data=photos, **asked, changes=changes, workdir=workdir)
@@ -153,7 +153,7 @@ def test_images_need_no_config_and_the_kept_settings_give_the_same_run_to_the_bi
     assert f"worst mistakes: {workdir / 'report' / 'report.html'}" in said
     assert (workdir / "report" / "report.html").is_file()
     # The command line's own choices, from the same words.
-    words = ["--data", str(photos), "--model", "toy_small", "--epochs", "2", "--batch_size", "4"]
+    words = ["--data", str(photos), "--model", "toy_small", "--epochs", "2", "--batch_size", "8"]
     words += ["--config.data.num_workers=0", "--config.training.patience=2"]
     arguments = train_command._build_parser("train").parse_known_args(words)[0]
     config = own_data.make_config(arguments)

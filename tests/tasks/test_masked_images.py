@@ -7,6 +7,7 @@ import pytest
 from small_runs import small_config
 from toy_family import FAMILY
 
+from lska_jax.data.digits import DigitsSource
 from lska_jax.models.table import families
 from lska_jax.nn.functional import ModelFunctions
 from lska_jax.tasks.masked_images import (
@@ -98,7 +99,7 @@ def test_the_network_sees_the_mean_colour_in_place_of_masked_pixels_and_is_judge
     assert float(loss) == pytest.approx(np.mean([each[0], each[1], each[3]]), rel=1e-5)
 
 
-def test_an_image_is_judged_alike_in_any_batch():
+def test_an_image_is_judged_alike_in_any_batch(tmp_path):
     task, network = MaskedImages(masked_config()), Recorder(0.0)
     pixels = np.random.default_rng(4).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)
     together = task.means(task.measure(network, {}, {}, batch_of(pixels)))
@@ -107,7 +108,7 @@ def test_an_image_is_judged_alike_in_any_batch():
         part = jax.device_get(task.measure(network, {}, {}, batch_of(pixels[row : row + 1])))
         total = part if total is None else task.add(total, part)
     assert task.means(total)["error"] == pytest.approx(together["error"], rel=1e-6)
-    (sheet,) = task.keep_predictions(total, None, None).values()
+    (sheet,) = task.keep_predictions(total, DigitsSource("test"), tmp_path).values()
     assert sheet.shape == (8, 24, 3)
 
 
