@@ -76,7 +76,7 @@ def train(
       KeyboardInterrupt: the same before the first step, when there is nothing to save.
     """
     started = time.monotonic()
-    asked = {
+    asked: dict[str, Any] = {
         **{"model": model, "start": str(start), "epochs": epochs, "held_out": val, "task": task},
         **{"image_size": image_size, "batch_size": batch_size, "learning_rate": learning_rate},
     }

@@ -71,6 +71,42 @@ class Network(nnx.Module):
             for name, found in maps._asdict().items()
         )
 
+    @property
+    def num_features(self) -> int:
+        """Channels of the last map; timm's name."""
+        return self.feature_info[-1].channels
+
+    def forward_features(
+        self,
+        images: Float[Array | np.ndarray, "batch height width in_channels"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Array:
+        """Return the last of ``features``, unpooled: what ``forward_head`` takes; timm's name.
+
+        Args:
+          images: as ``features`` takes them.
+          rngs: keys for dropout and drop path in training mode; None takes the model's own.
+        """
+        last: Array = self.features(images, rngs=rngs)[-1]
+        return last
+
+    def forward_head(
+        self, features: Float[Array, "batch ..."], *, pre_logits: bool = False
+    ) -> Float[Array, "batch outputs"]:
+        """Return logits, or what the classifier takes: pooled features; timm's name.
+
+        Args:
+          features: from ``forward_features``.
+          pre_logits: return the pooled features, as a model of ``num_classes=0`` does.
+        """
+        if not pre_logits:
+            return self.head(features)
+        without = nnx.merge(*nnx.split(self))
+        for name in _classifiers(self.config):
+            setattr(without, name, nnx.data(None))
+        return without.head(features)
+
     def reset_classifier(self, num_classes: int, *, rngs: RngsLike = 0) -> None:
         """Put a fresh classifier for other classes in place of the last layer.
 
@@ -81,7 +117,7 @@ class Network(nnx.Module):
         with_one = abstract_model(dataclasses.replace(self.config, num_classes=1))
         rngs = as_rngs(rngs)
         self.config = dataclasses.replace(self.config, num_classes=num_classes)
-        for name in dict.fromkeys(path.split("/")[0] for path in family_of(self.config).head):
+        for name in _classifiers(self.config):
             if getattr(with_one, name) is not None:
                 channels = getattr(with_one, name).in_features
                 setattr(self, name, make_classifier(channels, self.config, rngs=rngs))
@@ -197,6 +233,11 @@ class FeatureNetwork(nnx.Module):
                 for index, info in zip(self.out_indices, self.feature_info, strict=True)
             }
         )
+
+
+def _classifiers(config: NetworkConfig) -> list[str]:
+    """Return the names of a network's last layers."""
+    return [*dict.fromkeys(path.split("/")[0] for path in family_of(config).head)]
 
 
 def make_classifier(channels: int, config: NetworkConfig, *, rngs: nnx.Rngs) -> Any:

@@ -42,12 +42,12 @@ class Painted(NamedTuple):
 
     Attributes:
       error: () float32, sum over the images of their mean absolute error.
-      count: () int32, how many were counted.
+      num_images: () int32, how many were counted.
       pictures: (n, H, 3 W, C) uint8, masked, painted and as they are; of the first batch.
     """
 
     error: jax.Array | np.ndarray
-    count: jax.Array | np.ndarray
+    num_images: jax.Array | np.ndarray
     pictures: jax.Array | np.ndarray
 
 
@@ -140,7 +140,8 @@ class MaskedImages(Task):
 
     def add(self, total: Painted, part: Painted) -> Painted:
         """Add errors and counts; the pictures are those of the first batch."""
-        return Painted(total.error + part.error, total.count + part.count, total.pictures)
+        counted = total.num_images + part.num_images
+        return Painted(total.error + part.error, counted, total.pictures)
 
     def means(self, total: Painted) -> dict[str, float]:
         """Return the mean absolute error of masked pixels, in standard deviations of the data.
@@ -148,9 +149,9 @@ class MaskedImages(Task):
         Raises:
           ValueError: no image was counted.
         """
-        if not total.count:
+        if not total.num_images:
             raise ValueError("No image was counted: every one was masked out or missing.")
-        return {"error": float(total.error) / int(total.count)}
+        return {"error": float(total.error) / int(total.num_images)}
 
     def keep_predictions(
         self, total: Painted, source: Examples, folder: Path

@@ -93,6 +93,32 @@ def test_a_fresh_classifier_is_for_other_classes(name):
     assert jax.eval_shape(lambda: model(IMAGES)).shape == (2, 2)
 
 
+@each_network
+def test_features_unpooled_and_pooled_by_timms_names(name):
+    def calls(state):
+        model = nnx.merge(graph, state)
+        maps = model.forward_features(IMAGES)
+        return maps, model.forward_head(maps), model.forward_head(maps, pre_logits=True)
+
+    graph, state = nnx.split(abstract(name))
+    maps, logits, pooled = jax.eval_shape(calls, state)
+    assert maps.shape[-1] == abstract(name).num_features
+    assert logits.shape == (2, 5)
+    headless, others = nnx.split(abstract(name, num_classes=0))
+    features = jax.eval_shape(lambda state: nnx.merge(headless, state)(IMAGES), others)
+    assert pooled == features
+
+
+@pytest.mark.slow
+def test_pooled_features_are_what_the_classifier_takes():
+    model = small("van_lska_tiny")
+    maps = model.forward_features(IMAGES)
+    pooled = model.forward_head(maps, pre_logits=True)
+    np.testing.assert_array_equal(pooled, model.pool(maps))
+    np.testing.assert_array_equal(model.forward_head(maps), model.classifier(pooled))
+    assert model.classifier is not None
+
+
 def test_a_fresh_classifier_leaves_everything_else_alone():
     model = small("inception_next_tiny")
     before = model.hidden.kernel[...]

@@ -56,11 +56,12 @@ class DenseModel:
     class_names: tuple[str, ...]
     task_name: str
 
-    def build_task(self, sizes: np.ndarray) -> Any:
+    def build_task(self, sizes: np.ndarray | None) -> Any:
         """Return the task that reads and judges a set; without jax's training parts.
 
         Args:
-          sizes: (number of images, 2) heights and widths of the set; labels of images need none.
+          sizes: (number of images, 2) heights and widths of the set; None where its images have
+            labels, which need none.
         """
         prepared = self.preprocessing
         if self.task_name == MULTI_LABEL:
@@ -72,7 +73,7 @@ class DenseModel:
         wide, _ = canvases(prepared)
         if self.task_name == "detection":
             config.detection.canvas = wide
-        else:
+        elif sizes is not None:
             config.segmentation.eval_canvas = wide
             config.segmentation.label_canvas = (
                 int(sizes.min(1).max(initial=1)),
