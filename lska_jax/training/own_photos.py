@@ -331,8 +331,8 @@ def _power_of_two(value: int, *, low: int, high: int) -> int:
 
 def _choose_optimizer(config: ConfigDict, wishes: Wishes, remarks: list[str]) -> None:
     optimizer = config.optimizer
-    # What is known of layers and their rates is known of networks for larger images; the model in
-    # the box learned far more at four times the rate, and more yet with all layers alike.
+    # What is known of layers and their rates is known of networks for larger images; a small one
+    # learned far more at four times the rate, and more yet with all layers alike.
     is_small = config.data.image_size <= _SMALL_IMAGE
     top = (2e-3 if is_small else 5e-4) if wishes.start else 1e-3
     # Adam's rate goes with the root of the batch size (Malladi and others, arXiv 2205.10287).
