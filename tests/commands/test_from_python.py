@@ -125,3 +125,27 @@ def test_mistakes_are_those_of_the_command_line(tmp_path):
     with pytest.raises(ValueError, match="Did you mean digits"):
         lska_jax.evaluate("digts")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_says_what_the_steps_need_without_a_workdir():
+    said = lska_jax.dry_run(tiny_config(fsdp=2))
+    assert "mesh                             data=1, fsdp=2" in said
+    assert "train step memory a device" in said
+
+
+def test_a_compile_check_returns_what_it_prints_and_leaves_the_config_alone(capsys):
+    config = tiny_config()
+    result = lska_jax.compile_check(config, topology="cuda:2", only="train")
+    assert result["train"]["devices"] == 2
+    assert "evaluation" not in result
+    assert config.training.batch_size == 240
+    assert "exports for 2 cuda device(s)" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="only='training' is no step; allowed: train, evaluation"):
+        lska_jax.compile_check(config, topology="cuda:2", only="training")
+
+
+@pytest.mark.parametrize("name", ["predict_objects", "predict_label_maps"])
+def test_a_classifier_finds_no_objects_and_classifies_no_pixels(name, trained, tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "photo.png")
+    with pytest.raises(ValueError, match="finds no objects|classifies no pixels"):
+        getattr(lska_jax, name)(trained[0], tmp_path / "photo.png")
