@@ -27,7 +27,16 @@ def test_every_page_has_a_place_on_the_site():
 
 
 @pytest.mark.parametrize(
-    "package", ["lska_jax", "lska_jax.ops", "lska_jax.weights", "lska_jax.robustness"]
+    "package",
+    [
+        "lska_jax",
+        "lska_jax.analysis",
+        "lska_jax.data",
+        "lska_jax.ops",
+        "lska_jax.robustness",
+        "lska_jax.tasks",
+        "lska_jax.weights",
+    ],
 )
 def test_every_public_name_is_in_the_reference(package):
     text = "\n".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))

@@ -1,5 +1,6 @@
 """The notebooks: stored without outputs, and run from start to end in their reduced form."""
 
+import importlib
 import importlib.util
 import json
 import os
@@ -7,6 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
+
+import lska_jax
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -24,6 +27,20 @@ def test_no_output_is_stored_and_the_first_code_chooses_place_and_form(notebook)
     first = "".join(code[0]["source"])
     assert re.search("^WHERE = ", first, re.MULTILINE)
     assert re.search("^REDUCED = False$", first, re.MULTILINE)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_only_public_names_are_used(notebook):
+    code = "".join("".join(c["source"]) for c in cells_of(notebook) if c["cell_type"] == "code")
+    assert not re.search(r"(from|import) lska_jax\.", code)
+    for dotted in set(re.findall(r"\blska_jax((?:\.\w+)+)", code)):
+        package, public = ROOT / "lska_jax", lska_jax.__all__
+        for name in dotted.split(".")[1:]:
+            assert name in public, dotted
+            package /= name
+            if not package.is_dir():
+                break
+            public = importlib.import_module(f"lska_jax.{name}").__all__
 
 
 @pytest.mark.notebooks

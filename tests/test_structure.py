@@ -140,14 +140,23 @@ def test_models_need_neither_tensorflow_nor_torch():
 def test_every_public_name_can_be_imported():
     for package in (
         "lska_jax",
+        "lska_jax.analysis",
+        "lska_jax.data",
         "lska_jax.ops",
         "lska_jax.ops.pallas",
-        "lska_jax.weights",
+        "lska_jax.robustness",
         "lska_jax.robustness.report",
+        "lska_jax.tasks",
+        "lska_jax.weights",
     ):
         module = importlib.import_module(package)
         assert module.__all__
         assert all(getattr(module, name) is not None for name in module.__all__)
+
+
+def test_a_public_name_is_what_it_names_after_its_module_was_imported_too():
+    importlib.import_module("lska_jax.ops.kernel_spec")
+    assert lska_jax.ops.kernel_spec(23).dilation == 3
 
 
 def test_an_unknown_public_name_is_an_attribute_error():

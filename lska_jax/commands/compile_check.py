@@ -54,6 +54,8 @@ def _check(arguments: argparse.Namespace) -> int:
     from lska_jax.training.config_check import check_config
 
     check_config(arguments.config)
+    # Whatever this machine has is not what the steps are for.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     result = check(
         arguments.config,
         topology=arguments.topology,
@@ -91,8 +93,6 @@ def check(
             f"--topology={topology!r} is not understood; allowed: a TPU topology, as in v5e:4x4, "
             "or cuda:NUMBER."
         )
-    # Whatever this machine has is not what the steps are for.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if gpus:
         platform = "rocm" if gpus[1] == "rocm" else "cuda"
         return _check_gpu(config, platform, count, steps)

@@ -1,4 +1,4 @@
-"""Train, evaluate and predict from Python: what the commands do, in a process that is not ours.
+"""Train, evaluate, predict and check from Python: what the commands do, in another's process.
 
 For notebooks, other programs and threads: no flags are parsed, the process is neither restarted nor
 ended, an interrupt saves and raises, and handlers of signals are put back afterwards.
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
     from lska_jax.tasks.predict import Prediction
+    from lska_jax.tasks.predict_label_maps import LabelMapPrediction
+    from lska_jax.tasks.predict_objects import ObjectPrediction
 
 
 def train(
@@ -198,6 +200,119 @@ def predict(
                 max_image_pixels=max_image_pixels,
             )
         )
+
+
+def predict_objects(
+    model: str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    max_image_pixels: int = MAX_PIXELS,
+) -> list[ObjectPrediction]:
+    """Find objects in image files with a detector; arguments are those of ``predict``.
+
+    Returns:
+      One prediction for each image file, in their order; a broken image has a problem instead of
+      objects.
+
+    Raises:
+      ValueError: the model is no detector, or a folder holds no image.
+      FileNotFoundError: there is no such model or image.
+    """
+    from lska_jax.tasks import predict_objects as task
+    from lska_jax.tasks.predict import find_images
+    from lska_jax.training.model_places import as_model_folder
+
+    found = find_images([images] if isinstance(images, str | Path) else images)
+    with as_model_folder(model) as folder:
+        return list(task.predict_objects(folder, found, max_image_pixels=max_image_pixels))
+
+
+def predict_label_maps(
+    model: str | Path,
+    images: str | Path | Sequence[str | Path],
+    *,
+    max_image_pixels: int = MAX_PIXELS,
+) -> list[LabelMapPrediction]:
+    """Classify the pixels of image files with a segmentor; arguments are those of ``predict``.
+
+    Returns:
+      One prediction for each image file, in their order; a broken image has a problem instead of a
+      label map.
+
+    Raises:
+      ValueError: the model is no segmentor, or a folder holds no image.
+      FileNotFoundError: there is no such model or image.
+    """
+    from lska_jax.tasks import predict_label_maps as task
+    from lska_jax.tasks.predict import find_images
+    from lska_jax.training.model_places import as_model_folder
+
+    found = find_images([images] if isinstance(images, str | Path) else images)
+    with as_model_folder(model) as folder:
+        return list(task.predict_label_maps(folder, found, max_image_pixels=max_image_pixels))
+
+
+def dry_run(config: str | Path | ConfigDict) -> str:
+    """Compile a run's steps for the devices that are here, and say what they need.
+
+    Args:
+      config: as in ``train``; its data may be missing.
+
+    Returns:
+      What ``lska-jax train --dry_run`` prints: parameters, mesh, steps, and of each step the FLOPs
+      and the memory of a device.
+
+    Raises:
+      ValueError: the config is wrong, or its batches do not fit the devices.
+    """
+    from lska_jax.training.config_check import check_against_devices, check_sources
+    from lska_jax.training.dry_run import describe_run
+
+    settings = _checked_copy(config)
+    check_sources(settings, is_training=True, on_missing=print)
+    import jax
+
+    check_against_devices(settings, device_count=jax.device_count())
+    return describe_run(settings)
+
+
+def compile_check(
+    config: str | Path | ConfigDict,
+    *,
+    topology: str,
+    only: str | None = None,
+    find_batch: int = 0,
+) -> dict[str, Any]:
+    """Compile a run's steps for devices that are not here; print what they need, and return it.
+
+    Args:
+      config: as in ``train``; no data is read.
+      topology: a TPU topology, "v5e:4x4", which needs the extra ``tpu``, or GPUs, "cuda:8".
+      only: "train" or "evaluation"; None takes both.
+      find_batch: as in ``lska-jax compile-check``.
+
+    Returns:
+      The figures by step, and "fits": None where that cannot be known.
+
+    Raises:
+      ValueError: the config is wrong, the topology unknown, or the batches do not fit it.
+      ImportError: libtpu is missing.
+    """
+    from lska_jax.commands.compile_check import STEPS, check
+
+    if only is not None and only not in STEPS:
+        raise ValueError(f"only={only!r} is no step; allowed: {', '.join(STEPS)}.")
+    steps = STEPS if only is None else (only,)
+    return check(_checked_copy(config), topology=topology, steps=steps, find_batch=find_batch)
+
+
+def _checked_copy(config: str | Path | ConfigDict) -> ConfigDict:
+    from lska_jax.training.config_check import check_config
+
+    is_place = isinstance(config, str | Path)
+    settings = load_config(config) if is_place else config.copy_and_resolve_references()
+    check_config(settings)
+    return settings
 
 
 def _prepare(

@@ -1,7 +1,8 @@
-"""One line of a terminal that is rewritten in place, below lines that stay.
+"""One line of a terminal or notebook that is rewritten in place, below lines that stay.
 
-On anything but a terminal (a pipe, a file, a dumb terminal) there is no such line, and no
-control character is ever written.
+On anything else (a pipe, a file, a dumb terminal) there is no such line, and no control character
+is ever written. What a cell of a notebook prints knows the carriage return, but no escape
+sequences: there spaces take the line away.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from io import TextIOBase
 from typing import TextIO
 
 _SECONDS_BETWEEN_REFRESHES = 0.2
+# What is written over stays in the messages of a notebook.
+_SECONDS_BETWEEN_REFRESHES_IN_NOTEBOOKS = 1.0
+_NOTEBOOK_COLUMNS = 120
 _ERASE_TO_END = "\x1b[K"
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
@@ -28,6 +32,9 @@ class LiveLine:
     Args:
       stream: where to write; standard output where None.
       clock: seconds that only grow; for tests.
+
+    Attributes:
+      is_live: whether there is such a line, until nobody is there to see it.
     """
 
     def __init__(
@@ -41,24 +48,29 @@ class LiveLine:
         self._lock = threading.Lock()
         self._shown = ""
         self._next_refresh = float("-inf")
-        self.is_terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._is_notebook = type(self._stream).__module__.partition(".")[0] == "ipykernel"
+        is_terminal = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self.is_live = self._is_notebook or is_terminal
 
     def update(self, text: str) -> None:
         """Show `text` as the live line, unless the last change was a moment ago."""
-        if not self.is_terminal or self._clock() < self._next_refresh:
+        if not self.is_live or self._clock() < self._next_refresh:
             return
         with self._lock:
-            self._next_refresh = self._clock() + _SECONDS_BETWEEN_REFRESHES
+            between, columns = _SECONDS_BETWEEN_REFRESHES, shutil.get_terminal_size().columns
+            if self._is_notebook:
+                between, columns = _SECONDS_BETWEEN_REFRESHES_IN_NOTEBOOKS, _NOTEBOOK_COLUMNS
+            self._next_refresh = self._clock() + between
             # One column stays free: a full last column makes some terminals wrap.
-            columns = shutil.get_terminal_size().columns
-            self._shown = plain_text(text)[: max(columns - 1, 1)]
-            self._write(f"\r{self._shown}{_ERASE_TO_END}")
+            shown = plain_text(text)[: max(columns - 1, 1)]
+            self._write(f"{self._erased()}{shown}")
+            self._shown = shown
 
     def print(self, text: str) -> None:
         """Write a line that stays, above the live one."""
         with self._lock:
             if self._shown:
-                self._write(f"\r{_ERASE_TO_END}{text}\n{self._shown}")
+                self._write(f"{self._erased()}{text}\n{self._shown}")
             else:
                 self._write(f"{text}\n")
 
@@ -66,9 +78,15 @@ class LiveLine:
         """Take the live line away."""
         with self._lock:
             if self._shown:
-                self._write(f"\r{_ERASE_TO_END}")
+                self._write(self._erased())
             self._shown = ""
             self._next_refresh = float("-inf")
+
+    def _erased(self) -> str:
+        """Return what takes the live line away."""
+        if self._is_notebook:
+            return f"\r{' ' * len(self._shown)}\r"
+        return f"\r{_ERASE_TO_END}"
 
     def _write(self, text: str) -> None:
         # Names of files need not be text, and some terminals know few letters.
@@ -79,7 +97,7 @@ class LiveLine:
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError):
-            self.is_terminal = False
+            self.is_live = False
 
 
 def plain_text(text: str) -> str:

@@ -191,7 +191,7 @@ class Reporter:
         if now >= self._next_plain_line or step >= self._total_steps:
             self._next_plain_line = now + _SECONDS_BETWEEN_PLAIN_LINES
             self._keep_in_log(text)
-            if not self._line.is_terminal:
+            if not self._line.is_live:
                 self._line.print(text)
         self._sums, self._counts = {}, {}
         self._window = (step, now)
@@ -267,7 +267,7 @@ class Reporter:
         started = self._clock()
         if self._is_main:
             self._line.clear()
-            if not self._line.is_terminal:
+            if not self._line.is_live:
                 self._line.print(f"{description} ...")
         finished = threading.Event()
         ticker = threading.Thread(target=_tick, args=(progress, finished), daemon=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lska_jax.weights.model_folder import write_model_folder as write_model_folder
     from lska_jax.weights.state_dict import load_state_dict as load_state_dict
     from lska_jax.weights.state_dict import make_state_dict as make_state_dict
+    from lska_jax.weights.transfer import transfer_folder as transfer_folder
     from lska_jax.weights.transfer import transfer_kernels as transfer_kernels
 
 __getattr__, __all__ = lazy_attributes(
@@ -27,6 +28,7 @@ __getattr__, __all__ = lazy_attributes(
         "make_state_dict": "lska_jax.weights.state_dict",
         "read_facts": "lska_jax.weights.model_folder",
         "read_model_folder": "lska_jax.weights.model_folder",
+        "transfer_folder": "lska_jax.weights.transfer",
         "transfer_kernels": "lska_jax.weights.transfer",
         "write_model_folder": "lska_jax.weights.model_folder",
     },

@@ -186,3 +186,27 @@ def test_images_need_no_config_and_the_kept_settings_give_the_same_run_to_the_bi
 def test_what_does_not_go_together_is_said(asked, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         lska_jax.train(**asked, workdir=tmp_path)
+
+
+def test_a_dry_run_says_what_the_steps_need_without_a_workdir():
+    said = lska_jax.dry_run(tiny_config(fsdp=2))
+    assert "mesh                             data=1, fsdp=2" in said
+    assert "train step memory a device" in said
+
+
+def test_a_compile_check_returns_what_it_prints_and_leaves_the_config_alone(capsys):
+    config = tiny_config()
+    result = lska_jax.compile_check(config, topology="cuda:2", only="train")
+    assert result["train"]["devices"] == 2
+    assert "evaluation" not in result
+    assert config.training.batch_size == 240
+    assert "exports for 2 cuda device(s)" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="only='training' is no step; allowed: train, evaluation"):
+        lska_jax.compile_check(config, topology="cuda:2", only="training")
+
+
+@pytest.mark.parametrize("name", ["predict_objects", "predict_label_maps"])
+def test_a_classifier_finds_no_objects_and_classifies_no_pixels(name, trained, tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "photo.png")
+    with pytest.raises(ValueError, match="finds no objects|classifies no pixels"):
+        getattr(lska_jax, name)(trained[0], tmp_path / "photo.png")

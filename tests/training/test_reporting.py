@@ -234,6 +234,20 @@ def test_the_live_line_changes_at_most_five_times_a_second(terminal):
     assert terminal.written.count("number") == 8
 
 
+def test_a_notebook_has_a_live_line_that_changes_once_a_second_without_escape_sequences():
+    stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    clock = Clock()
+    line = LiveLine(stream, clock=clock)
+    for number in range(8):
+        line.update(f"number {number}")
+        clock.seconds += 0.25
+    line.print("this stays")
+    line.clear()
+    erased = f"\r{' ' * len('number 0')}\r"
+    first, second = "\r\rnumber 0", f"{erased}number 4"
+    assert stream.getvalue() == f"{first}{second}{erased}this stays\nnumber 4{erased}"
+
+
 def test_a_line_longer_than_the_terminal_is_cut(terminal, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     LiveLine(terminal.stream, clock=Clock()).update("x" * 50)
