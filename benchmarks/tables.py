@@ -25,6 +25,7 @@ from benchmarks import (
     huge_pages,
     model,
     ops,
+    segmentor,
     tpu_tables,
 )
 from benchmarks.results import DEFAULT_FOLDER, NOT_YET_RUN, VARIABLE, WAIT_POLICY, read_result
@@ -84,6 +85,7 @@ _MEASURED = (
     first_step.NAME,
     accelerator.NAME,
     dense_ops.NAME,
+    segmentor.NAME,
     families.NAME,
 )
 _NAMES = (
@@ -107,7 +109,7 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
             place = f"performance/{name}.png" if name == families.NAME else f"{name}.png"
             picture = f"\n\n![{name}]({place})"
             found[name][f"{name} conditions"] += picture
-        for module in (ops, model, huge_pages, first_step, accelerator, dense_ops):
+        for module in (ops, model, huge_pages, first_step, accelerator, dense_ops, segmentor):
             if name == module.NAME:
                 found[name] |= module.tables(result)
         if name == families.NAME:
