@@ -81,16 +81,15 @@ def repeat_nearest(
     Raises:
       ValueError: they are not.
     """
-    for axis, (given, wanted) in enumerate(zip(maps.shape[1:3], size, strict=True), start=1):
+    _, height, width, _ = maps.shape
+    for axis, given, wanted in ((1, height, size[0]), (2, width, size[1])):
         if given == -(wanted // -2):
             maps = jnp.repeat(maps, 2, axis=axis)
             maps = maps[:, :wanted] if axis == 1 else maps[:, :, :wanted]
         elif given == wanted // 2:
             maps = jnp.take(maps, np.arange(wanted) * given // wanted, axis=axis)
         else:
-            raise ValueError(
-                f"a map of {maps.shape[1]} x {maps.shape[2]} is not half of {size[0]} x {size[1]}."
-            )
+            raise ValueError(f"a map of {height} x {width} is not half of {size[0]} x {size[1]}.")
     return maps
 
 
