@@ -26,6 +26,7 @@ from benchmarks import (
     huge_pages,
     model,
     ops,
+    segmentor,
     stage_choices,
     starts,
     tpu_tables,
@@ -83,7 +84,7 @@ def _table(name: str, made: dict[str, dict[str, str]]) -> str:
 # Whose tables need nothing but their own rows.
 _MODULES = (
     *(ops, model, huge_pages, first_step, accelerator, dense_ops),
-    *(stage_choices, fine_tuning, starts),
+    *(segmentor, stage_choices, fine_tuning, starts),
 )
 _MEASURED = (
     ops.NAME,
@@ -94,6 +95,7 @@ _MEASURED = (
     first_step.NAME,
     accelerator.NAME,
     dense_ops.NAME,
+    segmentor.NAME,
     families.NAME,
     stage_choices.NAME,
     fine_tuning.NAME,

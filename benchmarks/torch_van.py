@@ -151,15 +151,21 @@ class TorchVAN(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits (B, num_classes)."""
+        return self.head(self.maps(x)[-1].mean(dim=(2, 3)))
+
+    def maps(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Return the map of every stage, (B, C, H, W) each."""
         is_last = x.is_contiguous(memory_format=torch.channels_last)
         memory_format = torch.channels_last if is_last else torch.contiguous_format
+        found = []
         for number in range(1, self.num_stages + 1):
             x = getattr(self, f"patch_embed{number}")(x)
             for block in getattr(self, f"block{number}"):
                 x = block(x)
             x = getattr(self, f"norm{number}")(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             x = x.contiguous(memory_format=memory_format)
-        return self.head(x.mean(dim=(2, 3)))
+            found.append(x)
+        return found
 
 
 def torch_van(model: VAN) -> TorchVAN:

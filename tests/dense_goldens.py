@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import golden_baselines
@@ -92,19 +93,32 @@ def gradient_errors(
     network: Any, gradients: dict[str, jax.Array], stored: dict[str, np.ndarray], case: str
 ) -> dict[str, float]:
     """Return {name: error of norm and probe over the norm}, as ``golden_baselines`` does."""
-    named = golden_baselines.named(network, {p: np.asarray(g) for p, g in gradients.items()})
     values = dict(zip(stored["grad_names"].tolist(), stored[f"{case}/grad_values"], strict=True))
-    assert named.keys() == values.keys()
-    largest = max(norm for norm, _ in values.values())
-    errors = {}
+    return errors_of(gradient_values(network, gradients), values)
+
+
+def gradient_values(
+    network: Any, gradients: dict[str, jax.Array]
+) -> dict[str, tuple[float, float]]:
+    """Return {name: norm and probe}, what is stored of a gradient."""
+    named = golden_baselines.named(network, {p: np.asarray(g) for p, g in gradients.items()})
+    assert len(named) == len(parameters(network))
+    values = {}
     for name, gradient in named.items():
-        norm, probe = values[name]
         wide = gradient.astype(np.float64)
         direction = golden_weights.normal(f"probe/{name}", gradient.shape)
-        found = np.linalg.norm(wide), (wide * direction).sum()
+        values[name] = float(np.linalg.norm(wide)), float((wide * direction).sum())
+    return values
+
+
+def errors_of(found: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, float]:
+    """Return {name: error of norm and probe over the expected norm}."""
+    assert found.keys() == expected.keys()
+    largest = max(norm for norm, _ in expected.values())
+    errors = {}
+    for name, (norm, probe) in expected.items():
         # Those that are zero in exact arithmetic hold rounding errors alone.
         scale = norm if norm > 1e-6 * largest else largest * 1e-2
-        errors[name] = max(abs(found[0] - norm), abs(found[1] - probe)) / scale
+        errors[name] = max(abs(found[name][0] - norm), abs(found[name][1] - probe)) / scale
     assert all(math.isfinite(error) for error in errors.values())
-    assert len(errors) == len(parameters(network))
     return errors

@@ -51,11 +51,22 @@ _HALF = 128
 
 
 class _Scene(NamedTuple):
-    """One drawn scene: pixels (H, W, 3) uint8, masks (N, H, W) bool and labels (N,) int32."""
+    """One drawn scene, whose arrays are not to be written to.
+
+    Attributes:
+      pixels: (H, W, 3) uint8.
+      bits: (N, H, ceil(W / 8)) uint8, masks as ``numpy.packbits`` has them.
+      labels: (N,) int32.
+    """
 
     pixels: np.ndarray
-    masks: np.ndarray
+    bits: np.ndarray
     labels: np.ndarray
+
+    @property
+    def masks(self) -> np.ndarray:
+        """What is seen of each digit, (N, H, W) bool."""
+        return np.unpackbits(self.bits, axis=-1, count=self.pixels.shape[1]).view(bool)
 
 
 class _Scenes:
@@ -98,7 +109,7 @@ class _Scenes:
 
     def _draw(self, index: int) -> _Scene:
         check_index(index, len(self), self.name)
-        return _draw_scene(self._split, self._size, _generator(self._split, self._seed, index))
+        return _draw_scene(self._split, self._size, self._seed, index)
 
 
 class DigitScenes(_Scenes):
@@ -110,12 +121,13 @@ class DigitScenes(_Scenes):
     def __getitem__(self, index: int) -> ObjectImage:
         """Return scene ``index`` with its digits in the order in which they were laid."""
         scene = self._draw(index)
+        masks = scene.masks
         return ObjectImage(
             image=scene.pixels,
             size=self._size,
-            boxes=boxes_of(scene.masks),
+            boxes=boxes_of(masks),
             labels=scene.labels,
-            masks=scene.masks,
+            masks=masks,
             position=index,
         )
 
@@ -139,9 +151,11 @@ class DigitSceneMaps(_Scenes):
 
     def __getitem__(self, index: int) -> PixelLabels:
         """Return scene ``index`` and its label map."""
-        check_index(index, len(self), self.name)
-        pixels, label_map = _draw_map(self._split, self._size, self._seed, index)
-        return PixelLabels(pixels, label_map, index)
+        scene = self._draw(index)
+        label_map = np.zeros(self._size, np.uint8)
+        for mask, label in zip(scene.masks, scene.labels, strict=True):
+            label_map[mask] = label + 1
+        return PixelLabels(scene.pixels, label_map, index)
 
 
 def inspect_digit_scenes(split: str) -> SourceFacts:
@@ -179,26 +193,10 @@ def boxes_of(masks: np.ndarray) -> np.ndarray:
     return boxes
 
 
-def _generator(split: str, seed: int, index: int) -> np.random.Generator:
-    return np.random.default_rng((seed, _STREAMS[split], index))
-
-
 # Drawing takes as long as a step of a small network: a process draws what it reads again once.
-@functools.lru_cache(maxsize=_NUM_SCENES["train"] + _NUM_SCENES["test"])
-def _draw_map(
-    split: str, size: tuple[int, int], seed: int, index: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a scene's pixels and its label map, neither to be written to."""
-    scene = _draw_scene(split, size, _generator(split, seed, index))
-    label_map = np.zeros(size, np.uint8)
-    for mask, label in zip(scene.masks, scene.labels, strict=True):
-        label_map[mask] = label + 1
-    scene.pixels.setflags(write=False)
-    label_map.setflags(write=False)
-    return scene.pixels, label_map
-
-
-def _draw_scene(split: str, size: tuple[int, int], rng: np.random.Generator) -> _Scene:
+@functools.lru_cache(maxsize=sum(_NUM_SCENES.values()))
+def _draw_scene(split: str, size: tuple[int, int], seed: int, index: int) -> _Scene:
+    rng = np.random.default_rng((seed, _STREAMS[split], index))
     pixels = _draw_ground(split, size, rng)
     num_digits = 0 if rng.integers(_EMPTY_EVERY) == 0 else int(rng.integers(1, _MOST_DIGITS + 1))
     covers: list[np.ndarray] = []
@@ -228,7 +226,10 @@ def _draw_scene(split: str, size: tuple[int, int], rng: np.random.Generator) -> 
                 for part, colour in zip((paper, ink), colours, strict=True):
                     pixels[window] = _lay(pixels[window], part, colour)
                 break
-    return _Scene(pixels, visible, np.array(labels, np.int32))
+    scene = _Scene(pixels, np.packbits(visible, axis=-1), np.array(labels, np.int32))
+    for array in scene:
+        array.setflags(write=False)
+    return scene
 
 
 def _draw_ground(split: str, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

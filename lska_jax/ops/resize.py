@@ -2,10 +2,11 @@
 
 Bilinear: pixel i of n lies at (i + 0.5) / n of the map, what lies beyond the outermost centres is
 theirs, and nothing is smoothed when a map shrinks (``align_corners=False``, no antialiasing).
-Nearest, for a map that is half of the wanted one: every pixel twice, cut to the size.
+Nearest, for a map that is about half of the wanted one: pixel i of n is pixel floor(i H / n) of H.
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -66,25 +67,30 @@ def axis_weights(
 def repeat_nearest(
     maps: Float[Array, "batch height width channels"], size: tuple[int, int]
 ) -> Float[Array, "batch new_height new_width channels"]:
-    """Return every pixel twice along both axes, cut to a size.
+    """Return every pixel twice along both axes, at a size that is about twice that of the maps.
 
-    It is PyTorch's nearest resize wherever H = ceil(height / 2), as in a pyramid of maps; that of
-    ``jax.image.resize`` takes other pixels at odd sizes.
+    It is PyTorch's nearest resize; that of ``jax.image.resize`` takes other pixels at odd sizes.
+    Maps of half the size, rounded up, are repeated and cut, as those of strided convolutions are.
+    Of maps whose half was rounded down, as patches without padding leave them, one pixel is there
+    three times.
 
     Args:
       maps: (B, H, W, C).
-      size: wanted height and width, of which H and W are the halves, rounded up.
+      size: wanted height and width, of which H and W are the halves.
 
     Raises:
       ValueError: they are not.
     """
     _, height, width, _ = maps.shape
-    if (height, width) != tuple(-(side // -2) for side in size):
-        raise ValueError(
-            f"a map of {height} x {width} is not half of {size[0]} x {size[1]}, rounded up."
-        )
-    twice = jnp.repeat(jnp.repeat(maps, 2, axis=1), 2, axis=2)
-    return twice[:, : size[0], : size[1]]
+    for axis, given, wanted in ((1, height, size[0]), (2, width, size[1])):
+        if given == -(wanted // -2):
+            maps = jnp.repeat(maps, 2, axis=axis)
+            maps = maps[:, :wanted] if axis == 1 else maps[:, :, :wanted]
+        elif given == wanted // 2:
+            maps = jnp.take(maps, np.arange(wanted) * given // wanted, axis=axis)
+        else:
+            raise ValueError(f"a map of {height} x {width} is not half of {size[0]} x {size[1]}.")
+    return maps
 
 
 def _multiply(weights: Array, maps: Array, axis: int) -> Array:

@@ -11,8 +11,9 @@ from lska_jax.tasks.table import task_entry
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import tree_bytes
 
-# Only the number of steps depends on it, and only where the data is not here.
-_IMAGENET_TRAIN_EXAMPLES = 1_281_167
+# Only the number of steps depends on them, and only where the data is not here.
+_ASSUMED = {"detection": (117_266, "COCO's train2017 without images that have no annotations")}
+_ASSUMED_ELSE = (1_281_167, "ImageNet-1K")
 
 
 def describe_run(config: ConfigDict, *, report: Callable[[str], None] = lambda text: None) -> str:
@@ -20,7 +21,7 @@ def describe_run(config: ConfigDict, *, report: Callable[[str], None] = lambda t
 
     Args:
       config: checked by ``training.config_check.check_config``. Its data may be missing on
-        this machine; steps are then counted for ImageNet-1K, and the text says so.
+        this machine; steps are then counted for ImageNet-1K or COCO, and the text says so.
       report: told what is waited for, one line each.
 
     Raises:
@@ -54,9 +55,10 @@ def _count_examples(config: ConfigDict) -> tuple[int, str]:
     try:
         facts = task_entry(config).inspect(config, data.source, data.train_split)
     except ValueError:
+        count, name = _ASSUMED.get(config.task, _ASSUMED_ELSE)
         if config.optimizer.steps:
-            return _IMAGENET_TRAIN_EXAMPLES, "data not found here; the config counts in steps"
-        return _IMAGENET_TRAIN_EXAMPLES, "data not found here, assuming ImageNet-1K"
+            return count, "data not found here; the config counts in steps"
+        return count, f"data not found here, assuming {name}"
     return facts.num_examples, data.source
 
 

@@ -24,6 +24,7 @@ from benchmarks import (
     operations,
     ops,
     results,
+    segmentor,
     tune,
 )
 from benchmarks.harness import Timing, measure_alternately
@@ -39,6 +40,7 @@ COMMANDS = {
     "cost_against_k": cost_against_k,
     "corruptions": corruptions,
     "accelerator": accelerator,
+    "segmentor": segmentor,
 }
 
 
@@ -73,7 +75,7 @@ def folder(tmp_path, monkeypatch):
     # "cost_against_k" starts eight processes; the others compile networks or parts of them.
     [
         pytest.param(name, marks=pytest.mark.slow)
-        if name in ("cost_against_k", "accelerator", "dense_ops", "ops", "model")
+        if name in ("cost_against_k", "accelerator", "dense_ops", "ops", "model", "segmentor")
         else name
         for name in COMMANDS
     ],
@@ -102,7 +104,7 @@ def test_huge_pages_are_compared_in_processes_of_their_own(tmp_path, monkeypatch
 
 def test_benchmarks_can_be_imported_without_torch_and_matplotlib():
     modules = ("ops", "model", "cost_against_k", "huge_pages", "first_step", "tables",
-               "corruptions", "accelerator", "dense_ops", "tune")  # fmt: skip
+               "corruptions", "accelerator", "dense_ops", "segmentor", "tune")  # fmt: skip
     code = (
         "import sys; sys.modules['torch'] = sys.modules['matplotlib'] = None; "
         f"import {', '.join(f'benchmarks.{module}' for module in modules)}"

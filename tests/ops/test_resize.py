@@ -48,5 +48,13 @@ def test_nearest_repeats_pixels_and_refuses_a_map_that_is_no_half():
     maps = jnp.arange(6.0).reshape(1, 2, 3, 1)
     rows = np.asarray(repeat_nearest(maps, (3, 5)))[0, :, :, 0]
     np.testing.assert_array_equal(rows, [[0, 0, 1, 1, 2], [0, 0, 1, 1, 2], [3, 3, 4, 4, 5]])
-    with pytest.raises(ValueError, match="2 x 3 is not half of 5 x 6, rounded up"):
-        repeat_nearest(maps, (5, 6))
+    with pytest.raises(ValueError, match="2 x 3 is not half of 3 x 8"):
+        repeat_nearest(maps, (3, 8))
+
+
+def test_nearest_takes_maps_whose_half_was_rounded_down():
+    maps = jnp.arange(6.0).reshape(1, 2, 3, 1)
+    rows = np.asarray(repeat_nearest(maps, (5, 7)))[0, :, :, 0]
+    # torch.nn.functional.interpolate(maps, size=(5, 7), mode="nearest")
+    expected = [[0, 0, 0, 1, 1, 2, 2]] * 3 + [[3, 3, 3, 4, 4, 5, 5]] * 2
+    np.testing.assert_array_equal(rows, expected)

@@ -21,7 +21,7 @@ Extra = Literal["none", "pool", "conv"]
 
 
 class FPN(nnx.Module):
-    """From maps that each halve the one before, rounded up, to as many or more of one width.
+    """From maps that each halve the one before to as many or more of one width.
 
     Args:
       in_channels: of each map, finest first.
@@ -70,7 +70,7 @@ class FPN(nnx.Module):
         """Return the outputs, finest first.
 
         Args:
-          maps: (B, H, W, in_channels[i]) each, H and W half of those before, rounded up.
+          maps: (B, H, W, in_channels[i]) each, H and W half of those before.
 
         Raises:
           ValueError: another number of maps, or sizes that are no halves.

@@ -13,6 +13,7 @@ import pytest
 from flax import nnx
 
 from lska_jax.models.dense import mask_rcnn as mask_rcnn_module
+from lska_jax.models.dense.roi_heads import MaskHead
 from lska_jax.models.dense.rpn import Proposals
 from lska_jax.nn.functional import flat_values, parameters
 
@@ -136,22 +137,31 @@ def test_more_padding_of_the_truth_changes_neither_loss_nor_gradient(trained_ret
 
 @pytest.fixture(scope="module")
 def trained_mask_rcnn(mask_rcnn):
-    """Return (case, use_stored) -> losses and gradients, with the stored proposals or its own."""
+    """Return (case, ...) -> losses and gradients, with the stored proposals or its own."""
     network, stored = mask_rcnn
     images, make = jnp.asarray(dense_goldens.images(stored)), mask_rcnn_module.make_proposals
+    call = inspect.unwrap(MaskHead.__call__)
     training = nnx.view(network, deterministic=False, use_running_average=False)
     graph, params, rest = nnx.split(training, nnx.Param, ...)
 
+    # Images are an argument: of constants XLA would compute what it can while it compiles.
     @jax.jit
-    def run(truth, rows, use_stored):
+    def run(images, truth, rows, use_stored, noise):
         given = Proposals(rows[..., :4], rows[..., 4], jnp.ones(rows.shape[:2], bool), None)
 
         def choose(*args, **kwargs):
             own = make(*args, **kwargs)._replace(levels=None)
             return jax.tree.map(lambda a, b: jnp.where(use_stored, a, b), given, own)
 
+        def call_shaken(head, x, labels):
+            drawn = jax.random.normal(jax.random.key(0), x.shape, jnp.float32)
+            return call(head, x * (1.0 + noise * drawn), labels)
+
         def total(params):
-            with mock.patch.object(mask_rcnn_module, "make_proposals", choose):
+            with (
+                mock.patch.object(mask_rcnn_module, "make_proposals", choose),
+                mock.patch.object(MaskHead, "__call__", call_shaken),
+            ):
                 model = nnx.merge(graph, params, rest, copy=True)
                 parts = inspect.unwrap(type(model).losses)(model, images, truth)
             return sum(parts.values()), parts
@@ -159,9 +169,10 @@ def trained_mask_rcnn(mask_rcnn):
         (_, parts), gradients = jax.value_and_grad(total, has_aux=True)(params)
         return parts, flat_values(gradients)
 
-    def run_case(case, *, use_stored):
+    def run_case(case, *, use_stored, noise=0.0):
         rows = np.stack([stored[f"{case}/proposals{image}"] for image in range(2)])
-        return run(dense_goldens.truth(stored, case), rows, use_stored)
+        truth = dense_goldens.truth(stored, case)
+        return run(images, truth, rows, use_stored, jnp.float32(noise))
 
     return run_case
 
@@ -205,11 +216,26 @@ def test_mask_rcnns_gradients_but_of_its_masks_are_those_of_the_reference(
     assert max(error for name, error in errors.items() if not is_in_mask_head(name)) < 1e-4
 
 
-@pytest.mark.xfail(reason="up to 4.8e-4; ReLUs so near zero that rounding turns them over?")
 @each_case
-def test_gradients_of_the_mask_head_are_those_of_the_reference(mask_rcnn, trained_mask_rcnn, case):
+def test_gradients_of_the_mask_head_are_those_of_the_reference_as_far_as_rounding_goes(
+    mask_rcnn, trained_mask_rcnn, case
+):
     errors = gradient_errors(mask_rcnn, trained_mask_rcnn, case, use_stored=True)
-    assert max(error for name, error in errors.items() if is_in_mask_head(name)) < 1e-4
+    errors = {name: error for name, error in errors.items() if is_in_mask_head(name)}
+    behind = [e for name, e in errors.items() if "upsample" in name or "conv_logits" in name]
+    assert max(behind) < 1e-5
+    # Ahead of a ReLU a gradient jumps where a value near zero changes its sign. Of a million values
+    # some do within float32 rounding: input that differs by a millionth moves these gradients as
+    # much as they are away from the reference's.
+    values = [
+        dense_goldens.gradient_values(
+            mask_rcnn[0], trained_mask_rcnn(case, use_stored=True, noise=noise)[1]
+        )
+        for noise in (0.0, 1e-6, 2e-6)
+    ]
+    moved = [dense_goldens.errors_of(shaken, values[0]) for shaken in values[1:]]
+    by_rounding = max(error for one in moved for n, error in one.items() if is_in_mask_head(n))
+    assert max(errors.values()) < max(1e-4, 2 * by_rounding)
 
 
 @pytest.mark.xfail(reason="up to 3.6e-3: its own proposals are rounded differently")
