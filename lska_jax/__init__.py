@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from lska_jax.commands.from_python import compile_check as compile_check
     from lska_jax.commands.from_python import dry_run as dry_run
     from lska_jax.commands.from_python import evaluate as evaluate
-    from lska_jax.commands.from_python import predict as predict
-    from lska_jax.commands.from_python import predict_label_maps as predict_label_maps
-    from lska_jax.commands.from_python import predict_objects as predict_objects
     from lska_jax.commands.from_python import train as train
+    from lska_jax.commands.predict_from_python import predict as predict
+    from lska_jax.commands.predict_from_python import predict_label_maps as predict_label_maps
+    from lska_jax.commands.predict_from_python import predict_objects as predict_objects
     from lska_jax.models.fold import fold_batch_norm as fold_batch_norm
     from lska_jax.models.table import Preprocessing as Preprocessing
     from lska_jax.models.table import list_models as list_models
@@ -81,9 +81,9 @@ __getattr__, __all__ = lazy_attributes(
         "nn": "lska_jax.nn",
         "occlusion_map": "lska_jax.analysis.occlusion",
         "ops": "lska_jax.ops",
-        "predict": "lska_jax.commands.from_python",
-        "predict_label_maps": "lska_jax.commands.from_python",
-        "predict_objects": "lska_jax.commands.from_python",
+        "predict": "lska_jax.commands.predict_from_python",
+        "predict_label_maps": "lska_jax.commands.predict_from_python",
+        "predict_objects": "lska_jax.commands.predict_from_python",
         "publish": "lska_jax.training.publish",
         "receptive_field": "lska_jax.analysis.receptive_field",
         "report_runs": "lska_jax.analysis.run_report.write",
