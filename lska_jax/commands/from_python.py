@@ -207,8 +207,10 @@ def compile_check(
 def _checked_copy(config: str | Path | ConfigDict) -> ConfigDict:
     from lska_jax.training.config_check import check_config
 
-    is_place = isinstance(config, str | Path)
-    settings = load_config(config) if is_place else config.copy_and_resolve_references()
+    if isinstance(config, str | Path):
+        settings = load_config(config)
+    else:
+        settings = config.copy_and_resolve_references()
     check_config(settings)
     return settings
 
