@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks import (
     accelerator,
     claims,
+    compiler_options,
     cost_against_k,
     cost_tables,
     dense_ops,
@@ -82,6 +83,7 @@ _MEASURED = (
     cost_against_k.TPU_NAME,
     huge_pages.NAME,
     first_step.NAME,
+    compiler_options.NAME,
     accelerator.NAME,
     dense_ops.NAME,
     families.NAME,
@@ -107,7 +109,10 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
             place = f"performance/{name}.png" if name == families.NAME else f"{name}.png"
             picture = f"\n\n![{name}]({place})"
             found[name][f"{name} conditions"] += picture
-        for module in (ops, model, huge_pages, first_step, accelerator, dense_ops):
+        for module in (
+            *(ops, model, huge_pages, first_step),
+            *(compiler_options, accelerator, dense_ops),
+        ):
             if name == module.NAME:
                 found[name] |= module.tables(result)
         if name == families.NAME:
