@@ -18,6 +18,7 @@ from benchmarks import (
     cost_against_k,
     cost_tables,
     dense_ops,
+    engines,
     families,
     family_tables,
     first_step,
@@ -79,6 +80,7 @@ def _table(name: str, made: dict[str, dict[str, str]]) -> str:
 _MEASURED = (
     ops.NAME,
     model.NAME,
+    engines.NAME,
     cost_against_k.NAME,
     cost_against_k.TPU_NAME,
     huge_pages.NAME,
@@ -110,7 +112,7 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
             picture = f"\n\n![{name}]({place})"
             found[name][f"{name} conditions"] += picture
         for module in (
-            *(ops, model, huge_pages, first_step),
+            *(ops, model, engines, huge_pages, first_step),
             *(compiler_options, accelerator, dense_ops),
         ):
             if name == module.NAME:
