@@ -12,6 +12,7 @@
 
 import difflib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from lska_jax.data.csv_source import LABEL_SEPARATOR, CsvSource
@@ -26,7 +27,7 @@ _KINDS = (
     "tfds:NAME[/CONFIG][:VERSION]",
 )
 # Kinds that need no place: they come with the package, or with what it needs.
-_EMBEDDED = {
+_EMBEDDED: dict[str, tuple[Callable[[str], Source], Callable[[str], SourceFacts]]] = {
     "digits": (DigitsSource, inspect_digits),
     "drawings": (DrawingsSource, inspect_drawings),
 }
