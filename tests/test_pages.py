@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +45,11 @@ INSTEAD: dict[str, dict[str, str]] = {
     "docs/start.md": DIGITS,
     "docs/data.md": {"folder:photos": "folder:photos --image_size 32 --seconds 0.5"},
     "docs/training.md": {**DIGITS_FILE, "--model van_lska_tiny --epochs 20": f"{SMALL} --epochs 1"},
+    "docs/dense.md": {
+        "digits_segmentation.py": "digits_segmentation.py --dry_run",
+        "digits_detection.py  ": "digits_detection.py --dry_run ",
+        "digits_detection.py:mask_rcnn": "digits_detection.py:mask_rcnn --dry_run",
+    },
     "docs/fine_tune.md": {"--epochs 10": "--epochs 2", "--epochs 30": "--epochs 2"},
     "docs/weights.md": {
         **DIGITS,
@@ -55,8 +59,18 @@ INSTEAD: dict[str, dict[str, str]] = {
     "docs/tpu_pods.md": DIGITS_FILE,
     "docs/reliability.md": DIGITS_FILE,
 }
-# What of a checkout the pages name.
+# What of a checkout the pages name, and what the reader of a page is said to have besides.
 CHECKOUT = ("train.py", "eval_robustness.py", "configs", "requirements.txt")
+BELONGINGS: dict[str, tuple[str, ...]] = {
+    "README.md": ("photos", "image.jpg", "checkpoint.safetensors", "DATA"),
+    "docs/data.md": ("photos",),
+    "docs/training.md": ("photos",),
+    "docs/fine_tune.md": ("photos", "pretrained"),
+    "docs/explain.md": ("photos", "photo.jpg", "photo_model", "k7", "k11", "k23", "k35", "k53"),
+    "docs/dense.md": ("imagenet_model",),
+    "docs/robustness.md": ("imagenet_model", "other_model", "DATA"),
+    "docs/weights.md": ("photos", "photo.jpg", "checkpoint.safetensors"),
+}
 
 
 def name_of(page: Path) -> str:
@@ -145,7 +159,7 @@ def test_pages_that_are_run_elsewhere_are():
 
 @pytest.fixture(scope="module")
 def belongings(tmp_path_factory) -> Path:
-    """Return a folder of what readers have: photos, and models that were never trained."""
+    """Return a folder of what readers have: digits for photos, models that were never trained."""
     from PIL import Image
     from small_models import ONE_BLOCK, small_model
 
@@ -157,7 +171,7 @@ def belongings(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("belongings")
     digits = open_source("digits", split="test")
     classes = ("cat", "frog", "ship")
-    images = [Image.fromarray(digits[n].image[..., 0]).resize((32, 32)) for n in range(48)]
+    images = [Image.fromarray(digits[n].image[..., 0]).resize((32, 32)) for n in range(24)]
     for n, image in enumerate(images):
         place = folder / "photos" / classes[n % 3] / f"{n}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -200,9 +214,11 @@ def test_the_blocks_of_a_page_run_in_order(page, belongings, tmp_path):
             text = text.replace(old, new)
         blocks.append((block.place, block.language, text))
     reader = tmp_path / "reader"
-    shutil.copytree(belongings, reader)
+    reader.mkdir()
     for name in CHECKOUT:
         (reader / name).symlink_to(ROOT / name)
+    for name in BELONGINGS.get(name_of(page), ()):
+        (reader / name).symlink_to(belongings / name)
     (tmp_path / "blocks.json").write_text(json.dumps(blocks))
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "page_program.py"), str(tmp_path / "blocks.json")],
