@@ -81,6 +81,13 @@ def is_run(block: Block) -> bool:
     return block.language != "text" and not block.reason
 
 
+RUN_HERE = [
+    page
+    for page in GUIDES
+    if name_of(page) not in RUN_ELSEWHERE and any(map(is_run, blocks_of(page)))
+]
+
+
 @pytest.mark.parametrize("page", [*GUIDES, *OTHERS], ids=name_of)
 def test_every_block_is_run_or_says_why_not(page):
     blocks = blocks_of(page)
@@ -201,11 +208,7 @@ def write_model(folder: Path, model: object, class_names: tuple[str, ...]) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page",
-    [page for page in GUIDES if name_of(page) not in RUN_ELSEWHERE],
-    ids=name_of,
-)
+@pytest.mark.parametrize("page", RUN_HERE, ids=name_of)
 def test_the_blocks_of_a_page_run_in_order(page, belongings, tmp_path):
     blocks = []
     for block in filter(is_run, blocks_of(page)):
