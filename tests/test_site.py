@@ -81,7 +81,7 @@ def test_search_works_from_a_disk(site, browser):
     found = page.locator(".md-search-result__link[href*='explain.html']").first
     found.wait_for(timeout=60_000)
     found.click()
-    page.wait_for_url("**/explain.html?h=occlusion*")
+    page.wait_for_url(re.compile(r"/explain\.html"))
     assert "What a network looks at" in page.inner_text("h1")
     assert problems == []
     assert [address for address in requests if not address.startswith(("file:", "data:"))] == []
