@@ -38,7 +38,6 @@ INSTEAD: dict[str, dict[str, str]] = {
     "README.md": {
         **DIGITS_FILE,
         "lska-jax train --config digits ": f"lska-jax train --config digits {BRIEFLY} ",
-        "evaluate --config digits": f"evaluate --config digits {BRIEFLY}",
         "--model van_lska_tiny": f"{SMALL} --epochs 1",
         "checkpoint.pth": "checkpoint.safetensors",
     },
@@ -55,6 +54,7 @@ INSTEAD: dict[str, dict[str, str]] = {
         **DIGITS,
         "checkpoint.pth": "checkpoint.safetensors",
         "exported.pth": "exported.safetensors",
+        "--from cifar10": "--from cifar10 --epochs 1",
     },
     "docs/tpu_pods.md": DIGITS_FILE,
     "docs/reliability.md": DIGITS_FILE,
@@ -62,11 +62,12 @@ INSTEAD: dict[str, dict[str, str]] = {
 # What of a checkout the pages name, and what the reader of a page is said to have besides.
 CHECKOUT = ("train.py", "eval_robustness.py", "configs", "requirements.txt")
 BELONGINGS: dict[str, tuple[str, ...]] = {
-    "README.md": ("photos", "image.jpg", "checkpoint.safetensors", "DATA"),
+    "README.md": ("photos", "photo.jpg", "checkpoint.safetensors", "DATA"),
+    "docs/install.md": ("photo.jpg",),
     "docs/data.md": ("photos",),
     "docs/training.md": ("photos",),
     "docs/fine_tune.md": ("photos", "pretrained"),
-    "docs/explain.md": ("photos", "photo.jpg", "photo_model", "k7", "k11", "k23", "k35", "k53"),
+    "docs/explain.md": ("photos", "photo.jpg", "k7", "k11", "k23", "k35", "k53"),
     "docs/dense.md": ("imagenet_model",),
     "docs/robustness.md": ("imagenet_model", "other_model", "DATA"),
     "docs/weights.md": ("photos", "photo.jpg", "checkpoint.safetensors"),
@@ -183,12 +184,11 @@ def belongings(tmp_path_factory) -> Path:
         place = folder / "photos" / classes[n % 3] / f"{n}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
         image.convert("RGB").save(place)
-    for place in ("photo.jpg", "image.jpg", "DATA/imagenet-a/n01498041/0.jpg"):
+    for place in ("photo.jpg", "DATA/imagenet-a/n01498041/0.jpg"):
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         images[0].convert("RGB").save(folder / place)
 
     thousand = {"num_classes": 1000, **ONE_BLOCK}
-    write_model(folder / "photo_model", small_model(num_classes=3), classes)
     for name in ("pretrained", "other_model"):
         write_model(folder / name, small_model(**thousand), imagenet_names())
     for k in (7, 11, 23, 35, 53):
