@@ -42,7 +42,7 @@ INSTEAD: dict[str, dict[str, str]] = {
         "checkpoint.pth": "checkpoint.safetensors",
     },
     "docs/start.md": DIGITS,
-    "docs/data.md": {"folder:photos": "folder:photos --image_size 32 --seconds 0.5"},
+    "docs/data.md": {"folder:photos": "folder:photos --image_size 32 --batch_size 8 --seconds 0.5"},
     "docs/training.md": {**DIGITS_FILE, "--model van_lska_tiny --epochs 20": f"{SMALL} --epochs 1"},
     "docs/dense.md": {
         "digits_segmentation.py": "digits_segmentation.py --dry_run",
