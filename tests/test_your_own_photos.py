@@ -21,7 +21,7 @@ CLASSES, EACH = ("cat", "frog", "ship"), 100
 
 
 def commands() -> list[list[str]]:
-    blocks = re.findall(r"```bash\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    blocks = re.findall(r"(?<!-->\n)```bash\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     return [shlex.split(line) for block in blocks for line in block.splitlines() if line]
 
 

@@ -6,6 +6,7 @@ place in docs/, and what is no page becomes its name: no link of the site leads 
 
 import posixpath
 import re
+from itertools import takewhile
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -18,6 +19,9 @@ _PAGES = {
     "CHANGELOG.md": "changelog.md",
     "findings/README.md": "findings.md",
 }
+_FILES = {f"website/{name}": f"assets/{name}" for name in ("iframe-worker.js", "narrow.css")}
+# What the head of a finding says, in this order, behind its title.
+_STATEMENTS = ("Versions", "Expected by most", "Seen", "What helps")
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
 
 
@@ -26,8 +30,35 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     root = Path(config.config_file_path).parent
     for source, place in _PAGES.items():
         text = (root / source).read_text(encoding="utf-8")
+        if source == "findings/README.md":
+            text += "".join(map(describe_finding, sorted((root / "findings").glob("*.sh"))))
         files.append(File.generated(config, place, content=text))
+    for path, place in _FILES.items():
+        files.append(File.generated(config, place, abs_src_path=str(root / path)))
     return files
+
+
+def describe_finding(script: Path) -> str:
+    """Return the head of a finding's script as a section: its title, and one item a statement.
+
+    Raises:
+      ValueError: the head lacks one of the statements that a finding makes.
+    """
+    lines = script.read_text(encoding="utf-8").splitlines()[1:]
+    head = takewhile(lambda line: line.startswith("#"), lines)
+    words = " ".join(line.removeprefix("#").strip() for line in head).partition(" Ends 0 ")[0]
+    title, *parts = re.split(rf" +({'|'.join(_STATEMENTS)}): ", words)
+    if tuple(parts[::2]) != _STATEMENTS:
+        raise ValueError(f"The head of {script} says {parts[::2]}; needed: {list(_STATEMENTS)}.")
+    items = [f"- **{name}**: {_plain(text)}" for name, text in zip(*[iter(parts)] * 2, strict=True)]
+    return "\n".join(
+        ["", f"## {_plain(title).rstrip('.')}", "", f"`{script.name}`", "", *items, ""]
+    )
+
+
+def _plain(text: str) -> str:
+    """Keep what Markdown would take for markup."""
+    return re.sub(r"([\\*_<>\[\]`])", r"\\\1", text)
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
