@@ -148,13 +148,20 @@ class MadeConflicts:
         Raises:
           BrokenImage: one of its two images cannot be decoded, or the shape's is too small.
         """
+        return Record(WAYS[self._way](*self.pair(index)), int(self.labels[index]))
+
+    def pair(self, index: int) -> tuple[Pixels, Pixels]:
+        """Return what stimulus ``index`` is made of: its shape's image and its texture's, square.
+
+        Raises:
+          BrokenImage: as for the stimulus.
+        """
         check_index(index, len(self), self.name)
         shape = self._pixels(index)
         side = min(*shape.size, LARGEST_SIDE)
         if side < SMALLEST_SIDE:
             raise BrokenImage(f"{side} pixels are too few for a conflict ({SMALLEST_SIDE})")
-        pair = [_square(image, side) for image in (shape, self._pixels(int(self._donors[index])))]
-        return Record(WAYS[self._way](*pair), int(self.labels[index]))
+        return _square(shape, side), _square(self._pixels(int(self._donors[index])), side)
 
     def path(self, index: int) -> str:
         """Return the texture's image and, last, the shape's."""

@@ -10,7 +10,7 @@ opens, and its ``note`` says what is missing.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,6 +88,27 @@ def open_cell(
     if shapes is not None:
         return data._replace(note=_state_shared(data, shapes))
     return _state_incompleteness(image_set, data)
+
+
+def make_cell(
+    cell: Cell, clean: Callable[[], CellData], *, seed: int, max_image_pixels: int
+) -> CellData:
+    """Make the images of a cell from the clean ones.
+
+    Args:
+      cell: of a set that is made.
+      clean: returns the clean images.
+      seed: of what is drawn.
+      max_image_pixels: an image file of more is broken.
+
+    Raises:
+      ValueError: the clean images cannot be opened, or allow none of these; see the set.
+    """
+    make = find_set(cell.set).make
+    assert make is not None  # as the plan has asked
+    data = clean()
+    source, extra = make(data.source, cell.part, seed=seed, max_pixels=max_image_pixels)
+    return data._replace(source=source, provenance="generated", extra=extra)
 
 
 def find_missing(

@@ -30,9 +30,9 @@ from lska_jax.robustness.sets.opening import (
     CellData,
     choose_provenances,
     find_missing,
+    make_cell,
     open_cell,
 )
-from lska_jax.robustness.sets.record import Maker
 from lska_jax.robustness.sweep.classifier import Classifier
 from lska_jax.robustness.sweep.given_cells import find_given_cells
 from lska_jax.tasks.class_order import RelabelledSource, describe_difference, in_order, same_order
@@ -263,13 +263,16 @@ def _imagenet_cells(cells: Sequence[Cell], options: SweepOptions) -> list[Planne
 
     if options.clean:
         clean()  # what was asked for by name is an error now, not a hole of every cell
+    make = functools.partial(
+        make_cell, seed=options.seed, max_image_pixels=options.max_image_pixels
+    )
     planned = []
     for cell in cells:
         image_set = find_set(cell.set)
         if image_set.is_clean:
             planned.append(PlannedCell(cell, clean))
         elif image_set.make:
-            planned.append(PlannedCell(cell, _made(image_set.make, cell, clean, options)))
+            planned.append(PlannedCell(cell, functools.partial(make, cell, clean)))
         elif image_set.can_be_generated and options.generate:
             planned.append(PlannedCell(cell, clean, corruption=(cell.part, cell.severity)))
         else:
@@ -296,6 +299,9 @@ def _own_cells(
             shapes=shape_groups(class_names).names if find_set(cell.set).has_shapes else None,
         )
 
+    make = functools.partial(
+        make_cell, seed=options.seed, max_image_pixels=options.max_image_pixels
+    )
     planned = []
     for cell in cells:
         image_set = find_set(cell.set)
@@ -303,7 +309,7 @@ def _own_cells(
         if image_set.is_clean:
             planned.append(PlannedCell(own, clean))
         elif image_set.make:
-            planned.append(PlannedCell(own, _made(image_set.make, own, clean, options)))
+            planned.append(PlannedCell(own, functools.partial(make, own, clean)))
         elif image_set.can_be_generated and options.corrupted:
             continue
         elif image_set.can_be_generated:
@@ -317,21 +323,6 @@ def _own_cells(
         )
         planned += [PlannedCell(cell, read_given, is_ready=True) for cell, read_given in given]
     return planned
-
-
-def _made(
-    make: Maker, cell: Cell, clean: Callable[[], CellData], options: SweepOptions
-) -> Callable[[], CellData]:
-    """Return what makes a cell's images of the clean ones."""
-
-    def open_made() -> CellData:
-        data = clean()
-        source, extra = make(
-            data.source, cell.part, seed=options.seed, max_pixels=options.max_image_pixels
-        )
-        return data._replace(source=source, provenance="generated", extra=extra)
-
-    return open_made
 
 
 def _data_root(options: SweepOptions) -> str | Path:
