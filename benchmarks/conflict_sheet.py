@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", default="test", help="(default: test)")
     parser.add_argument("--count", type=int, default=10, help="of stimuli (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the textures (default: 0)")
-    parser.add_argument("--out", type=Path, default=Path("docs/science/made_conflicts.png"))
+    parser.add_argument("--out", type=Path, default=Path("docs/science/made_conflicts.jpg"))
     options = parser.parse_args(argv)
     import numpy as np
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for way, stimuli in made.items():
             rows[way][f"{number} {way}"] = np.asarray(stimuli[index].image)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    draw_sheet(rows).save(options.out)
+    draw_sheet(rows, tile_size=96).save(options.out, quality=92)
     print(f"Wrote {options.out}.")
 
 

@@ -51,7 +51,8 @@ def swap_patches(shape: Pixels, texture: Pixels) -> Pixels:
 
     The shape image's luminances are given the distribution of the texture image's, by rank. Each
     of its patches is replaced by the texture image's with the least squared difference of
-    luminance, the first of equals; where patches overlap, the mean counts.
+    luminance, the first of equals; where patches overlap, the mean counts, in which a patch weighs
+    less towards its edges, so that they do not show.
 
     Args:
       shape: whose layout is kept.
@@ -68,12 +69,14 @@ def swap_patches(shape: Pixels, texture: Pixels) -> Pixels:
     needed = _windows(wanted, size)[np.ix_(places, places)].reshape(-1, size * size)
     # Whole numbers below 2^53: the same choice on every machine.
     chosen = np.argmin((lit * lit).sum(axis=1) - 2 * needed @ lit.T, axis=1)
-    total, count = np.zeros((side, side, 3)), np.zeros((side, side, 1))
+    ramp = np.minimum(np.arange(size), np.arange(size)[::-1]) + 1
+    weights = np.outer(ramp, ramp)[..., None]
+    total, weight = np.zeros((side, side, 3)), np.zeros((side, side, 1))
     corners = ((y, x) for y in places for x in places)
     for (y, x), patch in zip(corners, coloured[chosen], strict=True):
-        total[y : y + size, x : x + size] += patch.transpose(1, 2, 0)
-        count[y : y + size, x : x + size] += 1
-    return np.rint(total / count).astype(np.uint8)
+        total[y : y + size, x : x + size] += weights * patch.transpose(1, 2, 0)
+        weight[y : y + size, x : x + size] += weights
+    return np.rint(total / weight).astype(np.uint8)
 
 
 def swap_amplitudes(shape: Pixels, texture: Pixels) -> Pixels:
