@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 from benchmarks.results import Row
 
-FOLDER = Path("docs/science")
 SUITE = ("imagenet", "imagenet_c", "made_conflict")
 CUE_CONFLICT = "cue_conflict"
 # Of the results of a sweep, what a row keeps: scores of whole sets, and errors by corruption.
@@ -94,7 +93,7 @@ def conduct(
     conditions = results.start("minutes to hours, said below", is_quick=options.quick)
     conditions["command"] = without_folders(conditions["command"])
     name = f"{study}_{options.data}"
-    options.out = options.out or (None if options.quick else FOLDER)
+    options.out = options.out or (None if options.quick else trained_tables.FOLDER)
     folder = results.output_folder(options)
     runs = (folder if options.quick else options.runs or Path("runs")) / name
     trained = [

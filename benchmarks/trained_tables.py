@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 
 from benchmarks.results import NOT_YET_RUN, Row, markdown_table, read_result
 
+FOLDER = Path("docs/science")
 STUDIES = ("kernel_sizes_digits", "kernel_sizes_cifar10")
 NETWORK_STUDIES = ("small_networks_digits", "small_networks_cifar10")
 _LEVEL = 0.95
-# Key of a score -> its head, and whether it is printed in percent.
+# Key of a score -> its head.
 _ACCURACY = {
     "clean/top1": "top-1",
     "clean_c/mean_error": "mean error (15)",
@@ -75,7 +76,7 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def all_tables(folder: Path) -> dict[str, dict[str, str]]:
-    """Return the tables of every study in a folder, by study; of one not yet run its command."""
+    """Return the tables of every study in a folder, by study; nothing of one not yet run."""
     found = {}
     for name in (*STUDIES, *NETWORK_STUDIES):
         if (result := read_result(folder, name)) is not None:

@@ -245,6 +245,7 @@ MADE_CONFLICT = ImageSet(
     "Transfer, SIGGRAPH 2001, and Chen and Schmidt, Fast Patch-based Style Transfer of Arbitrary "
     "Style, arXiv 1612.04337; Fourier after Oppenheim and Lim, The Importance of Phase in Signals, "
     "Proc. IEEE 69, 1981",
+    license="that of the clean images",
     where="https://arxiv.org/abs/1612.04337",
     download_gb=0.0,
     num_images=50_000,  # as the clean images of ImageNet; of others as many as there are
