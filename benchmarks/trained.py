@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.results import Row
 
-SUITE = ("imagenet", "imagenet_c", "made_conflict")
+SUITE = "imagenet,made_conflict,imagenet_c"
 CUE_CONFLICT = "cue_conflict"
 # Of the results of a sweep, what a row keeps: scores of whole sets, and errors by corruption.
 _KEPT = re.compile(
@@ -72,6 +72,7 @@ def option_parser(module: str, description: str | None) -> argparse.ArgumentPars
     add("--seeds", type=int, default=3, metavar="N", help="0 to N - 1 (default: 3)")
     add("--epochs", type=int, metavar="N", help="(default: the config's)")
     add("--limit", type=int, default=0, metavar="N", help="images a cell of the sweep (0: all)")
+    add("--suite", default=SUITE, help=f"of the sweep; what is left out can follow ({SUITE})")
     add("--stimuli", type=Path, metavar="DIR", help="folder that holds Geirhos' stimuli")
     add("--runs", type=Path, metavar="DIR", help="of the trainings and the sweep (default: runs/)")
     return parser
@@ -168,13 +169,13 @@ def _sweep(
 ) -> dict[str, Any]:
     from lska_jax.robustness import evaluate
 
-    suite = ("imagenet", "made_conflict") if options.quick else SUITE
+    suite = "imagenet,made_conflict" if options.quick else options.suite
     if options.stimuli:
-        suite = (*suite, CUE_CONFLICT)
+        suite = f"{suite},{CUE_CONFLICT}"
     summaries = evaluate(
         {one.name: str(one.place) for one in trained},
         out=out,
-        suite=",".join(suite),
+        suite=suite,
         data_root=str(options.stimuli) if options.stimuli else None,
         generate=True,
         clean=config.data.source,
