@@ -1,8 +1,9 @@
 """Write the measured tables of the documents: ``python -m benchmarks.tables``.
 
 docs/performance/*.md hold the full tables, docs/performance.md the goals and one short table a
-claim. Each has a pair of comments, and what stands between them is made from the JSON files beside
-the pictures and from the package's own table, so that no figure is typed by hand.
+claim, docs/science.md and docs/comparison.md what small networks that were trained gave. Each has a
+pair of comments, and what stands between them is made from the JSON files beside the pictures and
+from the package's own table, so that no figure is typed by hand.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from benchmarks import (
     stage_choices,
     starts,
     tpu_tables,
+    trained_tables,
 )
 from benchmarks.results import DEFAULT_FOLDER, NOT_YET_RUN, VARIABLE, WAIT_POLICY, read_result
 
@@ -48,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def documents() -> list[Path]:
-    """Return the documents that have tables: of claims, of families, and the full tables."""
+    """Return the documents that have tables: of claims, families, science, and the full tables."""
     pages = [DEFAULT_FOLDER.with_suffix(".md")]
-    others = ("comparison", "results", "your_own_photos")
+    others = ("comparison", "results", "science", "your_own_photos")
     pages += [DEFAULT_FOLDER.with_name(f"{name}.md") for name in others]
     return [*pages, *sorted(DEFAULT_FOLDER.glob("*.md"))]
 
@@ -111,6 +113,8 @@ _NAMES = (
     formulation_tables.NAME,
     family_tables.PUBLISHED,
     goals.NAME,
+    *trained_tables.STUDIES,
+    *trained_tables.NETWORK_STUDIES,
 )
 
 
@@ -137,6 +141,7 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
     compiled = tpu_tables.tables(folder)
     if compiled:
         found[tpu_tables.NAME] = compiled
+    found |= trained_tables.all_tables(folder.with_name(trained_tables.FOLDER.name))
     found[formulation_tables.NAME] = formulation_tables.tables()
     found[family_tables.PUBLISHED] = {family_tables.PUBLISHED: family_tables.published()}
     return {**found, goals.NAME: goals.tables(folder)}

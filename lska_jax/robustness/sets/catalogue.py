@@ -19,6 +19,7 @@ from lska_jax.robustness.sets.imagenet_c import IMAGENET_C, IMAGENET_C_BAR
 from lska_jax.robustness.sets.imagenet_o import IMAGENET_O
 from lska_jax.robustness.sets.imagenet_p import IMAGENET_P
 from lska_jax.robustness.sets.imagenet_real import IMAGENET_REAL
+from lska_jax.robustness.sets.made_conflict import MADE_CONFLICT
 from lska_jax.robustness.sets.own_corrupted import OTHER_CORRUPTIONS, OTHER_SCORER
 from lska_jax.robustness.sets.record import ImageSet
 from lska_jax.robustness.sets.shifted_photos import (
@@ -31,6 +32,7 @@ from lska_jax.robustness.sets.shifted_photos import (
 _RECORDS = (
     *(IMAGENET, IMAGENET_REAL, IMAGENET_C, IMAGENET_C_BAR, IMAGENET_A, IMAGENET_R),
     *(IMAGENET_SKETCH, IMAGENET_V2, IMAGENET_O, IMAGENET_P, CUE_CONFLICT),
+    MADE_CONFLICT,
 )
 # In the order of the report and of the suite "full".
 SETS: dict[str, ImageSet] = {record.name: record for record in _RECORDS}

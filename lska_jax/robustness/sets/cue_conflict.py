@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from lska_jax.data.sources import Record, Source, check_index
 from lska_jax.data.tfds_source import TfdsSource
-from lska_jax.robustness.cells import Cell, Outcomes
+from lska_jax.robustness.cells import Cell, Outcomes, Score
 from lska_jax.robustness.scores.bootstrap import bootstrap_shape_bias
 from lska_jax.robustness.scores.scorer import (
     BOOTSTRAP_SEED,
@@ -83,23 +83,29 @@ class CueConflictScorer(Scorer):
         if not whole.counted:
             raise ValueError("No stimulus shows the shape of one class in the texture of another.")
         named = {"": whole, **{f"/{name}": of for name, of in zip(shapes, counts, strict=False)}}
-        scores = {}
+        scores: dict[str, Score] = {}
         for suffix, of in named.items():
-            if not of.counted:
-                continue
-            intervals = bootstrap_shape_bias(of, seed=BOOTSTRAP_SEED)
-            scores[f"shape_bias{suffix}"] = with_interval(of.bias, intervals.bias)
-            decided = with_interval(of.decided_fraction, intervals.decided_fraction)
-            scores[f"decided{suffix}"] = decided
+            if of.counted:
+                scores |= {f"{score}{suffix}": found for score, found in bias_scores(of).items()}
         return ScoredCell(scores, {})
+
+
+def bias_scores(of: ShapeBias) -> dict[str, Score]:
+    """Return "shape_bias" and "decided" of counted stimuli, with their intervals."""
+    intervals = bootstrap_shape_bias(of, seed=BOOTSTRAP_SEED)
+    return {
+        "shape_bias": with_interval(of.bias, intervals.bias),
+        "decided": with_interval(of.decided_fraction, intervals.decided_fraction),
+    }
 
 
 def shape_groups(class_names: Sequence[str]) -> ShapeGroups:
     """Find the shape classes among a model's classes.
 
     A model of ImageNet's thousand classes, named by WordNet id or by word, knows all 16 by Geirhos'
-    lists. Any other knows those that one of its classes is called after: CIFAR-10 has airplane,
-    bird, boat (ship), car (automobile), cat, dog and truck.
+    lists. Any other knows those that one of its classes is called after, in the singular or the
+    plural, and those that Geirhos' lists have one of its classes for, if it is named as ImageNet's:
+    CIFAR-10 has airplane, bird, boat (ship), car (automobile), cat, dog and truck, COCO all 16.
 
     Args:
       class_names: name of each class, in label order.
@@ -107,12 +113,15 @@ def shape_groups(class_names: Sequence[str]) -> ShapeGroups:
     Returns:
       The groups; none if no name matches.
     """
-    if tuple(class_names) in (imagenet_wnids(), imagenet_names()):
+    imagenet = imagenet_wnids(), imagenet_names()
+    if tuple(class_names) in imagenet:
         return ShapeGroups(tuple(shape_classes()), tuple(shape_classes().values()))
     words = [name.lower().replace("_", " ").strip() for name in class_names]
     found = {}
-    for shape in shape_classes():
-        meant = (shape, *_SYNONYMS.get(shape, ()))
+    for shape, classes in shape_classes().items():
+        meant = {shape, *_SYNONYMS.get(shape, ())}
+        meant |= {f"{word}s" for word in meant}
+        meant |= {names[of].lower() for names in imagenet for of in classes}
         if matching := [index for index, word in enumerate(words) if word in meant]:
             found[shape] = np.array(matching, np.int64)
     return ShapeGroups(tuple(found), tuple(found.values()))
@@ -177,7 +186,12 @@ def choose_shapes(
 
 
 class ChosenSource:
-    """Some examples of another source, relabelled."""
+    """Some examples of another source, relabelled.
+
+    Attributes:
+      labels: (N,) the new ones.
+      num_whole: examples of the other source.
+    """
 
     def __init__(
         self, source: Source, chosen: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
@@ -194,7 +208,8 @@ class ChosenSource:
         self.class_names = tuple(class_names)
         self._source = source
         self._chosen = chosen
-        self._labels = labels
+        self.labels = labels
+        self.num_whole = len(source)
 
     def __len__(self) -> int:
         """Return the number of chosen examples."""
@@ -204,7 +219,7 @@ class ChosenSource:
         """Return chosen example ``index`` with its new label."""
         check_index(index, len(self), self.name)
         record = self._source[int(self._chosen[index])]
-        return Record(record.image, int(self._labels[index]))
+        return Record(record.image, int(self.labels[index]))
 
     def path(self, index: int) -> str:
         """Return what the source calls it."""

@@ -10,7 +10,7 @@ opens, and its ``note`` says what is missing.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ import numpy as np
 from lska_jax.data.sources import Source
 from lska_jax.robustness.cells import Cell, Hole
 from lska_jax.robustness.sets.catalogue import find_set
+from lska_jax.robustness.sets.cue_conflict import ChosenSource
 from lska_jax.robustness.sets.official import open_official, search
 from lska_jax.robustness.sets.places import Search
 from lska_jax.robustness.sets.prepared import find_prepared_dir, open_prepared, tfds_dirs
@@ -85,8 +86,29 @@ def open_cell(
     else:
         raise MissingSet(_missing_message(image_set, cell, root, found, provenance))
     if shapes is not None:
-        return data._replace(note=f"shared classes only: {', '.join(shapes)}")
+        return data._replace(note=_state_shared(data, shapes))
     return _state_incompleteness(image_set, data)
+
+
+def make_cell(
+    cell: Cell, clean: Callable[[], CellData], *, seed: int, max_image_pixels: int
+) -> CellData:
+    """Make the images of a cell from the clean ones.
+
+    Args:
+      cell: of a set that is made.
+      clean: returns the clean images.
+      seed: of what is drawn.
+      max_image_pixels: an image file of more is broken.
+
+    Raises:
+      ValueError: the clean images cannot be opened, or allow none of these; see the set.
+    """
+    make = find_set(cell.set).make
+    assert make is not None  # as the plan has asked
+    data = clean()
+    source, extra = make(data.source, cell.part, seed=seed, max_pixels=max_image_pixels)
+    return data._replace(source=source, provenance="generated", extra=extra)
 
 
 def find_missing(
@@ -174,6 +196,19 @@ def _state_incompleteness(image_set: ImageSet, data: CellData) -> CellData:
         return data
     notes = [f"incomplete: {count:,} of {image_set.num_images:,} {image_set.unit}", data.note]
     return data._replace(note="; ".join(note for note in notes if note))
+
+
+def _state_shared(data: CellData, shapes: Sequence[str]) -> str:
+    """Return how many stimuli a model's classes leave, and how many of them have a conflict."""
+    shared = f"shared classes only: {', '.join(shapes)}"
+    source = data.source
+    if not isinstance(source, ChosenSource):
+        return shared
+    conflicts = int(np.sum(source.labels != data.extra["texture"]))
+    return (
+        f"{shared}: {len(source):,} of {source.num_whole:,} stimuli, {conflicts:,} of them with a "
+        "conflict"
+    )
 
 
 def _missing_message(

@@ -7,7 +7,7 @@ the scores over cells, the listing and the report ask the record.
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -107,6 +107,20 @@ class OwnClasses(NamedTuple):
     scorer: Scorer
 
 
+class Maker(Protocol):
+    """Makes the images of a set from the clean ones."""
+
+    def __call__(self, clean: Source, part: str, *, seed: int, max_pixels: int) -> Opened:
+        """Return the images of one part, and facts of each.
+
+        Args:
+          clean: in the model's classes.
+          part: of the set.
+          seed: of what is drawn.
+          max_pixels: an image file of more is broken.
+        """
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageSet:
     """One set of the benchmark.
@@ -132,6 +146,8 @@ class ImageSet:
       beside: files of which one has to lie in the data folder too; () where there are none.
       tfds: the set as TFDS prepares it; None where TFDS has none.
       open_files: opens files found in official folders.
+      make: makes its images from the clean ones, of which it then has as many; None where they are
+        files.
       scorer: scores of a cell and over cells.
       subset: returns the classes that compete, where they are some of the 1000; else None.
       is_clean: whether these are the clean images, which ``--clean`` replaces.
@@ -160,6 +176,7 @@ class ImageSet:
     beside: tuple[str, ...] = ()
     tfds: TfdsCopy | None = None
     open_files: Callable[[FoundFiles], Opened] = open_images
+    make: Maker | None = None
     scorer: Scorer = dataclasses.field(default_factory=Scorer)
     subset: Callable[[], ClassSubset] | None = None
     is_clean: bool = False

@@ -2,7 +2,8 @@
 
 Models of ImageNet's classes are measured on the sets of the catalogue. Models of other classes are
 measured on their own clean images ("clean"), on corruptions generated from them or given as files
-("clean_c", "own_c"), and on the cue conflict for the shape classes that both share.
+("clean_c", "own_c"), on cue conflicts made of them, and on the cue conflict for the shape classes
+that both share.
 """
 
 import dataclasses
@@ -22,11 +23,14 @@ from lska_jax.data.tfds_source import default_data_dir
 from lska_jax.robustness.cells import Cell
 from lska_jax.robustness.sets.catalogue import SETS, clean_cell, find_set, parse_suite
 from lska_jax.robustness.sets.cue_conflict import ShapeGroups, shape_groups
+from lska_jax.robustness.sets.label_sets import shape_classes
+from lska_jax.robustness.sets.made_conflict import MADE_CONFLICT
 from lska_jax.robustness.sets.opening import (
     SOURCES,
     CellData,
     choose_provenances,
     find_missing,
+    make_cell,
     open_cell,
 )
 from lska_jax.robustness.sweep.classifier import Classifier
@@ -259,11 +263,16 @@ def _imagenet_cells(cells: Sequence[Cell], options: SweepOptions) -> list[Planne
 
     if options.clean:
         clean()  # what was asked for by name is an error now, not a hole of every cell
+    make = functools.partial(
+        make_cell, seed=options.seed, max_image_pixels=options.max_image_pixels
+    )
     planned = []
     for cell in cells:
         image_set = find_set(cell.set)
         if image_set.is_clean:
             planned.append(PlannedCell(cell, clean))
+        elif image_set.make:
+            planned.append(PlannedCell(cell, functools.partial(make, cell, clean)))
         elif image_set.can_be_generated and options.generate:
             planned.append(PlannedCell(cell, clean, corruption=(cell.part, cell.severity)))
         else:
@@ -290,12 +299,17 @@ def _own_cells(
             shapes=shape_groups(class_names).names if find_set(cell.set).has_shapes else None,
         )
 
+    make = functools.partial(
+        make_cell, seed=options.seed, max_image_pixels=options.max_image_pixels
+    )
     planned = []
     for cell in cells:
         image_set = find_set(cell.set)
         own = cell._replace(set=image_set.own.name if image_set.own else cell.set)
         if image_set.is_clean:
             planned.append(PlannedCell(own, clean))
+        elif image_set.make:
+            planned.append(PlannedCell(own, functools.partial(make, own, clean)))
         elif image_set.can_be_generated and options.corrupted:
             continue
         elif image_set.can_be_generated:
@@ -361,7 +375,9 @@ def _check_own_classes(
             f"{who}; {', '.join(foreign)} can only be measured for ImageNet's 1,000. Allowed: "
             f"--suite {','.join(allowed)} or some of them."
         )
-    if any(one.is_clean or one.can_be_generated for one in asked) and not options.clean:
+    if any(one.is_clean or one.can_be_generated or one.make for one in asked) and (
+        not options.clean
+    ):
         raise ValueError(
             f"{who}: name its clean images, for example --clean folder:PATH. For CIFAR-10's ten "
             "--clean drawings --clean_split test needs no data."
@@ -374,6 +390,7 @@ def _check_own_classes(
     of_shapes = [image_set.name for image_set in asked if image_set.has_shapes]
     if of_shapes and len(groups_of(classifier).names) < 2:
         raise ValueError(
-            f"{who}, and fewer than two of the cue conflict's 16 are among them; leave "
-            f"{of_shapes[0]} out of --suite."
+            f"{who}, and fewer than two of the cue conflict's 16 are among them (it has "
+            f"{', '.join(shape_classes())}); leave {of_shapes[0]} out of --suite, or measure "
+            f"{MADE_CONFLICT.name}, whose stimuli are made of the clean images."
         )

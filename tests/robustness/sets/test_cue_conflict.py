@@ -52,7 +52,9 @@ def test_only_stimuli_of_shared_classes_are_kept_and_renumbered(tmp_path):
     assert read_stimuli(data) == {b"cat dog": "cat dog", b"dog dog": "dog dog"} | {
         b"truck car": "truck car"
     }
-    assert data.note == "shared classes only: dog, truck, car, cat"
+    assert data.note == (
+        "shared classes only: dog, truck, car, cat: 3 of 5 stimuli, 2 of them with a conflict"
+    )
     assert data.source.path(0).endswith("cat/cat0-dog1.png")
 
 
@@ -121,6 +123,13 @@ def test_several_classes_may_stand_for_one_shape():
     groups = shape_groups(["Lorry", "pickup_truck", "horse"])
     assert groups.names == ("truck",)
     np.testing.assert_array_equal(groups.classes[0], [0, 1])
+
+
+def test_plurals_and_some_of_imagenets_classes_are_known():
+    groups = shape_groups(["Cats", "n02123394", "tench", "wall clock", "trucks"])
+    assert groups.names == ("cat", "clock", "truck")
+    # n02123394 is a Persian cat.
+    assert [classes.tolist() for classes in groups.classes] == [[0, 1], [3], [4]]
 
 
 def test_a_model_without_any_of_the_shapes_has_no_groups():
