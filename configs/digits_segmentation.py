@@ -33,8 +33,7 @@ def get_config(argument: str = "") -> ConfigDict:
     config.segmentation.eval_canvas = (128, 128)
     config.segmentation.label_canvas = (128, 128)
 
-    # Small batches: in minutes on two cores the number of steps counts, and a step of 8 scenes
-    # takes little more than half as long as one of 16.
+    # Small batches: in minutes on two cores the number of steps counts.
     config.optimizer.learning_rate = 3e-3
     config.optimizer.epochs = 7
     config.optimizer.warmup_epochs = 0
