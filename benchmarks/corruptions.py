@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from lska_jax.running.huge_pages import restart_with_huge_pages
+from lska_jax.running import door
 
 NAME = "corruptions"
 OURS, GENERATOR = "JAX", "generator"
@@ -185,5 +185,5 @@ def _line(title: str, cell: dict[str, float]) -> list[str]:
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
+    door.settle()
     main(sys.argv[1:])

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from benchmarks.cost_cells import ATTENTION, FORMS, NETWORK, CellFailed, Scale, Worker, stage_maps
-from lska_jax.running.huge_pages import restart_with_huge_pages
+from lska_jax.running import door
 
 NAME = "cost_against_k"
 TPU_NAME = f"{NAME}_tpu"
@@ -238,5 +238,5 @@ def _compile_cells(
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
+    door.settle()
     main(sys.argv[1:])

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lska_jax.running.huge_pages import restart_with_huge_pages
+from lska_jax.running import door
 
 NAME = "dense_ops"
 OURS, THEIRS = "lska_jax", "torchvision"
@@ -252,5 +252,5 @@ def _their_roi_align(
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
+    door.settle()
     main(sys.argv[1:])

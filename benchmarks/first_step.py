@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lska_jax.running.huge_pages import restart_with_huge_pages
+from lska_jax.running import door
 
 NAME = "first_step"
 AS_IT_IS, SCANNED = FORMS = ("blocks one by one", "blocks scanned")
@@ -238,5 +238,5 @@ def draw(result: dict[str, Any], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
+    door.settle()
     main(sys.argv[1:])

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.results import NOT_YET_RUN
 from lska_jax.models.fold import fold_batch_norm
-from lska_jax.running.huge_pages import restart_with_huge_pages
+from lska_jax.running import door
 
 NAME = "model"
 OURS, FOLDED, ALL_LAX = "JAX", "JAX folded", "JAX all-lax"
@@ -283,5 +283,5 @@ def _ratio(theirs: float | None, ours: float | None, missing: str = NOT_YET_RUN)
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
+    door.settle()
     main(sys.argv[1:])

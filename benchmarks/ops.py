@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lska_jax.models.van_config import SIZES
-from lska_jax.running.huge_pages import restart_with_huge_pages
+from lska_jax.running import door
 
 NAME = "ops"
 MODES = ("forward", "forward + backward")
@@ -227,5 +227,5 @@ def _shown(case: Case) -> str:
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
+    door.settle()
     main(sys.argv[1:])

@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks import (
     accelerator,
     claims,
+    compiler_options,
     cost_against_k,
     cost_tables,
     dense_ops,
@@ -83,7 +84,7 @@ def _table(name: str, made: dict[str, dict[str, str]]) -> str:
 
 # Whose tables need nothing but their own rows.
 _MODULES = (
-    *(ops, model, huge_pages, first_step, accelerator, dense_ops),
+    *(ops, model, huge_pages, first_step, compiler_options, accelerator, dense_ops),
     *(segmentor, stage_choices, fine_tuning, starts),
 )
 _MEASURED = (
@@ -93,6 +94,7 @@ _MEASURED = (
     cost_against_k.TPU_NAME,
     huge_pages.NAME,
     first_step.NAME,
+    compiler_options.NAME,
     accelerator.NAME,
     dense_ops.NAME,
     segmentor.NAME,

@@ -35,7 +35,7 @@ from lska_jax.ops.formulations import NAMES, TABLE_PATH, Formulations, Site
 from lska_jax.ops.kernel_spec import kernel_spec
 from lska_jax.ops.pallas import single
 from lska_jax.ops.platform import target_platform
-from lska_jax.running.huge_pages import restart_with_huge_pages
+from lska_jax.running import door
 
 # Images that are timed: on CPU as a laptop has them at once, else as a chip is given in training.
 BATCH, ACCELERATOR_BATCH = 8, 64
@@ -324,5 +324,5 @@ def _as_json(table: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
+    door.settle()
     main()

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 
 from lska_jax.running import door
-from lska_jax.running.huge_pages import restart_with_huge_pages
 
 # Every module has main(argv); it is imported when its command is called, and not before.
 COMMANDS = {
@@ -64,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     module = _MODULES.get(name, name.replace("-", "_"))
     if is_program and name in ("predict", "explain", "demo"):
-        restart_with_huge_pages()
+        door.settle()
     # Before the import: a restart would only do it again.
     options = {"signals": door.enter()} if is_program and name in _RESUMABLE else {}
     return importlib.import_module(f"lska_jax.commands.{module}").main(words[1:], **options)

@@ -21,7 +21,9 @@ os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
     "--xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1",
+    "--xla_cpu_parallel_codegen_split_count=1 "
+    # The default: commands that tests start would choose by processor, and round differently.
+    "--xla_cpu_prefer_vector_width=256",
 )
 
 # JAX writes where in Python each operation comes from into every program: a seventh of the time of

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lska_jax.running import parallel
-from lska_jax.running.environment import describe_environment
+from lska_jax.running.environment import changed_compiler_options, describe_environment
 from lska_jax.running.folder_lock import FolderLock
 from lska_jax.running.stop_signals import StopSignals
 from lska_jax.running.whole_file import write_whole
@@ -233,8 +233,10 @@ def _save_config(
             f"{path} is damaged and is written anew; every checkpoint has its own copy."
         )
     write_whole(path, json.dumps(config.to_dict(), indent=2) + "\n")
-    environment = json.dumps(describe_environment(), indent=2) + "\n"
-    write_whole(workdir / ENVIRONMENT_NAME, environment)
+    environment, path = describe_environment(), workdir / ENVIRONMENT_NAME
+    if change := changed_compiler_options(path, environment):
+        reporter.message(change)
+    write_whole(path, json.dumps(environment, indent=2) + "\n")
 
 
 def _is_json_object(path: Path) -> bool:
