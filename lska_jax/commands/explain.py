@@ -33,9 +33,11 @@ def _explain(arguments: argparse.Namespace) -> None:
     from lska_jax.analysis.explain import explain
     from lska_jax.tasks.predict import find_images
 
+    images = find_images(arguments.images)
+    frame.keep_programs()
     page = explain(
         arguments.model,
-        find_images(arguments.images),
+        images,
         out=arguments.out,
         methods=arguments.methods.split(",") if arguments.methods else None,
         label=arguments.label,

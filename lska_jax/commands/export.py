@@ -15,14 +15,15 @@ Write a model folder as one file; the suffix of OUT chooses the format.
   It runs without this package:
       exported = jax.export.deserialize(open(OUT, "rb").read())
       logits = exported.call(images)    # (B, image_size, image_size, C) float32, normalised
-- .onnx: the same through jax2onnx, compared with the model in onnxruntime before it is written.
-  Both packages are installed separately, see docs/weights.md."""
+- .onnx: the same for onnxruntime and OpenVINO, float32 and folded, compared with the model in
+  onnxruntime before it is written; it needs onnx and onnxruntime. lska-jax predict --engine runs
+  it."""
 
 _EXAMPLES = (
     "lska-jax export lska_35 lska_35.safetensors",
     "lska-jax export van_lka van.pth --naming hugging_face",
     "lska-jax export lska_35 lska_35.jaxexport --image_size 256",
-    "lska-jax export lska_35 lska_35.onnx",
+    "lska-jax export lska_35 --onnx lska_35.onnx",
 )
 
 STATE_DICT_SUFFIXES = (".pth", ".pth.tar", ".pt", ".bin", ".safetensors")
@@ -35,7 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    out = Path(arguments.out)
+    if (arguments.out is None) == (arguments.onnx is None):
+        raise ValueError("Give one file to write: OUT, or --onnx FILE.")
+    if arguments.onnx and not arguments.onnx.lower().endswith(".onnx"):
+        raise ValueError(f"--onnx {arguments.onnx} must end in .onnx.")
+    out = Path(arguments.out or arguments.onnx)
     name = out.name.lower()
     if name.endswith(STATE_DICT_SUFFIXES):
         _export_state_dict(arguments)
@@ -85,7 +90,8 @@ def _build_parser() -> frame.Parser:
     parser = frame.make_parser("lska-jax export", _DESCRIPTION, examples=_EXAMPLES)
     add = parser.add_argument
     add("model_dir", metavar="MODEL", help=frame.MODEL_PLACES)
-    add("out", metavar="OUT", help="file to write")
+    add("out", nargs="?", metavar="OUT", help="file to write")
+    add("--onnx", metavar="FILE", help="the file to write, as ONNX; in place of OUT")
     add(
         "--naming",
         metavar="NAMING",

@@ -168,6 +168,16 @@ def progress_bar(description: str, total: int, *, unit: str) -> Any:
     )
 
 
+def keep_programs() -> None:
+    """Keep what is compiled from here on, in a process that is ours."""
+    from lska_jax.running.own_process import is_own_process
+
+    if is_own_process():
+        from lska_jax.running.compilation_cache import use_compilation_cache
+
+        use_compilation_cache()
+
+
 def say_written_model(folder: str) -> None:
     """Print where a model folder was written and how to use it."""
     print(f"Wrote {folder}. Use it: create_model(pretrained={folder!r}), or")

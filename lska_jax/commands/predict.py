@@ -25,12 +25,16 @@ An IMAGE may be a folder, which is searched at any depth. Images are prepared as
 preprocessing says. The five best classes of each image are printed, or written with --output as CSV
 (one row per class) or JSON. Broken images are named and skipped; the exit status is then 1.
 
+--engine onnxruntime or openvino runs the network instead of JAX; MODEL may then be a file that
+lska-jax export wrote, MODEL.onnx, which starts faster than a folder.
+
 What a detector finds, and the classes of a segmentor's pixels, are printed, or with --out drawn
 over the images and written as JSON."""
 
 _EXAMPLES = (
     "lska-jax predict lska_35 cat.jpg",
     "lska-jax predict runs/flowers photos/ --top 1 --output flowers.csv",
+    "lska-jax predict lska_35.onnx photos/ --engine onnxruntime",
     "lska-jax predict runs/coco street.jpg --out found",
 )
 
@@ -44,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _predict(arguments: argparse.Namespace) -> int:
     from lska_jax.models.heads import head_of
+    from lska_jax.tasks.engines import JAX, check_engine, is_onnx_file
     from lska_jax.tasks.predict import find_images
     from lska_jax.training.model_places import as_model_folder
     from lska_jax.weights.model_folder import read_facts
@@ -52,10 +57,16 @@ def _predict(arguments: argparse.Namespace) -> int:
     if output:
         _check_output(output)
     images = find_images(arguments.images)
+    check_engine(arguments.engine)
+    frame.keep_programs()
+    if is_onnx_file(arguments.model_dir):
+        return _classify(arguments.model_dir, images, output=output, arguments=arguments)
     with as_model_folder(arguments.model_dir, report=frame.remark) as folder:
         if head := head_of(read_facts(folder).config):
             if output:
                 raise ValueError(f"--output is for classes; give {head.title} --out DIR.")
+            if arguments.engine != JAX:
+                raise ValueError(f"--engine is for classifiers; JAX runs {head.title}.")
             return predict_scenes(folder, images, head=head, arguments=arguments)
         if arguments.out:
             raise ValueError(
@@ -65,13 +76,13 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _classify(
-    folder: Path, images: list[Path], *, output: Path | None, arguments: argparse.Namespace
+    model: str | Path, images: list[Path], *, output: Path | None, arguments: argparse.Namespace
 ) -> int:
     predictions: list[Prediction] = []
     # Opened before the work: a place that cannot be written costs no prediction.
     with _opened(output) if output else nullcontext() as file:
         try:
-            for prediction in _show_progress(folder, images, arguments, is_printing=not output):
+            for prediction in _show_progress(model, images, arguments, is_printing=not output):
                 predictions.append(prediction)
         finally:
             if file is not None and output is not None and predictions:
@@ -87,18 +98,19 @@ def _classify(
 
 
 def _show_progress(
-    folder: Path, images: list[Path], arguments: argparse.Namespace, *, is_printing: bool
+    model: str | Path, images: list[Path], arguments: argparse.Namespace, *, is_printing: bool
 ) -> Iterator[Prediction]:
     from lska_jax.tasks.predict import predict
 
     with frame.progress_bar("predicting", len(images), unit="images") as bar:
         for prediction in predict(
-            folder,
+            model,
             images,
             top=arguments.top,
             batch_size=arguments.batch_size,
             views=arguments.views,
             max_image_pixels=arguments.max_image_pixels,
+            engine=arguments.engine,
         ):
             if is_printing and prediction.scores:
                 bar.clear()
@@ -184,6 +196,12 @@ def _build_parser() -> frame.Parser:
         choices=("one", "flip", "ten"),
         default="one",
         help="average over the image and its mirror image, or over ten crops (default: one)",
+    )
+    add(
+        "--engine",
+        choices=("jax", "onnxruntime", "openvino"),
+        default="jax",
+        help="what runs the network; all but jax need their package (default: jax)",
     )
     add("--output", metavar="FILE", help="file to write, .csv or .json")
     frame.add_max_image_pixels(parser)

@@ -138,7 +138,7 @@ class ViT(Network):
         size, prefix = self.config.patch_size, self.config.prefix_tokens
         grid = (images.shape[1] // size, images.shape[2] // size)
         maps = {
-            f"block{number}": tokens[:, prefix:].reshape(len(tokens), *grid, self.config.dim)
+            f"block{number}": tokens[:, prefix:].reshape(tokens.shape[0], *grid, self.config.dim)
             for number, tokens in enumerate(found[1:], 1)
         }
         return named_maps({**maps, "tokens": self.norm(found[-1])})
@@ -194,7 +194,7 @@ class ViT(Network):
         grid = (images.shape[1] // size, images.shape[2] // size)
         placed = self.config.placed_prefix_tokens
         patches = self.patch_embedding(images)
-        patches = patches.reshape(len(images), math.prod(grid), self.config.dim)
+        patches = patches.reshape(images.shape[0], math.prod(grid), self.config.dim)
         positions = resample_positions(self.positions[...], grid, prefix_tokens=placed)
         x = patches.astype(jnp.float32)
         if not placed:
@@ -202,7 +202,7 @@ class ViT(Network):
         prefix = [self.class_token[...]]
         if self.distillation_token is not None:
             prefix.append(self.distillation_token[...])
-        front = jnp.broadcast_to(jnp.stack(prefix), (len(x), len(prefix), self.config.dim))
+        front = jnp.broadcast_to(jnp.stack(prefix), (x.shape[0], len(prefix), self.config.dim))
         x = jnp.concatenate([front, x], axis=1)
         if placed:
             x = x + positions[None]

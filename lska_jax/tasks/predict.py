@@ -1,14 +1,15 @@
 """Classify image files with a model folder."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import UInt8
 
 from lska_jax.data.augment import EvalTransform
@@ -22,6 +23,13 @@ from lska_jax.data.sources import BrokenImage
 from lska_jax.models.fold import fold_for_inference
 from lska_jax.models.heads import head_of
 from lska_jax.models.table import Preprocessing
+from lska_jax.tasks.engines import (
+    JAX,
+    check_engine,
+    is_onnx_file,
+    load_network,
+    read_onnx_file,
+)
 from lska_jax.tasks.views import ONE, TEN, VIEWS, average_views
 from lska_jax.weights.create import create_model
 from lska_jax.weights.model_facts import ModelFacts
@@ -65,28 +73,39 @@ def predict(
     batch_size: int = 32,
     views: str = ONE,
     max_image_pixels: int = MAX_PIXELS,
+    engine: str = JAX,
 ) -> Iterator[Prediction]:
     """Classify image files, in their order, batch by batch.
 
     Args:
-      pretrained: a model folder, its Hub id, or published weights such as "convnext_tiny.fb_in1k".
+      pretrained: a model folder, its Hub id, or published weights such as "convnext_tiny.fb_in1k";
+        for another engine also an ONNX file that ``lska-jax export`` wrote.
       images: files of any format that Pillow reads.
       top: how many classes to return for each.
       batch_size: images that go through the network at once.
       views: of each image whose probabilities are averaged: "one", "flip" or "ten", see
         ``lska_jax.tasks.views``.
       max_image_pixels: an image file of more is broken, whatever its format.
+      engine: that runs the network, one of ``engines.ENGINES``; for another than JAX a folder's
+        model is written as ONNX first.
 
     Raises:
-      ValueError: unknown views, a number below 1, a model without a classifier, or a damaged
-        folder.
+      ValueError: unknown views or engine, a number below 1, a model without a classifier, or a
+        damaged folder.
       FileNotFoundError: there is no such model.
+      ImportError: the engine is not installed.
     """
+    check_engine(engine)
     if top < 1 or batch_size < 1:
         raise ValueError(f"top and batch_size must be positive, got {top} and {batch_size}.")
     if views not in VIEWS:
         raise ValueError(f"views={views!r} is unknown; allowed: {', '.join(VIEWS)}.")
-    facts = read_facts(pretrained)
+    if is_onnx_file(pretrained):
+        if engine == JAX:
+            raise ValueError(f"{pretrained} is for another engine: onnxruntime or openvino.")
+        facts, file = read_onnx_file(pretrained)
+    else:
+        facts, file = read_facts(pretrained), b""
     if head := head_of(facts.config):
         raise ValueError(
             f"{pretrained} is no classifier but {head.title}; call "
@@ -100,18 +119,15 @@ def predict(
     )
     (shape, _) = LabelledImages(transform).fields["image"][:2]
     names = class_names_of(facts)
-    model = fold_for_inference(create_model(pretrained=pretrained))
+    if engine == JAX:
+        model = fold_for_inference(create_model(pretrained=pretrained))
+        probabilities = _in_jax(model, facts, views)
+    else:
+        if not file:
+            from lska_jax.weights.export_onnx import export_onnx
 
-    @jax.jit
-    def probabilities(pixels: jax.Array) -> jax.Array:
-        prepared = facts.preprocessing
-        logits = average_views(
-            lambda view: model(normalise(view, mean=prepared.mean, std=prepared.std)),
-            pixels,
-            views=views,
-            is_multi_label=facts.is_multi_label,
-        )
-        return jax.nn.sigmoid(logits) if facts.is_multi_label else jax.nn.softmax(logits)
+            file = export_onnx(create_model(pretrained=pretrained), facts=facts)
+        probabilities = _in_engine(load_network(file, engine), facts, views)
 
     # One shape, hence one compilation; the last batch is filled up.
     size = min(batch_size, max(len(images), 1))
@@ -123,12 +139,60 @@ def predict(
             for row, item in enumerate(decoded):
                 if not isinstance(item, str):
                     pixels[row] = item
-            scores = np.asarray(probabilities(jnp.asarray(pixels)))
+            scores = probabilities(pixels)
             for image, item, row_scores in zip(batch, decoded, scores, strict=False):
                 if isinstance(item, str):
                     yield Prediction(image, [], item)
                 else:
                     yield Prediction(image, _best(row_scores, names, top))
+
+
+def _in_jax(model: Any, facts: ModelFacts, views: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from pixels to probabilities: one program for all weights of a network."""
+    graph, state = nnx.split(model)
+
+    @jax.jit
+    def probabilities(state: Any, pixels: jax.Array) -> jax.Array:
+        network = nnx.merge(graph, state, copy=True)
+        prepared = facts.preprocessing
+        logits = average_views(
+            lambda view: network(normalise(view, mean=prepared.mean, std=prepared.std)),
+            pixels,
+            views=views,
+            is_multi_label=facts.is_multi_label,
+        )
+        return jax.nn.sigmoid(logits) if facts.is_multi_label else jax.nn.softmax(logits)
+
+    return lambda pixels: np.asarray(probabilities(state, jnp.asarray(pixels)))
+
+
+def _in_engine(
+    network: Callable[[np.ndarray], np.ndarray], facts: ModelFacts, views: str
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the same function, the network of which is not run by JAX."""
+    mean = np.asarray(facts.preprocessing.mean, np.float32)
+    std = np.asarray(facts.preprocessing.std, np.float32)
+
+    def logits_of(pixels: Any) -> np.ndarray:
+        return network((np.asarray(pixels, np.float32) / np.float32(255) - mean) / std)
+
+    def probabilities(pixels: np.ndarray) -> np.ndarray:
+        if views == ONE:
+            logits = logits_of(pixels)
+        else:
+            averaged = average_views(
+                lambda view: jnp.asarray(logits_of(view)),
+                jnp.asarray(pixels),
+                views=views,
+                is_multi_label=facts.is_multi_label,
+            )
+            logits = np.asarray(averaged)
+        if facts.is_multi_label:
+            return 1 / (1 + np.exp(-logits))
+        exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+    return probabilities
 
 
 def eval_transform(

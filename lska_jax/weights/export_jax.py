@@ -48,11 +48,18 @@ def export_model(
     return export.export(jax.jit(lambda images: folded(images)), platforms=tuple(platforms))(images)
 
 
-def portable_model(model: Any) -> Any:
-    """Return a model for inference, with the formulations that every backend takes."""
+def portable_model(model: Any, *, dtype: str | None = None) -> Any:
+    """Return a model for inference, with the formulations that every backend takes.
+
+    Args:
+      model: of any family, not folded.
+      dtype: that it computes in; None is its own.
+    """
     config = model.config
     if hasattr(config, "implementation"):
         config = dataclasses.replace(config, implementation=_IMPLEMENTATION)
+    if dtype is not None:
+        config = dataclasses.replace(config, dtype=dtype)
     portable = build_from_arrays(config, arrays_of(model), rngs=nnx.Rngs(0))
     portable.preprocessing = model.preprocessing
     return fold_for_inference(portable)

@@ -49,8 +49,11 @@ def export_program(
         if suffix == ".onnx":
             from lska_jax.weights.export_onnx import export_onnx
 
-            beside.write_bytes(export_onnx(model, image_size=size))
-            return "checked with onnxruntime."
+            beside.write_bytes(export_onnx(model, image_size=size, facts=facts))
+            return (
+                f"compared with the model in onnxruntime: images (batch, {size}, {size}, "
+                f"{facts.config.in_channels}) float32, any batch, normalised."
+            )
         from lska_jax.weights.export_jax import PLATFORMS, export_model
 
         beside.write_bytes(export_model(model, image_size=size).serialize())

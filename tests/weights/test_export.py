@@ -135,26 +135,3 @@ def test_the_export_command_writes_a_file_that_runs(tmp_path, capsys):
     assert exported.call(golden_weights.images(2, 16, 16)).shape == (2, 6)
     assert main([str(folder), str(out)]) == 2
     assert "is there; choose another name" in capsys.readouterr().err
-
-
-def test_onnx_runs_in_onnxruntime_as_the_model_does_here():
-    onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX needs jax2onnx, onnxruntime")
-    pytest.importorskip("jax2onnx", reason="ONNX needs jax2onnx, onnxruntime")
-    from lska_jax.weights.export_onnx import export_onnx
-
-    model = trained(k=7)
-    session = onnxruntime.InferenceSession(export_onnx(model, image_size=40))
-    images = golden_weights.images(2, 40, 40)
-    (logits,) = session.run(None, {session.get_inputs()[0].name: images})
-    expected = jax.jit(lambda x: model(x))(images)
-    # Float32 rounding of a folded network in another runtime.
-    assert np.abs(logits - expected).max() < 1e-5 * np.abs(expected).max()
-
-
-def test_onnx_without_its_packages_says_how_to_install_them(tmp_path, capsys, monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    folder = folder_of(trained(k=7), tmp_path / "model")
-    assert main([str(folder), str(tmp_path / "a.onnx")]) == 2
-    assert "pip install jax2onnx onnxruntime" in capsys.readouterr().err
