@@ -10,6 +10,9 @@ of one size and mode run alternately on the same images and weights, with all co
   batch 32.
 - PyTorch: eager, ``inference_mode``, both memory formats, of which the faster counts; ``folded``
   has the same folded, the patch embeddings' by ``torch.nn.utils.fusion``.
+
+``--engines`` times tiny against onnxruntime, OpenVINO and ``torch.compile`` instead, each in a
+process of its own: ``benchmarks/engines.py``.
 """
 
 import dataclasses
@@ -18,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import engines
 from benchmarks.results import NOT_YET_RUN
 from lska_jax.models.fold import fold_batch_norm
 from lska_jax.running import door
@@ -73,9 +77,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, write JSON and PNG, print the tables."""
     from benchmarks import results
 
-    options = results.option_parser(NAME, __doc__).parse_args(argv)
-    conditions = results.start(_EXPECTED, is_quick=options.quick)
+    parser = results.option_parser(NAME, __doc__)
+    parser.add_argument(
+        "--engines", action="store_true", help="the strongest engines instead: benchmarks.engines"
+    )
+    parser.add_argument(engines.CHILD, nargs=5, help="be the process of one of its contenders")
+    options = parser.parse_args(argv)
+    if options.serve:
+        engines.serve(options.serve, is_quick=options.quick)
+        return
+    expected = engines.EXPECTED if options.engines else _EXPECTED
+    conditions = results.start(expected, is_quick=options.quick)
     folder = results.output_folder(options)
+    if options.engines:
+        rows = list(engines.measure(is_quick=options.quick))
+        result = results.write_result(
+            folder, engines.NAME, conditions=conditions, rows=rows, is_quick=options.quick
+        )
+        for table in engines.tables(result).values():
+            print(f"\n{table}")
+        return
     rows = list(_measure(QUICK if options.quick else FULL, is_quick=options.quick))
     result = results.write_result(
         folder, NAME, conditions=conditions, rows=rows, is_quick=options.quick

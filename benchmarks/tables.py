@@ -18,6 +18,7 @@ from benchmarks import (
     cost_against_k,
     cost_tables,
     dense_ops,
+    engines,
     families,
     family_tables,
     fine_tuning,
@@ -84,12 +85,13 @@ def _table(name: str, made: dict[str, dict[str, str]]) -> str:
 
 # Whose tables need nothing but their own rows.
 _MODULES = (
-    *(ops, model, huge_pages, first_step, compiler_options, accelerator, dense_ops),
-    *(segmentor, stage_choices, fine_tuning, starts),
+    *(ops, model, engines, huge_pages, first_step, compiler_options, accelerator),
+    *(dense_ops, segmentor, stage_choices, fine_tuning, starts),
 )
 _MEASURED = (
     ops.NAME,
     model.NAME,
+    engines.NAME,
     cost_against_k.NAME,
     cost_against_k.TPU_NAME,
     huge_pages.NAME,
