@@ -17,7 +17,7 @@ from lska_jax.models.config import NetworkConfig
 from lska_jax.models.maps import named_maps, stage_maps
 from lska_jax.models.table import family_of
 from lska_jax.nn.dense import Dense
-from lska_jax.nn.functional import parameters
+from lska_jax.nn.functional import one_program, parameters
 from lska_jax.nn.initial_values import RngsLike, as_rngs
 from lska_jax.ops.plain_numbers import plain_int
 
@@ -176,6 +176,7 @@ class Network(nnx.Module):
         logits = self.head(last.reshape(batch * height * width, 1, 1, channels))
         return logits.reshape(batch, height, width, logits.shape[-1])
 
+    @one_program
     def __call__(
         self,
         images: Float[Array | np.ndarray, "batch height width in_channels"],
@@ -185,7 +186,8 @@ class Network(nnx.Module):
         """Return float32 logits (B, num_classes), or what the head makes of no classes.
 
         Args:
-          images: (B, H, W, in_channels), normalised, of sizes that ``features`` takes.
+          images: (B, H, W, in_channels), normalised, of sizes that ``features`` takes. Outside of
+            ``jax.jit`` the call is one program, compiled for each shape.
           rngs: keys for dropout and drop path in training mode; None takes the model's own.
         """
         return self.head(self.features(images, rngs=rngs)[-1])
@@ -219,6 +221,7 @@ class FeatureNetwork(nnx.Module):
         self.out_indices = tuple(range(len(infos))[place] for place in places)
         self.feature_info = tuple(infos[index] for index in self.out_indices)
 
+    @one_program
     def __call__(
         self,
         images: Float[Array | np.ndarray, "batch height width in_channels"],

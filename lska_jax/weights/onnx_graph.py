@@ -184,5 +184,10 @@ class Graph:
         return self._names["batch",]
 
 
+def shape_of(variable: Any) -> Shape:
+    """Return the shape of a jaxpr's variable."""
+    return tuple(variable.aval.shape)
+
+
 def _named(shape: Shape) -> list[int | str]:
     return [side if isinstance(side, int) else str(side) for side in shape]

@@ -71,7 +71,8 @@ def trace(graph: Graph, jaxpr: Jaxpr, consts: Sequence[Any], given: Sequence[Kno
 
     def read(variable: Any) -> Known:
         if isinstance(variable, Literal):
-            return np.asarray(variable.val, variable.aval.dtype)
+            kind: Any = variable.aval
+            return np.asarray(variable.val, kind.dtype)
         return found[variable]
 
     for equation in jaxpr.eqns:
@@ -94,9 +95,9 @@ def _translate(graph: Graph, equation: Any, inputs: list[Known]) -> list[Known]:
             return _compute(graph, equation, inputs)
     if called is not None:
         own = OWN.get(_source(called.jaxpr))
-        outputs = own(graph, called.jaxpr, inputs) if own else None
-        if outputs is not None:
-            return [outputs]
+        output = own(graph, called.jaxpr, inputs) if own else None
+        if output is not None:
+            return [output]
         return trace(graph, called.jaxpr, called.consts, inputs)
     if name in _UNARY:
         return [graph.elementwise(_UNARY[name], inputs)]
@@ -108,8 +109,8 @@ def _translate(graph: Graph, equation: Any, inputs: list[Known]) -> list[Known]:
             f"The operation {name} of JAX cannot be written as ONNX here; nothing was written. "
             "Export the model as .jaxexport."
         )
-    outputs = rule(graph, equation, inputs)
-    return outputs if isinstance(outputs, list) else [outputs]
+    written = rule(graph, equation, inputs)
+    return written if isinstance(written, list) else [written]
 
 
 def _called(equation: Any) -> ClosedJaxpr | None:

@@ -7,11 +7,12 @@ by file and name. Were one not recognised, its insides would be written: the sam
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from jax.extend.core import Jaxpr, Literal
 
-from lska_jax.weights.onnx_graph import Graph, Known, Value
+from lska_jax.weights.onnx_graph import Graph, Known, Value, shape_of
 
 _CHANNELS_FIRST = (0, 3, 1, 2)
 
@@ -23,7 +24,7 @@ def _gelu(graph: Graph, jaxpr: Jaxpr, inputs: list[Known]) -> Value | None:
 def _layer_norm(graph: Graph, jaxpr: Jaxpr, inputs: list[Known]) -> Value | None:
     known = inputs[0]
     epsilon = _epsilon(jaxpr)
-    is_whole = tuple(known.shape) == tuple(jaxpr.invars[0].aval.shape)
+    is_whole = tuple(known.shape) == shape_of(jaxpr.invars[0])
     if len(inputs) == 2 or epsilon is None or not is_whole:
         return None
     # Of a folded norm neither scale nor bias is left; ONNX wants a scale.
@@ -34,7 +35,7 @@ def _layer_norm(graph: Graph, jaxpr: Jaxpr, inputs: list[Known]) -> Value | None
 
 def _epsilon(jaxpr: Jaxpr) -> float | None:
     """Return what is added to the variance: the constant in the sum ahead of the root."""
-    sums = {
+    sums: dict[Any, Any] = {
         equation.outvars[0]: equation.invars
         for equation in jaxpr.eqns
         if equation.primitive.name == "add"
@@ -50,8 +51,8 @@ def _epsilon(jaxpr: Jaxpr) -> float | None:
 def _mix_channels(graph: Graph, jaxpr: Jaxpr, inputs: list[Known]) -> Value | None:
     """Write a 1x1 convolution as one where channels come first, and as a product elsewhere."""
     known, kernel = inputs
-    shape = tuple(jaxpr.outvars[0].aval.shape)
-    is_whole = tuple(known.shape) == tuple(jaxpr.invars[0].aval.shape)
+    shape = shape_of(jaxpr.outvars[0])
+    is_whole = tuple(known.shape) == shape_of(jaxpr.invars[0])
     if not isinstance(known, Value) or not isinstance(kernel, np.ndarray) or not is_whole:
         return None
     if known.order == _CHANNELS_FIRST:
