@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lska_jax.running.huge_pages import restart_with_huge_pages
+from lska_jax.running import door
 
 NAME = "segmentor"
 OURS = "lska_jax"
@@ -144,5 +144,5 @@ def _torch_calls(
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
+    door.settle()
     main(sys.argv[1:])

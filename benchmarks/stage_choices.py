@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.results import NOT_YET_RUN
-from lska_jax.running.huge_pages import restart_with_huge_pages
+from lska_jax.running import door
 
 NAME = "stage_choices"
 CHOICES = (
@@ -143,5 +143,5 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
+    door.settle()
     main(sys.argv[1:])

@@ -87,8 +87,8 @@ def _table(name: str, made: dict[str, dict[str, str]]) -> str:
 
 # Whose tables need nothing but their own rows.
 _MODULES = (
-    *(ops, model, engines, huge_pages, first_step, compiler_options, accelerator, dense_ops),
-    *(segmentor, stage_choices, fine_tuning, starts),
+    *(ops, model, engines, huge_pages, first_step, compiler_options, accelerator),
+    *(dense_ops, segmentor, stage_choices, fine_tuning, starts),
 )
 _MEASURED = (
     ops.NAME,
