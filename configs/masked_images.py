@@ -8,7 +8,7 @@ r"""A start without labels: masked patches are painted from the rest of each ima
 The argument is the name of a model, for images of its own size, or ``digits``: the network of
 ``configs/digits.py`` on scikit-learn's digits. Then any run starts from it: ``--from
 runs/masked_images-digits``, or ``--config.training.finetune_from=runs/masked_images-digits``.
-Hardware: ``digits``, two CPU cores. Result: docs/results.md.
+Hardware: ``digits``, two CPU cores. Result: not yet run (docs/results.md).
 """
 
 from ml_collections import ConfigDict

@@ -15,13 +15,14 @@ CODE_LOADERS = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal",
 CODE_RUNNERS = {"eval", "exec", "compile", "__import__"}
 UNSAFE_CALLS = {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "torch.jit.load", "os.system"}
 # Sets of names that are allowed in one file: a config file named on the command line is run; lazy
-# attributes and metric writers are imported by names that stand in the code.
+# attributes, metric writers and engines are imported by names that stand in the code.
 ALLOWED = {
     "lska_jax/commands/config_option.py": {"runpy.run_path"},
     "lska_jax/__main__.py": {"importlib.import_module"},
     "lska_jax/_lazy.py": {"importlib.import_module"},
     "lska_jax/models/heads.py": {"importlib.import_module"},
     "lska_jax/models/table.py": {"importlib.import_module"},
+    "lska_jax/tasks/engines.py": {"importlib.import_module"},
     "lska_jax/training/metric_writers.py": {"importlib.import_module"},
     "lska_jax/weights/torch_file.py": {"torch.load"},
 }

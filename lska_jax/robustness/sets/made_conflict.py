@@ -22,10 +22,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
 
 from lska_jax.data.class_counts import labels_of
-from lska_jax.data.decode import pixels_of
 from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.sources import BrokenImage, Record, Source, check_index
 from lska_jax.robustness.cells import Cell, Outcomes
@@ -161,7 +159,7 @@ class MadeConflicts:
         """
         check_index(index, len(self), self.name)
         shape = self._pixels(index)
-        side = min(*shape.size, LARGEST_SIDE)
+        side = min(*shape.shape[:2], LARGEST_SIDE)
         if side < SMALLEST_SIDE:
             raise BrokenImage(f"{side} pixels are too few for a conflict ({SMALLEST_SIDE})")
         return _square(shape, side), _square(self._pixels(int(self._donors[index])), side)
@@ -172,10 +170,15 @@ class MadeConflicts:
         donor = self._source.path(int(self._donors[index]))
         return f"{donor} in the shape of {self._source.path(index)}"
 
-    def _pixels(self, index: int) -> Image.Image:
+    def _pixels(self, index: int) -> np.ndarray:
+        from PIL import Image
+
+        from lska_jax.data.decode import pixels_of
+
         pixels = pixels_of(self._source[index].image, max_pixels=self._max_pixels)
         grey = pixels.ndim == 2 or pixels.shape[2] == 1
-        return Image.fromarray(pixels.reshape(pixels.shape[:2]) if grey else pixels).convert("RGB")
+        image = Image.fromarray(pixels.reshape(pixels.shape[:2]) if grey else pixels)
+        return np.asarray(image.convert("RGB"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -222,9 +225,12 @@ def _draw(members: Mapping[int, np.ndarray], own: int, seed: tuple[int, int]) ->
     return int(of_class[rng.integers(len(of_class))])
 
 
-def _square(image: Image.Image, side: int) -> np.ndarray:
-    if image.size == (side, side):
-        return np.asarray(image)
+def _square(pixels: np.ndarray, side: int) -> np.ndarray:
+    if pixels.shape[:2] == (side, side):
+        return pixels
+    from PIL import Image, ImageOps
+
+    image = Image.fromarray(pixels)
     return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))
 
 
