@@ -88,10 +88,6 @@ def train(*words: str, workdir: str, cwd: Path) -> Row:
     return row
 
 
-def _is_evaluation(record: Mapping[str, Any]) -> bool:
-    return any(name.startswith("eval/") for name in record)
-
-
 class Rows:
     """The rows of a benchmark's file, by what tells them apart.
 

@@ -17,8 +17,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from lska_jax.models.heads import BACKBONE as DENSE_BACKBONE
+
 HEAD, BACKBONE, STEM = "head", "backbone", "stem"
-_DENSE = "backbone/"
+_DENSE = f"{DENSE_BACKBONE}/"
 _BLOCK = re.compile(r"(?:stages/(?P<stage>\d+)/)?blocks/(?P<block>\d+)/")
 _BETWEEN = re.compile(r"transitions/(?P<before>\d+)/")
 _IN_STAGE = re.compile(r"stages/(?P<stage>\d+)/(?P<name>\w+)")

@@ -263,22 +263,26 @@ def _imagenet_cells(cells: Sequence[Cell], options: SweepOptions) -> list[Planne
 
     if options.clean:
         clean()  # what was asked for by name is an error now, not a hole of every cell
-    make = functools.partial(
-        make_cell, seed=options.seed, max_image_pixels=options.max_image_pixels
-    )
     planned = []
     for cell in cells:
         image_set = find_set(cell.set)
         if image_set.is_clean:
             planned.append(PlannedCell(cell, clean))
         elif image_set.make:
-            planned.append(PlannedCell(cell, functools.partial(make, cell, clean)))
+            planned.append(_made(cell, clean, options))
         elif image_set.can_be_generated and options.generate:
             planned.append(PlannedCell(cell, clean, corruption=(cell.part, cell.severity)))
         else:
             is_ready = image_set.stored_size is not None
             planned.append(PlannedCell(cell, functools.partial(read, cell), is_ready=is_ready))
     return planned
+
+
+def _made(cell: Cell, clean: Callable[[], CellData], options: SweepOptions) -> PlannedCell:
+    seed, pixels = options.seed, options.max_image_pixels
+    return PlannedCell(
+        cell, functools.partial(make_cell, cell, clean, seed=seed, max_image_pixels=pixels)
+    )
 
 
 def _own_cells(
@@ -299,9 +303,6 @@ def _own_cells(
             shapes=shape_groups(class_names).names if find_set(cell.set).has_shapes else None,
         )
 
-    make = functools.partial(
-        make_cell, seed=options.seed, max_image_pixels=options.max_image_pixels
-    )
     planned = []
     for cell in cells:
         image_set = find_set(cell.set)
@@ -309,7 +310,7 @@ def _own_cells(
         if image_set.is_clean:
             planned.append(PlannedCell(own, clean))
         elif image_set.make:
-            planned.append(PlannedCell(own, functools.partial(make, own, clean)))
+            planned.append(_made(own, clean, options))
         elif image_set.can_be_generated and options.corrupted:
             continue
         elif image_set.can_be_generated:
