@@ -67,6 +67,8 @@ def base_config() -> ConfigDict:
     optimizer.steps = 0  # of the run; 0 leaves it to the epochs
     optimizer.weight_decay = 0.05
     optimizer.decay = "matrices"  # what decays: matrices, all, or not_backbone_norms
+    # Of Muon at the top, for matrices between hidden channels; 0: AdamW for all.
+    optimizer.muon_learning_rate = 0.0
     optimizer.beta1 = 0.9
     optimizer.beta2 = 0.999
     optimizer.epsilon = 1e-8

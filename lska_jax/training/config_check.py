@@ -272,6 +272,13 @@ def _check_tuning(config: ConfigDict, problems: list[str]) -> None:
             "optimizer.learning_rate=0 nothing else would be trained; give training.freeze="
             "('backbone',) and one learning rate."
         )
+    muon_rate = optimizer.muon_learning_rate
+    check_range(problems, "optimizer.muon_learning_rate", muon_rate, low=0, high=1e38)
+    if muon_rate and not optimizer.learning_rate:
+        problems.append(
+            f"optimizer.muon_learning_rate={muon_rate}: it follows the schedule of "
+            "optimizer.learning_rate, which is 0; give both, as 0.05 and 0.005."
+        )
     for name in ("freeze", "freeze_statistics"):
         if not all(isinstance(pattern, str) and pattern for pattern in training[name]):
             problems.append(

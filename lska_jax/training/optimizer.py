@@ -1,12 +1,13 @@
-"""AdamW of the reference recipe (timm 0.4.12's defaults), and what of a network decays."""
+"""AdamW of the reference recipe (timm 0.4.12's defaults), Muon, and what of a network decays."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from optax import contrib
 
 from lska_jax.models.heads import BACKBONE
 from lska_jax.nn.functional import FlatArrays
@@ -14,6 +15,8 @@ from lska_jax.training.tuning import Tuning
 
 DECAYS = ("matrices", "all", "not_backbone_norms")
 EVERYTHING = Tuning()
+# Images have fewer channels, and so has what a depth-wise kernel sees.
+_FEWEST_HIDDEN = 8
 
 
 def decay_mask(
@@ -39,6 +42,22 @@ def _is_backbone_norm(path: str) -> bool:
     return first == BACKBONE and any(part.startswith("norm") for part in inner)
 
 
+def muon_mask(params: FlatArrays, *, others: tuple[str, ...] = ()) -> dict[str, bool]:
+    """Tell which parameters are matrices between hidden channels, which Muon takes.
+
+    Those of linear layers and full convolutions; not depth-wise kernels, which mix no channels, nor
+    the first layer.
+
+    Args:
+      params: by path.
+      others: ends of the paths of what is none either: the classifier, tables of positions.
+    """
+    return {
+        path: a.ndim in (2, 4) and a.shape[-2] >= _FEWEST_HIDDEN and not path.endswith(others)
+        for path, a in params.items()
+    }
+
+
 def make_optimizer(
     *,
     weight_decay: float,
@@ -49,6 +68,8 @@ def make_optimizer(
     no_decay: tuple[str, ...] = (),
     decay: str = "matrices",
     tuning: Tuning = EVERYTHING,
+    muon_rate: float = 0.0,
+    head: tuple[str, ...] = (),
 ) -> optax.GradientTransformationExtraArgs:
     """Return AdamW (arXiv 1711.05101) over flat parameters at learning rate 1.
 
@@ -64,17 +85,76 @@ def make_optimizer(
       no_decay: see ``decay_mask``.
       decay: see ``decay_mask``.
       tuning: parameters that are frozen, which it keeps no moments of, or start later.
+      muon_rate: learning rate of Muon for the parameters of ``muon_mask``, as a multiple of that of
+        AdamW; 0 leaves all to AdamW.
+      head: paths of the classifier, which AdamW keeps.
     """
     mask = functools.partial(decay_mask, no_decay=no_decay, decay=decay)
     adamw = optax.adamw(1.0, b1=beta1, b2=beta2, eps=epsilon, weight_decay=weight_decay, mask=mask)
+    chosen: optax.GradientTransformation = adamw
+    if muon_rate:
+        muon = _muon(muon_rate, weight_decay=weight_decay)
+        chosen = _divided(muon, adamw, functools.partial(muon_mask, others=no_decay + head))
     if tuning.starts:
-        adamw = _starting_late(adamw, tuning.starts)
+        chosen = _starting_late(chosen, tuning.starts)
     if clip_norm:
-        adamw = optax.chain(optax.clip_by_global_norm(clip_norm), adamw)
-    chosen = optax.with_extra_args_support(adamw)
+        chosen = optax.chain(optax.clip_by_global_norm(clip_norm), chosen)
+    chosen = optax.with_extra_args_support(chosen)
     return optax.GradientTransformationExtraArgs(
         lambda params: chosen.init(tuning.trained(params)), chosen.update
     )
+
+
+def _muon(rate: float, *, weight_decay: float) -> optax.GradientTransformation:
+    """Return Muon (https://kellerjordan.github.io/posts/muon): momentum, made orthogonal.
+
+    A kernel is the matrix from all of its inputs, (kernel height x width x in), to its outputs.
+    The update of one with more outputs than inputs is larger, by the root of their ratio.
+    """
+
+    def dimensions(params: Any) -> Any:
+        return jax.tree.map(
+            lambda a: contrib.MuonDimensionNumbers(tuple(range(a.ndim - 1)), (a.ndim - 1,)), params
+        )
+
+    def widen(update: jax.Array, _: Any) -> jax.Array:
+        outputs = update.shape[-1]
+        return update * max(1.0, outputs / (update.size / outputs)) ** 0.5
+
+    return optax.chain(
+        contrib.scale_by_muon(weight_dimension_numbers=dimensions),
+        optax.stateless_with_tree_map(widen),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
+def _divided(
+    first: optax.GradientTransformation,
+    second: optax.GradientTransformation,
+    is_first: Callable[[FlatArrays], Mapping[str, bool]],
+) -> optax.GradientTransformation:
+    """Return an optimizer that gives each of two its own parameters, and no others."""
+
+    def parts(arrays: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        chosen = is_first(arrays)
+        return (
+            {path: array for path, array in arrays.items() if chosen[path]},
+            {path: array for path, array in arrays.items() if not chosen[path]},
+        )
+
+    def init(params: Any) -> Any:
+        own, others = parts(params)
+        return first.init(own), second.init(others)
+
+    def update(gradients: Any, state: Any, params: Any = None) -> Any:
+        pairs = zip(parts(gradients), state, parts(params), strict=True)
+        (own, own_state), (others, others_state) = (
+            optimizer.update(*pair) for optimizer, pair in zip((first, second), pairs, strict=True)
+        )
+        return own | others, (own_state, others_state)
+
+    return optax.GradientTransformation(init, update)
 
 
 def _starting_late(

@@ -99,6 +99,9 @@ def build_run(
     schedule = make_schedule(settings, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
     model = nnx.eval_shape(lambda: build_model(config, rngs=OneKey()))
     tuning = tuning_of(config, model, steps_per_epoch=steps_per_epoch)
+    muon_rate = settings.muon_learning_rate
+    if muon_rate:
+        muon_rate /= settings.learning_rate
     optimizer = make_optimizer(
         weight_decay=settings.weight_decay,
         beta1=settings.beta1,
@@ -106,8 +109,10 @@ def build_run(
         epsilon=settings.epsilon,
         clip_norm=settings.clip_norm,
         no_decay=family_of(model).no_decay,
+        head=family_of(model).head,
         decay=settings.decay,
         tuning=tuning,
+        muon_rate=muon_rate,
     )
     use_ema = config.training.ema_decay > 0
     graph, variables = nnx.split(model)

@@ -201,6 +201,7 @@ REFUSED = [
     ({"optimizer__beta2": -0.1}, "optimizer.beta2=-0.1 must be at least 0 and below 1"),
     ({"optimizer__epsilon": 0.0}, "optimizer.epsilon=0.0 must be at least 1e-20"),
     ({"optimizer__clip_norm": NAN}, "optimizer.clip_norm=nan must be at least 0"),
+    ({"optimizer__muon_learning_rate": -0.05}, "muon_learning_rate=-0.05 must be at least 0"),
     ({"training__batch_size": 0}, "training.batch_size=0 must be at least 1"),
     ({"training__eval_batch_size": -8}, "training.eval_batch_size=-8 must be at least 1"),
     ({"training__gradient_accumulation": 0}, "gradient_accumulation=0 must be at least 1"),

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from lska_jax.training.optimizer import decay_mask, make_optimizer
+from lska_jax.training.optimizer import decay_mask, make_optimizer, muon_mask
 from lska_jax.training.schedules import cosine_schedule, drops_schedule, poly_schedule
 
 STEPS_PER_EPOCH = 7
@@ -199,3 +199,49 @@ def test_dense_recipes_decay_everything_or_all_but_a_backbones_norms():
     }
     assert all(decay_mask(params, decay="all").values())
     assert list(decay_mask(params, decay="not_backbone_norms").values()) == [0, 0, 1, 1]
+
+
+MATRICES = {
+    "hidden/kernel": (12, 20),
+    "patch/kernel": (3, 3, 8, 12),
+    "stem/kernel": (7, 7, 3, 12),
+    "depthwise/kernel": (1, 5, 1, 12),
+    "hidden/bias": (20,),
+    "positions": (9, 12),
+    "classifier/kernel": (20, 10),
+}
+
+
+def test_muon_takes_the_matrices_between_hidden_channels():
+    params = {path: jnp.zeros(shape) for path, shape in MATRICES.items()}
+    taken = muon_mask(params, others=("positions", "classifier/kernel"))
+    assert {path for path, is_taken in taken.items() if is_taken} == {
+        "hidden/kernel",
+        "patch/kernel",
+    }
+
+
+def test_the_first_step_of_muon_makes_the_gradient_orthogonal_and_leaves_the_rest_to_adamw():
+    generator = np.random.default_rng(0)
+    params, gradients = (
+        {p: jnp.asarray(generator.standard_normal(s), jnp.float32) for p, s in MATRICES.items()}
+        for _ in range(2)
+    )
+    settings = {"weight_decay": 0.05, "no_decay": ("positions",)}
+    muon = make_optimizer(muon_rate=10.0, head=("classifier/kernel",), **settings)
+    updates, _ = jax.jit(muon.update)(gradients, muon.init(params), params)
+    adamw = make_optimizer(**settings)
+    expected, _ = jax.jit(adamw.update)(gradients, adamw.init(params), params)
+    for path, update in updates.items():
+        if path not in ("hidden/kernel", "patch/kernel"):
+            np.testing.assert_allclose(update, expected[path], rtol=1e-6)
+            continue
+        outputs = update.shape[-1]
+        left, _, right = np.linalg.svd(gradients[path].reshape(-1, outputs), full_matrices=False)
+        direction = -(np.asarray(update) / 10 + 0.05 * np.asarray(params[path]))
+        direction = direction.reshape(-1, outputs) / max(1, outputs / left.shape[0]) ** 0.5
+        # Five Newton-Schulz steps bring singular values to between 0.68 and 1.13, no closer.
+        values = np.einsum("ik,ij,kj->k", left, direction, right)
+        assert values.min() > 0.6 and values.max() < 1.2
+        rotated = np.linalg.svd(direction, full_matrices=False)
+        np.testing.assert_allclose(np.sort(values), np.sort(rotated[1]), rtol=1e-3)

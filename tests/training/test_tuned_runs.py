@@ -22,6 +22,7 @@ def tuned_config() -> ConfigDict:
     config.model.update({"dims": (8, 8), "depths": (1, 1), "ffn_ratios": (2, 2)})
     config.data.update({"sampling": "balanced", "views": "flip"})
     config.optimizer.update({"layer_decay": 0.75, "head_learning_rate": 1e-2, "clip_norm": 1.0})
+    config.optimizer.muon_learning_rate = 0.02
     config.training.update({"freeze": ("stem",), "freeze_statistics": ("stem",), "loss": "focal"})
     config.training.update({"unfreeze_every_epochs": 1, "patience": 5, "ema_decay": 0.9})
     config.training.update({"class_weights": "balanced"})
