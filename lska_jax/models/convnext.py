@@ -143,6 +143,12 @@ class ConvNeXt(Network):
         x = self.stem(jnp.asarray(images, self.config.dtype))
         return run_stages(self.stages, x, transitions=self.transitions, rngs=rngs)
 
+    def unpooled(
+        self, features: Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch height width channels"]:
+        """Return the map with the head's norm at each pixel, in float32; see ``Network``."""
+        return self.norm(super().unpooled(features))
+
     def pool(
         self, features: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch channels"]:

@@ -29,7 +29,9 @@ def fold_batch_norm(model: Any) -> Any:
     fold = load_capability(family, "fold")
     if type(model) is not load(family.network):
         raise ValueError("The model is folded already; fold the model that it was made from.")
-    return fold(model)
+    folded = fold(model)
+    folded.global_pool = model.global_pool
+    return folded
 
 
 def fold_for_inference(model: Any) -> Any:

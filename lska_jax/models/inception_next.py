@@ -152,6 +152,11 @@ class InceptionNeXt(Network):
         x = self.stem(jnp.asarray(images, self.config.dtype))
         return run_stages(self.stages, x, transitions=self.transitions, rngs=rngs)
 
+    @property
+    def _may_be_unpooled(self) -> bool:
+        # The hidden layer takes pooled features.
+        return False
+
     def head(
         self,
         features: Float[Array, "batch height width channels"],

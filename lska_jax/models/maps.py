@@ -3,9 +3,45 @@
 import functools
 from collections import namedtuple
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import Array
+
+_TIMMS = {"num_chs": "channels", "reduction": "stride", "module": "name"}
+
+
+class FeatureInfo(NamedTuple):
+    """What one map of a network is.
+
+    Attributes:
+      name: of the map.
+      channels: its last axis.
+      stride: pixels of the image for each of its own, along one axis; None of tokens.
+    """
+
+    name: str
+    channels: int
+    stride: int | None
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return a value by its place, or by timm's word: num_chs, reduction, module."""
+        return getattr(self, _TIMMS[key]) if isinstance(key, str) else tuple.__getitem__(self, key)
+
+
+class FeatureInfos(tuple[FeatureInfo, ...]):
+    """What the maps of a network are, one after the other, with timm's accessors."""
+
+    def channels(self) -> list[int]:
+        """Return the channels of every map."""
+        return [info.channels for info in self]
+
+    def reduction(self) -> list[int | None]:
+        """Return the stride of every map."""
+        return [info.stride for info in self]
+
+    def module_name(self) -> list[str]:
+        """Return the name of every map."""
+        return [info.name for info in self]
 
 
 def named_maps(maps: Mapping[str, Array]) -> Any:

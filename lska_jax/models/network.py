@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,26 +14,12 @@ from jaxtyping import Array, Float
 
 from lska_jax.models.build import abstract_model
 from lska_jax.models.config import NetworkConfig
-from lska_jax.models.maps import named_maps, stage_maps
+from lska_jax.models.maps import FeatureInfo, FeatureInfos, named_maps, stage_maps
 from lska_jax.models.table import family_of
 from lska_jax.nn.dense import Dense
 from lska_jax.nn.functional import one_program, parameters
 from lska_jax.nn.initial_values import RngsLike, as_rngs
 from lska_jax.ops.plain_numbers import plain_int
-
-
-class FeatureInfo(NamedTuple):
-    """What one map of ``features`` is.
-
-    Attributes:
-      name: of the map.
-      channels: its last axis.
-      stride: pixels of the image for each of its own, along one axis; None of tokens.
-    """
-
-    name: str
-    channels: int
-    stride: int | None
 
 
 class Network(nnx.Module):
@@ -46,16 +32,18 @@ class Network(nnx.Module):
       config: the same.
       preprocessing: how images have to be prepared: the family's, or that of the weights.
       classifier: the last layer; None if there are no classes.
+      global_pool: how ``forward_head`` pools, in timm's words; "" leaves features as they are.
     """
 
     classifier: Any
+    global_pool = "avg"
 
     def __init__(self, config: NetworkConfig):
         self.config: Any = config
         self.preprocessing = family_of(config).preprocessing.for_channels(config.in_channels)
 
     @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
+    def feature_info(self) -> FeatureInfos:
         """What ``features`` returns, map by map; found by tracing, without computing anything."""
         config = self.config
         side = math.lcm(family_of(config).image_multiple(vars(config)), 64)
@@ -66,7 +54,7 @@ class Network(nnx.Module):
         maps = jax.eval_shape(
             lambda state, images: nnx.merge(graph, state).features(images), state, images
         )
-        return tuple(
+        return FeatureInfos(
             FeatureInfo(name, found.shape[-1], side // found.shape[1] if found.ndim == 4 else None)
             for name, found in maps._asdict().items()
         )
@@ -76,13 +64,33 @@ class Network(nnx.Module):
         """Channels of the last map; timm's name."""
         return self.feature_info[-1].channels
 
+    @property
+    def head_hidden_size(self) -> int:
+        """Channels of what the classifier takes; timm's name."""
+        with_one = abstract_model(dataclasses.replace(self.config, num_classes=1))
+        channels: int = with_one.classifier.in_features
+        return channels
+
+    @property
+    def num_classes(self) -> int:
+        """Size of the logits, 0 without a classifier; timm's name."""
+        classes: int = self.config.num_classes
+        return classes
+
+    def get_classifier(self) -> Any:
+        """Return the last layer, or all of them where there are several; timm's name."""
+        found = tuple(getattr(self, name) for name in _classifiers(self.config))
+        return found if len(found) > 1 and None not in found else found[0]
+
     def forward_features(
         self,
         images: Float[Array | np.ndarray, "batch height width in_channels"],
         *,
         rngs: nnx.Rngs | None = None,
     ) -> Array:
-        """Return the last of ``features``, unpooled: what ``forward_head`` takes; timm's name.
+        """Return the last map, unpooled, as ``forward_head`` takes it; timm's name.
+
+        Normalised where timm's is: of ViT and Swin.
 
         Args:
           images: as ``features`` takes them.
@@ -93,13 +101,18 @@ class Network(nnx.Module):
 
     def forward_head(
         self, features: Float[Array, "batch ..."], *, pre_logits: bool = False
-    ) -> Float[Array, "batch outputs"]:
+    ) -> Float[Array, "batch ..."]:
         """Return logits, or what the classifier takes: pooled features; timm's name.
 
         Args:
           features: from ``forward_features``.
           pre_logits: return the pooled features, as a model of ``num_classes=0`` does.
+
+        Returns:
+          Float32 (B, num_classes) or (B, C); with ``global_pool=""`` maps or tokens, not pooled.
         """
+        if not self.global_pool:
+            return self.unpooled(features)
         if not pre_logits:
             return self.head(features)
         without = nnx.merge(*nnx.split(self))
@@ -107,13 +120,20 @@ class Network(nnx.Module):
             setattr(without, name, nnx.data(None))
         return without.head(features)
 
-    def reset_classifier(self, num_classes: int, *, rngs: RngsLike = 0) -> None:
-        """Put a fresh classifier for other classes in place of the last layer.
+    def reset_classifier(
+        self, num_classes: int, global_pool: str | None = None, *, rngs: RngsLike = 0
+    ) -> None:
+        """Put a fresh classifier for other classes in place of the last layer; timm's name.
 
         Args:
           num_classes: size of the logits; 0 makes the model return pooled features.
+          global_pool: see ``choose_pooling``; None leaves it.
           rngs: source of its initial parameters.
+
+        Raises:
+          ValueError: as ``choose_pooling``; the model is as it was.
         """
+        self.choose_pooling(global_pool, num_classes=num_classes)
         with_one = abstract_model(dataclasses.replace(self.config, num_classes=1))
         rngs = as_rngs(rngs)
         self.config = dataclasses.replace(self.config, num_classes=num_classes)
@@ -121,6 +141,36 @@ class Network(nnx.Module):
             if getattr(with_one, name) is not None:
                 channels = getattr(with_one, name).in_features
                 setattr(self, name, make_classifier(channels, self.config, rngs=rngs))
+
+    def choose_pooling(self, global_pool: str | None, *, num_classes: int) -> None:
+        """Pool features over pixels, or leave them as they are, as timm's ``global_pool`` says.
+
+        Args:
+          global_pool: the family's own, "avg" or of a ViT "token"; or "", with which a model
+            without classes returns what ``unpooled`` makes of its last map. None leaves it.
+          num_classes: that the model is to have.
+
+        Raises:
+          ValueError: another pooling, or classes without one.
+        """
+        own = type(self).global_pool
+        allowed = (own, "") if self._may_be_unpooled else (own,)
+        chosen = self.global_pool if global_pool is None else global_pool
+        if chosen not in allowed:
+            raise ValueError(
+                f"global_pool={chosen!r}: {type(self).__name__} takes "
+                f"{' or '.join(map(repr, allowed))}."
+            )
+        if not chosen and num_classes:
+            raise ValueError(
+                f"global_pool='' leaves features unpooled, and a classifier of {num_classes} "
+                f"classes takes pooled ones. Give num_classes=0, or global_pool={own!r}."
+            )
+        self.global_pool = chosen
+
+    @property
+    def _may_be_unpooled(self) -> bool:
+        return True
 
     def __repr__(self) -> str:
         """Return the network in a few words; ``nnx.display`` shows every array."""
@@ -159,6 +209,14 @@ class Network(nnx.Module):
         """Return the mean over pixels in float32."""
         return jnp.mean(features, axis=(1, 2), dtype=jnp.float32)
 
+    def unpooled(self, features: Float[Array, "batch ..."]) -> Float[Array, "batch ... channels"]:
+        """Return what is pooled before the classifier: the map of ``forward_features``, in float32.
+
+        Args:
+          features: from ``forward_features``.
+        """
+        return features.astype(jnp.float32)
+
     def local_logits(
         self,
         images: Float[Array | np.ndarray, "batch height width in_channels"],
@@ -182,32 +240,39 @@ class Network(nnx.Module):
         images: Float[Array | np.ndarray, "batch height width in_channels"],
         *,
         rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "batch outputs"]:
-        """Return float32 logits (B, num_classes), or what the head makes of no classes.
+    ) -> Float[Array, "batch *outputs"]:
+        """Return float32 logits (B, num_classes), or features if there are no classes.
 
         Args:
           images: (B, H, W, in_channels), normalised, of sizes that ``features`` takes. Outside of
             ``jax.jit`` the call is one program, compiled for each shape.
           rngs: keys for dropout and drop path in training mode; None takes the model's own.
         """
+        if not self.global_pool:
+            return self.unpooled(self.forward_features(images, rngs=rngs))
         return self.head(self.features(images, rngs=rngs)[-1])
 
 
 class FeatureNetwork(nnx.Module):
     """A network whose call returns maps in place of logits, as dense prediction takes them.
 
+    They are the maps with a stride: the last tokens of a ViT are none, as in timm.
+
     Args:
       network: of any family.
-      out_indices: places of the maps that are wanted, negative ones from the end; None is all.
+      out_indices: places of the maps that are wanted, negative ones from the end; a number n for
+        the last n; None is all.
 
     Raises:
       ValueError: an index that is none of its maps.
       TypeError: no sequence of whole numbers.
     """
 
-    def __init__(self, network: Network, out_indices: Sequence[int] | None = None):
-        infos = network.feature_info
-        indices = range(len(infos)) if out_indices is None else out_indices
+    def __init__(self, network: Network, out_indices: Sequence[int] | int | None = None):
+        infos = [info for info in network.feature_info if info.stride is not None]
+        indices: Any = range(len(infos)) if out_indices is None else out_indices
+        if isinstance(indices, int) and not isinstance(indices, bool):
+            indices = range(-indices, 0)
         names = ", ".join(info.name for info in infos)
         advice = f"the network has {len(infos)} maps, {names}; give a list of numbers from 0 to "
         advice += f"{len(infos) - 1}."
@@ -215,11 +280,17 @@ class FeatureNetwork(nnx.Module):
             places = [plain_int("a map's place", index) for index in indices]
         except TypeError as error:
             raise TypeError(f"out_indices={indices!r} ({error}): {advice}") from None
-        if not all(-len(infos) <= place < len(infos) for place in places):
-            raise ValueError(f"out_indices={tuple(places)}: {advice}")
+        if not places or not all(-len(infos) <= place < len(infos) for place in places):
+            raise ValueError(f"out_indices={out_indices}: {advice}")
         self.network = network
         self.out_indices = tuple(range(len(infos))[place] for place in places)
-        self.feature_info = tuple(infos[index] for index in self.out_indices)
+        # nnx takes any tuple to be a tree, and only plain ones are.
+        self._infos = tuple(infos[index] for index in self.out_indices)
+
+    @property
+    def feature_info(self) -> FeatureInfos:
+        """What the maps are that are wanted."""
+        return FeatureInfos(self._infos)
 
     @one_program
     def __call__(
@@ -233,7 +304,7 @@ class FeatureNetwork(nnx.Module):
         return named_maps(
             {
                 info.name: maps[index]
-                for index, info in zip(self.out_indices, self.feature_info, strict=True)
+                for index, info in zip(self.out_indices, self._infos, strict=True)
             }
         )
 

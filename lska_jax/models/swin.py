@@ -255,6 +255,24 @@ class Swin(Network):
         x = self.patch_embedding(jnp.asarray(images, self.config.dtype), rngs=rngs)
         return run_stages(self.stages, x, rngs=rngs)
 
+    def forward_features(
+        self,
+        images: Float[Array | np.ndarray, "batch height width in_channels"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> Float[Array, "batch _ _ channels"]:
+        """Return the last map, normalised, as timm's is; see ``Network``."""
+        return self.norm(super().forward_features(images, rngs=rngs))
+
+    def forward_head(
+        self, features: Float[Array, "batch height width channels"], *, pre_logits: bool = False
+    ) -> Float[Array, "batch ..."]:
+        """Return logits or pooled features of the normalised last map; see ``Network``."""
+        if not self.global_pool:
+            return self.unpooled(features)
+        pooled = super().pool(features)
+        return pooled if pre_logits or self.classifier is None else self.classifier(pooled)
+
     def pool(
         self, features: Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch channels"]:

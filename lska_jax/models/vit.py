@@ -64,6 +64,8 @@ class ViT(Network):
       rngs: source of the initial parameters and, with dropout or drop path, of their keys.
     """
 
+    global_pool = "token"
+
     def __init__(self, config: ViTConfig, *, rngs: RngsLike):
         super().__init__(config)
         rngs = as_rngs(rngs)
@@ -87,6 +89,11 @@ class ViT(Network):
             if config.is_distilled
             else nnx.data(None)
         )
+
+    @property
+    def _may_be_unpooled(self) -> bool:
+        # Two classifiers take a token each.
+        return not self.config.is_distilled
 
     def tokens(
         self,

@@ -45,7 +45,8 @@ def create_model(
     in_channels: int | None = None,
     head: Any = None,
     features_only: bool = False,
-    out_indices: Sequence[int] | None = None,
+    out_indices: Sequence[int] | int | None = None,
+    global_pool: str | None = None,
     rngs: nnx.Rngs | None = None,
     **config: Any,
 ) -> Any:
@@ -68,7 +69,9 @@ def create_model(
         dictionary of it and its fields (``models.heads.heads``). ``pretrained`` may be a classifier
         then, which the backbone starts from.
       features_only: return a ``FeatureNetwork``, whose call returns maps in place of logits.
-      out_indices: places of those maps; None is all of them.
+      out_indices: places of those maps, or how many of the last ones; None is all of them.
+      global_pool: with ``num_classes=0``, "" leaves features unpooled, as in timm; None is the
+        family's pooling.
       rngs: source of the initial parameters; None is ``nnx.Rngs(0)``.
       **config: any other field of the family's config, None leaving its default: ``dtype``,
         ``drop_path_rate`` and ``remat`` of all, for VAN also k (23), dilation, drop_rate,
@@ -90,13 +93,31 @@ def create_model(
     """
     if out_indices is not None and not features_only:
         raise TypeError("out_indices are of features_only=True; features() returns every map.")
-    if features_only and head is not None:
-        raise TypeError("features_only returns a backbone's maps; leave out head.")
+    if features_only and (head is not None or global_pool is not None):
+        raise TypeError("features_only returns a backbone's maps; leave out head and global_pool.")
+    if head is not None and global_pool is not None:
+        raise TypeError("global_pool is of classifiers; leave it out beside head.")
     if features_only:
         network = create_model(
             name, pretrained=pretrained, num_classes=0, in_channels=in_channels, rngs=rngs, **config
         )
         return FeatureNetwork(network, out_indices)
+    if global_pool is not None:
+        if global_pool not in ("avg", "token", ""):
+            raise ValueError(
+                f"global_pool={global_pool!r} is none of 'avg', 'token', ''. Leave it out for the "
+                "family's own."
+            )
+        model = create_model(
+            name,
+            pretrained=pretrained,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            rngs=rngs,
+            **config,
+        )
+        model.choose_pooling(global_pool, num_classes=model.config.num_classes)
+        return model
     rngs = nnx.Rngs(0) if rngs is None else rngs
     given = plain({key: value for key, value in config.items() if value is not None})
     if head is not None:

@@ -109,6 +109,95 @@ def test_features_unpooled_and_pooled_by_timms_names(name):
     assert pooled == features
 
 
+def test_feature_info_speaks_timms_words():
+    infos = abstract("pvt_v2_b0").feature_info
+    assert infos.channels() == [4, 6]
+    assert infos.reduction() == [4, 8]
+    assert infos.module_name() == ["stage1", "stage2"]
+    last = infos[-1]
+    assert (last["num_chs"], last["reduction"], last["module"], last[1]) == (6, 8, "stage2", 6)
+    tokens = abstract("deit_tiny_distilled_patch16_224").feature_info
+    assert tokens.module_name() == ["block1", "block2", "tokens"]
+
+
+def test_a_network_of_features_returns_maps_alone_and_a_number_means_the_last_ones():
+    name = "deit_tiny_distilled_patch16_224"
+    whole, last = (small(name, features_only=True, out_indices=chosen) for chosen in (None, 1))
+    assert whole.feature_info.module_name() == ["block1", "block2"]
+    assert last.feature_info.module_name() == ["block2"]
+    assert last.out_indices == (1,)
+    assert jax.eval_shape(lambda: last(IMAGES)).block2.shape == (2, 4, 4, 6)
+    for none in (0, ()):
+        with pytest.raises(ValueError, match="has 2 maps, block1, block2; give a list of numbers"):
+            small(name, features_only=True, out_indices=none)
+
+
+# Float32 outputs of 64 x 64 images without pooling, as timm's of the same name.
+UNPOOLED = {
+    "van_lska_tiny": (2, 8, 8, 6),
+    "convnext_tiny": (2, 8, 8, 6),
+    "swin_tiny_patch4_window7_224": (2, 8, 8, 6),
+    "pvt_v2_b0": (2, 8, 8, 6),
+    "unireplknet_a": (2, 8, 8, 6),
+    "deit_tiny_patch16_224": (2, 17, 6),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", UNPOOLED)
+def test_features_without_pooling_are_what_the_classifier_pools(name):
+    fields = SMALL.get(name, SMALL["deit_tiny_distilled_patch16_224"])
+    model = create_model(name, **{**fields, "num_classes": 0}, global_pool="")
+    model.eval()
+    found = nnx.jit(lambda model: model(IMAGES))(model)
+    assert found.shape == UNPOOLED[name]
+    assert found.dtype == jnp.float32
+    steps = nnx.jit(lambda model: model.forward_head(model.forward_features(IMAGES)))(model)
+    np.testing.assert_allclose(steps, found, atol=1e-6)
+    own = type(model).global_pool
+    model.reset_classifier(0, own)
+    assert model(IMAGES).shape == (2, 6)
+    model.reset_classifier(3, own)
+    np.testing.assert_allclose(
+        nnx.jit(lambda model: model.forward_head(model.forward_features(IMAGES)))(model),
+        model(IMAGES),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.slow
+def test_a_folded_network_pools_as_the_one_it_is_of():
+    name = "van_lska_tiny"
+    model = create_model(name, **{**SMALL[name], "num_classes": 0}, global_pool="")
+    model.eval()
+    np.testing.assert_allclose(fold_batch_norm(model)(IMAGES), model(IMAGES), atol=1e-4)
+
+
+def test_poolings_that_there_are_not_are_refused():
+    model = small("van_lska_tiny")
+    with pytest.raises(ValueError, match="global_pool='max': VAN takes 'avg' or ''"):
+        model.reset_classifier(0, "max")
+    with pytest.raises(ValueError, match="unpooled, and a classifier of 3 classes .*num_classes=0"):
+        model.reset_classifier(3, "")
+    assert model.num_classes == 5
+    with pytest.raises(ValueError, match="InceptionNeXt takes 'avg'"):
+        small("inception_next_tiny", num_classes=0, global_pool="")
+    with pytest.raises(ValueError, match="global_pool='max' is none of 'avg', 'token', ''"):
+        create_model("van_lska_tiny", global_pool="max")
+    with pytest.raises(TypeError, match="leave out head and global_pool"):
+        create_model("van_lska_tiny", features_only=True, global_pool="")
+
+
+def test_timms_words_for_the_classifier():
+    model = small("inception_next_tiny")
+    assert (model.num_classes, model.num_features, model.head_hidden_size) == (5, 16, 48)
+    assert model.get_classifier() is model.classifier
+    distilled = small("deit_tiny_distilled_patch16_224")
+    assert len(distilled.get_classifier()) == 2
+    distilled.reset_classifier(0)
+    assert distilled.get_classifier() is None
+
+
 @pytest.mark.slow
 def test_pooled_features_are_what_the_classifier_takes():
     model = small("van_lska_tiny")

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 
 from lska_jax.models.build import abstract_model, build
 from lska_jax.models.heads import backbone_config, head_of
-from lska_jax.models.network import FeatureInfo, Network
+from lska_jax.models.maps import FeatureInfo
+from lska_jax.models.network import Network
 from lska_jax.models.table import family_of
 from lska_jax.nn.dense import Dense
 from lska_jax.nn.functional import assign, batch_stats, parameters
@@ -76,7 +77,7 @@ def pyramid_of(config: Any) -> tuple[FeatureInfo, ...]:
     Raises:
       ValueError: they are no pyramid: not each has twice the stride of the one before.
     """
-    maps = abstract_model(config).feature_info
+    maps = tuple(abstract_model(config).feature_info)
     strides = [one.stride for one in maps]
     halves = [fine * 2 for fine in strides[:-1] if fine is not None]
     if len(maps) < 2 or halves != strides[1:]:
