@@ -28,6 +28,7 @@ def train(
     start: str | Path = "",
     epochs: int | None = None,
     val: float | None = None,
+    seed: int | None = None,
     image_size: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
@@ -51,6 +52,7 @@ def train(
       start: weights to start from, in any place of a model; what --from is on the command line.
       epochs: how often the training images are seen.
       val: share of every class that is held out where the data has no split for it.
+      seed: of the draw of what is held out, and of the run; None is 0.
       image_size: side, in pixels.
       batch_size: images a step.
       learning_rate: at its highest.
@@ -76,6 +78,7 @@ def train(
     asked: dict[str, Any] = {
         **{"model": model, "start": str(start), "epochs": epochs, "held_out": val, "task": task},
         **{"image_size": image_size, "batch_size": batch_size, "learning_rate": learning_rate},
+        **{"seed": seed},
     }
     if (config is None) == (data is None):
         raise ValueError("Give a config, or data= for images of your own: one of the two.")

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
     from lska_jax.training.own_photos import Wishes
 
-_OPTIONS = ("model", "start", "epochs", "val", "image_size", "batch_size", "learning_rate", "task")
+_OPTIONS = (
+    *("model", "start", "epochs", "val", "seed", "image_size", "batch_size", "learning_rate"),
+    "task",
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +44,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=frame.positive(float),
         metavar="SHARE",
         help="held out of every class where the data has no split for it (default: 0.2)",
+    )
+    add(
+        "--seed",
+        type=frame.whole_number,
+        metavar="N",
+        help="of the draw of what is held out, and of the run (default: 0)",
     )
     add("--image_size", type=frame.positive(int), metavar="N", help="side, in pixels")
     add("--batch_size", type=frame.positive(int), metavar="N", help="images a step")
@@ -90,6 +99,7 @@ def make_config(arguments: argparse.Namespace) -> ConfigDict:
         start=arguments.start or "",
         epochs=arguments.epochs,
         held_out=arguments.val,
+        seed=arguments.seed,
         image_size=arguments.image_size,
         batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,

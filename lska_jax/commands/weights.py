@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lska_jax.commands import frame
 
 if TYPE_CHECKING:
+    from lska_jax.models.table import Preprocessing
     from lska_jax.weights.catalogue import Entry
 
 _DESCRIPTION = """\
@@ -18,10 +19,10 @@ families: what create_model(pretrained=NAME), --from and every other place of a 
 
 MB are those of the file that comes with the package, else of the parameters in float32. Top-1 is
 what timm measured at the tag's size and crop, or (in brackets) the authors, on ImageNet; [in square
-brackets] what was measured here, on the test images of the model's own data. Checked says what was
-done here: the accuracy of these weights was measured, before they were rounded to float16; or the
-network was compared with the PyTorch original, by its outputs on random weights or by names, shapes
-and parameters alone.
+brackets] what was measured here, on the test images of the model's own data. Images are pixels a
+side / crop, and mean; --csv has all of it. Checked says what was done here: the accuracy of these
+weights was measured, before they were rounded to float16; or the network was compared with the
+PyTorch original, by its outputs on random weights or by names, shapes and parameters alone.
 
 With --download the weights are fetched into the Hub's cache, where everything finds them later
 without a network; an interrupted download goes on where it was, and every file is compared
@@ -35,6 +36,7 @@ _EXAMPLES = (
 )
 
 
+_KNOWN_MEANS = {(0.485, 0.456, 0.406): "imagenet"}
 # Of whom a top-1 is.
 _BRACKETS = {"authors": "({:.1f})", "here": "[{:.1f}]"}
 
@@ -76,13 +78,14 @@ def _download(entries: Sequence[Entry]) -> None:
 def _print_table(entries: Sequence[Entry]) -> None:
     from lska_jax.weights.preprocessing_choice import in_words
 
-    head = ("weights", "top-1", "MB", "classes", "licence", "checked", "place")
+    head = ("weights", "top-1", "MB", "classes", "images", "licence", "checked", "place")
     rows = [
         (
             entry.name,
             "" if entry.top1 is None else _BRACKETS.get(entry.top1_of, "{:.1f}").format(entry.top1),
             f"{entry.megabytes:,.{0 if entry.megabytes >= 10 else 1}f}",
             f"{entry.num_classes:,}" if entry.num_classes else "none",
+            _in_short(entry.preprocessing),
             entry.license,
             entry.checked,
             entry.place,
@@ -96,7 +99,15 @@ def _print_table(entries: Sequence[Entry]) -> None:
     if len(entries) == 1:
         print(f"Images: {in_words(entries[0].preprocessing)}.")
     count = "1 set" if len(entries) == 1 else f"{len(entries)} sets"
-    print(f"{count} of weights. Images are prepared as each wants them: --csv FILE.")
+    print(f"{count} of weights. Everything about their images: --csv FILE.")
+
+
+def _in_short(prepared: Preprocessing) -> str:
+    """Return pixels, crop and mean in a few letters, as in "224/0.875 imagenet"."""
+    crop = f"{prepared.crop_pct:g}" if prepared.crop_mode == "center" else prepared.crop_mode
+    same = len(set(prepared.mean)) == 1
+    mean = f"{prepared.mean[0]:g}" if same else "/".join(f"{part:g}" for part in prepared.mean)
+    return f"{prepared.image_size}/{crop} {_KNOWN_MEANS.get(tuple(prepared.mean), mean)}"
 
 
 def _as_row(entry: Entry) -> dict[str, Any]:

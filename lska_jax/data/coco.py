@@ -29,7 +29,13 @@ from lska_jax.data.plain_file import read_plain_file
 from lska_jax.data.scenes import ObjectImage
 from lska_jax.data.sources import Extent, SourceFacts, check_index
 from lska_jax.data.split_names import choose_split
-from lska_jax.data.split_slices import Slice, drawn_ranks, parse_slices, slice_bounds
+from lska_jax.data.split_slices import (
+    Slice,
+    drawn_ranks,
+    parse_slices,
+    seed_words,
+    slice_bounds,
+)
 
 _PREFIX = "instances_"
 _INSIDE = "_annotations.coco.json"
@@ -206,9 +212,10 @@ def _choose(file: CocoFile, part: Slice, whole: str) -> tuple[np.ndarray, tuple[
     if part.unit == "shard":
         raise ValueError(f"{whole} has no shards; give bounds in percent or images.")
     begin, end = slice_bounds(part, (count,))
-    ranks = drawn_ranks([file.file_names[index] for index in range(count)])
-    return np.flatnonzero((ranks >= begin) & (ranks < end)), (Extent(whole, begin, end),)
+    ranks = drawn_ranks([file.file_names[index] for index in range(count)], seed=part.seed)
+    return np.flatnonzero((ranks >= begin) & (ranks < end)), (Extent(whole, begin, end, part.seed),)
 
 
 def _bounds(part: Slice) -> str:
-    return ":".join(f"{bound}{part.unit}" if bound else "" for bound in (part.start, part.stop))
+    bounds = (f"{bound}{part.unit}" if bound else "" for bound in (part.start, part.stop))
+    return ":".join(bounds) + seed_words(part.seed)

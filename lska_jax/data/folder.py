@@ -7,7 +7,8 @@
   entered.
 - ``train[:80%]`` and ``train[80%:]`` cut a split in two (``split_slices``), each with its share of
   every class. The images of a class are put in an order that their names and a fixed seed decide,
-  so slices that do not overlap share no image, and a new image moves no other one.
+  so slices that do not overlap share no image, and a new image moves hardly any other;
+  ``train[:80%;seed=1]`` is another such order.
 - Classes are the sorted folder names, and files are sorted within a class, so that labels and order
   are the same on every machine. Images may lie deeper inside a class folder.
 - Beside a training split, a split has that one's classes: a class without an image here is said,

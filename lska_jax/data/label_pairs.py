@@ -177,10 +177,11 @@ def _list_pairs(layout: PairLayout, root: Path, split: str) -> _Pairs:
         begin, end = slice_bounds(part, (len(whole),))
         order = np.arange(len(whole))
         if not part.is_whole:
-            order = np.argsort(drawn_ranks([image.name for image, _ in whole]), kind="stable")
+            ranks = drawn_ranks([image.name for image, _ in whole], seed=part.seed)
+            order = np.argsort(ranks, kind="stable")
         files += [whole[index] for index in sorted(order[begin:end].tolist())]
         place = str((root / "images" / inner).resolve())
-        extents.append(Extent(place, begin, end))
+        extents.append(Extent(place, begin, end, part.seed))
     if not files:
         raise ValueError(f"{layout.kind}:{root} split {split!r} has no image.")
     return _Pairs(files, tuple(extents))

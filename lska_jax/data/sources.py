@@ -50,11 +50,13 @@ class Extent(NamedTuple):
       place: what the slices are cut from.
       begin: the first of them.
       end: the one after the last.
+      order: which of the orders of the place, which slices of one seed share.
     """
 
     place: str
     begin: int
     end: int
+    order: int = 0
 
 
 @runtime_checkable
@@ -107,14 +109,16 @@ def check_index(index: int, length: int, name: str) -> None:
 def share_examples(first: Examples, second: Examples) -> bool:
     """Tell whether two sources are known to have examples in common.
 
-    Sources that are slices of something say so in ``extents``; others are not known to.
+    Sources that are slices of something say so in ``extents``; others are not known to. Slices of
+    different orders are taken to share some.
 
     Args:
       first: examples.
       second: other examples.
     """
     return any(
-        one.place == other.place and one.begin < other.end and other.begin < one.end
+        one.place == other.place
+        and (one.order != other.order or (one.begin < other.end and other.begin < one.end))
         for one in getattr(first, "extents", ())
         for other in getattr(second, "extents", ())
     )

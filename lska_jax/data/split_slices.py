@@ -1,6 +1,7 @@
 """Read what names a split or slices of it: ``train``, ``train[:80%]``, ``train[:1000]+extra``.
 
-The syntax is TFDS's (https://www.tensorflow.org/datasets/splits).
+The syntax is TFDS's (https://www.tensorflow.org/datasets/splits). Where names decide which images
+a slice has, a seed makes another draw of them: ``train[:80%;seed=3]``.
 """
 
 import hashlib
@@ -14,8 +15,10 @@ import numpy as np
 from lska_jax.data.sources import Extent
 
 _SLICING_SEED = b"lska_jax"
+# Of a key of 64 bytes.
+_MAX_SEED_DIGITS = 20
 _PART = re.compile(
-    r"(?P<split>[^\[\]+]*[^\[\]+\s])(\[(?P<start>[^:\]]*)(?P<colon>:?)(?P<stop>[^:\]]*)\])?"
+    r"(?P<split>[^\[\]+]*[^\[\]+\s])(\[(?P<start>[^:;\]]*)(?P<colon>:?)(?P<stop>[^:;\]]*)(;\s*seed=(?P<seed>\d+)\s*)?\])?"
 )
 _BOUND = re.compile(r"(?P<value>-?[\d_.]+)(?P<unit>%|shard)?")
 
@@ -29,6 +32,7 @@ class Slice(NamedTuple):
       stop: the same of the first one that is not part of it.
       unit: "", "%" or "shard".
       is_whole: whether nothing was cut off.
+      seed: of the order that the images are cut in.
     """
 
     split: str
@@ -36,6 +40,7 @@ class Slice(NamedTuple):
     stop: str = ""
     unit: str = ""
     is_whole: bool = True
+    seed: int = 0
 
 
 def parse_slices(text: str) -> list[Slice]:
@@ -70,7 +75,7 @@ def slice_classes(
 ) -> tuple[Extent, np.ndarray]:
     """Return which images a slice keeps, each class losing the same share.
 
-    The images of a class are put in an order that their names and a fixed seed decide.
+    The images of a class are put in an order that their names and the slice's seed decide.
 
     Args:
       part: the slice.
@@ -86,22 +91,43 @@ def slice_classes(
     if part.unit == "shard":
         raise ValueError(f"{whole.place} has no shards; give bounds in percent or images.")
     # Where an image stands in its class, from 0 to 1.
-    places = np.concatenate([(drawn_ranks(names) + 0.5) / max(len(names), 1) for names in files])
+    places = np.concatenate(
+        [(drawn_ranks(names, seed=part.seed) + 0.5) / max(len(names), 1) for names in files]
+    )
     begin, end = slice_bounds(part, (len(places),))
     kept = np.sort(np.argsort(places, kind="stable")[begin:end])
-    return Extent(whole.place, begin, end), kept
+    return Extent(whole.place, begin, end, part.seed), kept
 
 
 def describe_slice(part: Slice) -> str:
     """Return what stands behind the name of a split, as in "[:80%]"."""
     bounds = [f"{bound}{part.unit}" if bound else "" for bound in (part.start, part.stop)]
-    return f"[{':'.join(bounds)}]"
+    return f"[{':'.join(bounds)}{seed_words(part.seed)}]"
 
 
-def drawn_ranks(names: Sequence[str]) -> np.ndarray:
+def seed_words(seed: int) -> str:
+    """Return what stands behind the bounds of a slice for a seed; nothing for 0."""
+    return f";seed={seed}" if seed else ""
+
+
+def refuse_seed(parts: Sequence[Slice], where: str) -> None:
+    """Refuse a seed where slices follow the order of the data.
+
+    Raises:
+      ValueError: a slice has one.
+    """
+    if any(part.seed for part in parts):
+        raise ValueError(
+            f"{where} is cut in the order in which its examples are stored, without a seed; leave "
+            "';seed=' out."
+        )
+
+
+def drawn_ranks(names: Sequence[str], *, seed: int = 0) -> np.ndarray:
     """Return each file's place in an order that its name, without folders, and a seed decide."""
+    key = _SLICING_SEED + (str(seed).encode() if seed else b"")
     keys = [
-        hashlib.blake2b(os.fsencode(os.path.basename(name)), key=_SLICING_SEED, digest_size=8)
+        hashlib.blake2b(os.fsencode(os.path.basename(name)), key=key, digest_size=8)
         for name in names
     ]
     order = np.argsort([int.from_bytes(key.digest(), "big") for key in keys], kind="stable")
@@ -114,7 +140,8 @@ def _parse(text: str) -> Slice:
     match = _PART.fullmatch(text)
     if match is None:
         raise ValueError(
-            f"Cannot read the split {text!r}; write 'train', 'train[:80%]' or 'train[100:200]'."
+            f"Cannot read the split {text!r}; write 'train', 'train[:80%]', 'train[100:200]' "
+            "or, for another draw, 'train[:80%;seed=1]'."
         )
     name = match["split"]
     if match["start"] is None:
@@ -132,7 +159,15 @@ def _parse(text: str) -> Slice:
                 f"{text!r}: only a shard can be chosen by one number, as 'train[0shard]'."
             )
         stop = str(int(start) + 1) if start != "-1" else ""
-    return Slice(name, start, stop, unit, is_whole=False)
+    return Slice(name, start, stop, unit, is_whole=False, seed=_seed_of(match["seed"], text))
+
+
+def _seed_of(text: str | None, whole: str) -> int:
+    if text is None:
+        return 0
+    if len(text) > _MAX_SEED_DIGITS:
+        raise ValueError(f"{whole!r}: a seed has at most {_MAX_SEED_DIGITS} digits.")
+    return int(text)
 
 
 def _to_position(bound: str, unit: str, lengths: tuple[int, ...]) -> int:

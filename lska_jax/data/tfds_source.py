@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from lska_jax.data.class_folders import readable
 from lska_jax.data.sources import Extent, MissingSplit, Record, SourceFacts, check_index
-from lska_jax.data.split_slices import Slice, parse_slices, slice_bounds
+from lska_jax.data.split_slices import Slice, parse_slices, refuse_seed, slice_bounds
 from lska_jax.data.tfds_description import PreparedSet, read_description
 
 _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.+-]+))?(:(?P<version>[\w.*]+))?")
@@ -224,6 +224,7 @@ def find_extents(prepared: PreparedSet, split: str) -> tuple[Extent, ...]:
     parts = [Slice(name) for name in prepared.shard_lengths]
     if split != "all":
         parts = parse_slices(split)
+        refuse_seed(parts, f"tfds:{prepared.full_name}")
     extents = []
     for part in parts:
         if part.split not in prepared.shard_lengths:

@@ -240,7 +240,7 @@ class Network(nnx.Module):
         images: Float[Array | np.ndarray, "batch height width in_channels"],
         *,
         rngs: nnx.Rngs | None = None,
-    ) -> Float[Array, "batch *outputs"]:
+    ) -> Float[Array, "batch ..."]:
         """Return float32 logits (B, num_classes), or features if there are no classes.
 
         Args:

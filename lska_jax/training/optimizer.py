@@ -98,7 +98,10 @@ def make_optimizer(
     if tuning.starts:
         chosen = _starting_late(chosen, tuning.starts)
     if clip_norm:
-        chosen = optax.chain(optax.clip_by_global_norm(clip_norm), chosen)
+        clip = optax.clip_by_global_norm(clip_norm)
+        # What has not started has no part in the norm.
+        waiting = [_only_started(tuning.starts)] if tuning.starts else []
+        chosen = optax.chain(*waiting, clip, chosen)
     chosen = optax.with_extra_args_support(chosen)
     return optax.GradientTransformationExtraArgs(
         lambda params: chosen.init(tuning.trained(params)), chosen.update
@@ -155,6 +158,19 @@ def _divided(
         return own | others, (own_state, others_state)
 
     return optax.GradientTransformation(init, update)
+
+
+def _only_started(starts: Mapping[str, int]) -> optax.GradientTransformationExtraArgs:
+    """Return zeros for the gradients of parameters that start later; they are by path."""
+
+    def update(gradients: Any, state: Any, params: Any = None, *, step: Any, **others: Any) -> Any:
+        kept = {
+            path: jnp.where(step >= starts.get(path, 0), gradient, jnp.zeros_like(gradient))
+            for path, gradient in gradients.items()
+        }
+        return kept, state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 def _starting_late(

@@ -17,6 +17,7 @@ from lska_jax.data.image_file import read_image
 from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.opening import open_source, source_of
 from lska_jax.data.sources import BrokenImage, MissingSplit, Source, share_examples
+from lska_jax.data.split_slices import seed_words
 from lska_jax.models.build import abstract_model, config_of
 from lska_jax.models.checks import least_side
 from lska_jax.models.heads import head_of
@@ -46,6 +47,7 @@ class Wishes(NamedTuple):
       start: where weights to start from are; "" trains from scratch.
       epochs: how often the training images are seen.
       held_out: share of every class that is held out, where the data has no split for it.
+      seed: of the draw of what is held out, and of the run.
       image_size: side of the images that the network sees, in pixels.
       batch_size: images a step.
       learning_rate: at its highest.
@@ -57,6 +59,7 @@ class Wishes(NamedTuple):
     start: str = ""
     epochs: int | None = None
     held_out: float | None = None
+    seed: int | None = None
     image_size: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
@@ -89,6 +92,8 @@ def config_for_images(wishes: Wishes) -> Chosen:
         )
     config = base_config()
     remarks: list[str] = []
+    if wishes.seed is not None:
+        config.training.seed = wishes.seed
     train = _choose_data(config, wishes, remarks)
     prepared = _choose_model(config, wishes, num_classes=len(train.class_names), remarks=remarks)
     _choose_image_size(config, wishes, prepared, train, remarks)
@@ -121,8 +126,14 @@ def _choose_data(config: ConfigDict, wishes: Wishes, remarks: list[str]) -> Sour
     config.data.train_split = "train"
     if evaluation is None:
         share = f"{100 * (1 - held_out):g}%"
-        config.data.train_split, config.data.eval_split = f"train[:{share}]", f"train[{share}:]"
-        how = f"{100 * held_out:g} % of every class, chosen by file names; --val changes that"
+        by_name = not spec.startswith("tfds:")
+        drawn = seed_words(wishes.seed or 0) if by_name else ""
+        config.data.train_split = f"train[:{share}{drawn}]"
+        config.data.eval_split = f"train[{share}:{drawn}]"
+        how = f"{100 * held_out:g} % of every class, drawn by file names and the seed"
+        how += f" {wishes.seed or 0}; --val and --seed change that"
+        if not by_name:
+            how = f"the last {100 * held_out:g} %; --val changes that"
     elif wishes.held_out is not None:
         raise ValueError(
             f"--val {held_out:g} would cut off a part of the training images, but {spec} has a "

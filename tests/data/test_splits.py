@@ -274,6 +274,28 @@ def test_a_split_and_a_slice_of_it_share_images_without_split_folders_too(tmp_pa
     assert share_examples(train, val)
 
 
+@pytest.mark.parametrize("kind", ["folder", "csv"])
+def test_a_seed_makes_another_draw_with_the_same_share_of_each_class(kind, tmp_path):
+    names = layout("train", images=20)
+    place = write("folder", tmp_path, [name.removeprefix("train/") for name in names])
+    if kind == "csv":
+        files = sorted((tmp_path / "data").rglob("*.jpg"))
+        lines = [f"{file},{file.parent.name}" for file in files]
+        (tmp_path / "list.csv").write_text("\n".join(lines))
+        place = f"csv:{tmp_path / 'list.csv'}"
+    plain, first, second = (
+        open_source(place, split=f"train[:80%{seed}]") for seed in ("", "; seed=1", ";seed=2")
+    )
+    rest = open_source(place, split="train[80%:;seed=1]")
+    assert counts(first) == counts(plain) == {0: 16, 1: 16, 2: 16}
+    read = [{source.path(n) for n in range(len(source))} for source in (plain, first, second)]
+    assert len({frozenset(paths) for paths in read}) == 3
+    assert len(read[1] | {rest.path(n) for n in range(len(rest))}) == 60
+    assert first.name.endswith("[:80%;seed=1]")
+    assert not share_examples(first, rest)
+    assert share_examples(plain, rest) and share_examples(first, second)
+
+
 def test_an_empty_slice_is_refused(tmp_path):
     place = write("folder", tmp_path, layout("train", "val"))
     with pytest.raises(ValueError, match=r"train\[5:2\] has no images"):

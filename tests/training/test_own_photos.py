@@ -44,6 +44,15 @@ def test_flat_class_folders_are_cut_by_class(tmp_path):
     assert "ant 15, bee 30" in said
 
 
+def test_a_seed_draws_what_is_held_out_and_is_that_of_the_run(tmp_path):
+    photos = write_photos(tmp_path / "photos", {"ant": 20, "bee": 40})
+    config, said = choose(photos, seed=3)
+    assert config.data.train_split == "train[:80%;seed=3]"
+    assert config.data.eval_split == "train[80%:;seed=3]"
+    assert config.training.seed == 3
+    assert "drawn by file names and the seed 3" in said
+
+
 @pytest.mark.parametrize("name", ["val", "test"])
 def test_a_split_of_its_own_is_evaluated_on(name, tmp_path):
     counts = {f"{split}/{label}": 8 for split in ("train", name) for label in ("ant", "bee")}

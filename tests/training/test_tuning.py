@@ -159,6 +159,16 @@ def test_a_late_start_is_a_fresh_optimizers_first_step():
     assert counts == {"from_step_0": 3, "from_step_2": 1}
 
 
+@pytest.mark.slow
+def test_what_has_not_started_has_no_part_in_the_norm_that_is_clipped():
+    late = {"first/kernel", "first/bias", "norm/scale", "norm/bias"}
+    starts = {**dict.fromkeys(late, 9), "head/kernel": 0, "head/bias": 0}
+    _, waiting, _ = run_steps(Tuning(starts=starts), clip_norm=0.05)
+    _, frozen, _ = run_steps(Tuning(frozen=frozenset(late)), clip_norm=0.05)
+    for path in ("head/kernel", "head/bias"):
+        np.testing.assert_allclose(waiting.params[path], frozen.params[path], rtol=0, atol=1e-7)
+
+
 # What timm 1.0.31's param_groups_layer_decay makes of these models: layers, and some of their
 # parameters by our paths. timm has the last norm of ViT and Swin in the last block's layer; here it
 # is in the head's, as in BEiT.

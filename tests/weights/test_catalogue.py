@@ -78,6 +78,7 @@ def test_the_command_prints_a_table_and_writes_a_file(tmp_path, capsys):
     assert weights.main(["pvt_v2_b0", "convnext_tiny.fb_*"]) == 0
     printed = capsys.readouterr().out
     assert "pvt_v2_b0.in1k" in printed and "timm/convnext_tiny.fb_in1k" in printed
+    assert "224/0.9 imagenet" in printed and "384/squash imagenet" in printed
     assert weights.main(["van_*", "--csv", str(tmp_path / "table.csv")]) == 0
     with (tmp_path / "table.csv").open() as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
