@@ -29,6 +29,11 @@ def main(argv: Sequence[str] | None = None, *, signals: StopSignals | None = Non
 def _find(arguments: argparse.Namespace, *, signals: StopSignals | None) -> None:
     from lska_jax.training.config_check import check_config, check_sources
 
+    if arguments.low >= arguments.high:
+        raise ValueError(
+            f"--low {arguments.low:g} must be below --high {arguments.high:g}: the rate grows from "
+            "one to the other."
+        )
     check_config(arguments.config)
     check_sources(arguments.config, is_training=True)
     out = Path(f"{train.workdir_of(arguments)}{'' if arguments.workdir else '_rate'}")

@@ -181,6 +181,20 @@ class ViT(Network):
             for head, token in zip(heads, tokens, strict=True)
         )
 
+    def logits_of_each(
+        self,
+        images: Float[Array | np.ndarray, "batch height width in_channels"],
+        *,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[Float[Array, "batch outputs"], ...]:
+        """Return ``logits_of_tokens`` of images, for learning from labels and a teacher at once.
+
+        Args:
+          images: as ``tokens`` takes them.
+          rngs: keys for dropout and drop path in training mode; None takes the model's own.
+        """
+        return self.logits_of_tokens(self.features(images, rngs=rngs)[-1])
+
     def local_logits(
         self,
         images: Float[Array | np.ndarray, "batch height width in_channels"],

@@ -15,6 +15,7 @@ from lska_jax.data.loader import HostBatch
 from lska_jax.data.mixing import MixingSpec, mix, normalise, random_erasing
 from lska_jax.data.opening import open_source
 from lska_jax.data.sources import BrokenImage, Examples, Source, SourceFacts
+from lska_jax.models.build import config_of
 from lska_jax.nn.functional import FlatArrays, ModelFunctions
 from lska_jax.tasks.accuracy import EvalSums, eval_sums
 from lska_jax.tasks.class_order import in_order, positions_in
@@ -55,6 +56,8 @@ class Classification(Task):
         given = given_weights(training.class_weights)
         self._class_weights = None if given is None else np.asarray(given, np.float32)
         self._teacher: Teacher | None = None
+        network = config_of(config.model.to_dict())
+        self._has_distillation_token = getattr(network, "is_distilled", False)
 
     def open_split(self, *, source: str, split: str) -> Source:
         """Open one split; its classes are as many as the model's, and its labels are theirs."""
@@ -148,14 +151,20 @@ class Classification(Task):
     ) -> tuple[jax.Array, FlatArrays]:
         """Return the weighted cross-entropy of soft targets, and the new statistics."""
         images, targets, weights, *told = examples
-        logits, stats = functions.train(params, stats, images, key=key)
+        # Of a distilled DeiT each token learns from its own: the labels, and the teacher.
+        method = "logits_of_each" if told and self._has_distillation_token else "__call__"
+        given, stats = functions.train(params, stats, images, key=key, method=method)
+        logits, *taught = given if method != "__call__" else (given,)
         # A masked row may hold anything, and zero times infinity is not zero, nor is its gradient.
-        logits = jnp.where(weights[:, None] > 0, logits.astype(jnp.float32), 0.0)
+        usable = weights[:, None] > 0
+        logits, *taught = (
+            jnp.where(usable, each.astype(jnp.float32), 0.0) for each in (logits, *taught)
+        )
         losses = self._losses(logits, targets)
         if told:
             training = self.config.training
             from_teacher = teacher_losses(
-                logits,
+                taught[0] if taught else logits,
                 told[0],
                 kind=training.distillation,
                 temperature=training.distillation_temperature,

@@ -6,6 +6,9 @@ A loss is (1 - w) of the labels' and w of the teacher's, on the same augmented a
   T^2 KL(softmax(teacher / T) || softmax(student / T)). The factor keeps the gradients of one size
   at any temperature T.
 - ``hard`` (DeiT, eq. 3): the cross-entropy of the class that the teacher ranks first.
+
+Of a student with a distillation token the teacher's part is that of this token's logits, and the
+labels' part that of the class token's (DeiT, section 4).
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from lska_jax.models.build import abstract_model
+from lska_jax.models.heads import head_of
 from lska_jax.nn.functional import ModelFunctions, flat_values
 from lska_jax.tasks.class_order import describe_difference, positions_in
 from lska_jax.weights.model_facts import ModelFacts
@@ -86,8 +90,12 @@ def make_teacher(
       place: where the teacher is, for messages.
 
     Raises:
-      ValueError: it has other classes or channels than the student.
+      ValueError: it is no classifier, or has other classes or channels than the student.
     """
+    if head := head_of(facts.config):
+        raise ValueError(
+            f"The teacher {place} is no classifier but {head.title}. Give a classifier."
+        )
     prepared = facts.preprocessing
     if len(prepared.mean) != len(mean):
         raise ValueError(

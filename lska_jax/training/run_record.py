@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 UNKNOWN_CLASSES = "The checkpoint does not say its classes: labels are taken by position."
 MAPPED_CLASSES = "The data has the run's classes in another order: labels are mapped by name."
+
+_DRAW = "as the seed of the slices"
+_SEED = re.compile(r";\s*seed=(\d+)")
 
 # They change neither what is trained nor what is measured.
 _SILENT_KEYS = frozenset(
@@ -136,11 +140,13 @@ def check_same_schedule(record: Mapping[str, Any], run: Run, *, step: int, workd
         "images a step": run.config.training.batch_size,
         "training images": run.num_train_examples,
         "steps an epoch": run.steps_per_epoch,
+        _DRAW: _draw_of(run.config.data.train_split),
     }
     before = {
         "images a step": _settings(record, "training").get("batch_size"),
         "training images": record.get("num_train_examples"),
         "steps an epoch": record.get("steps_per_epoch"),
+        _DRAW: _draw_of(_settings(record, "data").get("train_split", run.config.data.train_split)),
     }
     changes = [
         f"{before[name]} {name}, now {now[name]}"
@@ -156,7 +162,7 @@ def check_same_schedule(record: Mapping[str, Any], run: Run, *, step: int, workd
             f"give it --config.training.batch_size={size} (where memory is short, raise "
             "training.gradient_accumulation instead)"
         )
-    if count not in (None, now["training images"]):
+    if count not in (None, now["training images"]) or before[_DRAW] != now[_DRAW]:
         advice.append(_advise_on_images(_settings(record, "data"), run.config.data, count=count))
     steps_per_epoch = before["steps an epoch"]
     epoch = f", epoch {step / steps_per_epoch:.2f}" if steps_per_epoch else ""
@@ -173,12 +179,17 @@ def _advise_on_images(before: Mapping[str, Any], now: ConfigDict, *, count: int)
     """Return how a run gets its training images back: by settings, or by what a place holds."""
     settings = [
         f"--config.data.{name}={shlex.quote(str(before[name]))}"
-        for name in ("source", "data_dir", "train_split")
+        for name in ("source", "data_dir", "train_split", "eval_split")
         if name in before and before[name] != now[name]
     ]
     if settings:
         return f"give it {' '.join(settings)}"
     return f"give {now.source} the {count:,} training images of before"
+
+
+def _draw_of(split: str) -> str:
+    """Return the seeds of a split's slices: with others an image may be held out that was seen."""
+    return "+".join(_SEED.findall(split)) or "0"
 
 
 def changed_settings(record: Mapping[str, Any], config: ConfigDict) -> dict[str, tuple[Any, Any]]:

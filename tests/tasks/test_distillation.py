@@ -7,7 +7,11 @@ import pytest
 import toy_family
 from flax import nnx
 
+from lska_jax import create_model
+from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
+from lska_jax.tasks.classification import Classification
 from lska_jax.tasks.distillation import make_teacher, teacher_losses
+from lska_jax.training.config import base_config, model_section
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.pretrained import arrays_of
 
@@ -75,6 +79,37 @@ def test_a_teacher_of_other_classes_or_channels_is_refused():
         teacher_of(None, num_classes=5)
     with pytest.raises(ValueError, match="takes 3 channels, the student 1"):
         teacher_of(None, mean=(0.5,), std=(0.5,))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["soft", "hard"])
+def test_a_distillation_token_learns_from_the_teacher_and_the_class_token_from_labels(kind):
+    config = base_config()
+    config.model = model_section(
+        "deit_tiny_distilled_patch16_224", dim=6, heads=2, depth=1, num_classes=3
+    )
+    config.training.update({"distillation": kind, "distillation_weight": 0.25})
+    task = Classification(config)
+    model = create_model("deit_tiny_distilled_patch16_224", dim=6, heads=2, depth=1, num_classes=3)
+    images = jnp.asarray(np.random.default_rng(0).standard_normal((2, 32, 32, 3)), jnp.float32)
+    targets, weights = jnp.eye(3)[jnp.array([0, 2])], jnp.float32([0.5, 0.5])
+    arrays = parameters(model), batch_stats(model)
+
+    def loss(*told):
+        examples = (images, targets, weights, *told)
+        return task.loss(ModelFunctions(model), *arrays, examples, jax.random.key(0))[0]
+
+    def parts():
+        of_labels, of_teacher = model.logits_of_each(images)
+        taught = teacher_losses(of_teacher, jnp.asarray(TEACHER), kind=kind, temperature=2.0)
+        labels = -jnp.sum(targets * jax.nn.log_softmax(of_labels), axis=1)
+        return jnp.mean(0.75 * labels + 0.25 * taught), model(images)
+
+    expected, logits = jax.jit(parts)()
+    np.testing.assert_allclose(jax.jit(loss)(jnp.asarray(TEACHER)), expected, rtol=1e-5)
+    # Without a teacher it is the mean of both that learns.
+    alone = -jnp.sum(targets * jax.nn.log_softmax(logits), axis=1)
+    np.testing.assert_allclose(jax.jit(loss)(), jnp.mean(alone), rtol=1e-5)
 
 
 @pytest.mark.slow

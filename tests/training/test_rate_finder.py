@@ -77,6 +77,7 @@ def test_the_command_tries_rates_and_draws_them(tmp_path, capsys):
         ["--config", "digits:11", *options, "--workdir", str(tmp_path), "--steps", "30"]
     )
     assert status == 0
+    assert find_rate.main(["--config", "digits:11", "--low", "1", "--high", "0.1"]) == 2
     assert "Suggested: " in capsys.readouterr().out
     with (tmp_path / "rates.csv").open() as file:
         rows = list(csv.DictReader(file))

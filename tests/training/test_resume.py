@@ -156,6 +156,17 @@ def test_the_images_of_before_are_named_by_what_has_changed(images, workdir):
         check_same_schedule(record, run, step=6, workdir=workdir)
 
 
+def test_another_draw_of_what_is_held_out_is_refused(workdir, images):
+    record = read_manifest(workdir / "checkpoints" / "6")["metadata"]
+    config = config_of(images)
+    config.data.update({"train_split": "train[:75%;seed=1]", "eval_split": "train[75%:;seed=1]"})
+    run = SimpleNamespace(config=config, num_train_examples=24, steps_per_epoch=3)
+    with pytest.raises(ValueError) as caught:
+        check_same_schedule(record, run, step=6, workdir=workdir)
+    assert "0 as the seed of the slices, now 1" in str(caught.value)
+    assert "give it --config.data.train_split=train --config.data.eval_split=" in str(caught.value)
+
+
 def test_an_unfinished_run_is_not_called_finished(images, workdir):
     record = read_manifest(workdir / "checkpoints" / "3")["metadata"]
     config = config_of(images)
