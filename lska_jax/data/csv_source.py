@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +40,8 @@ _COLUMNS = {
     "split": ("split", "set", "subset"),
 }
 _SHOWN = 5
+# Of fewer, each slice's share would be that of their order, not of a draw.
+_LEAST_CUT = 5
 
 
 class CsvSource(ListedSource):
@@ -62,7 +65,8 @@ class CsvSource(ListedSource):
         names = _sort_labels({label for labels in each for label in labels})
         if not names:
             raise ValueError(f"{path} holds no label.")
-        chosen, extents = _choose(rows, split, path)
+        kinds = _kinds(each) if is_multi_label else [row.label for row in rows]
+        chosen, extents = _choose(rows, kinds, split, path)
         _check_files([rows[n] for n in chosen], path)
         self._is_multi_label = is_multi_label
         place = {name: position for position, name in enumerate(names)}
@@ -170,22 +174,45 @@ def _sort_labels(labels: set[str]) -> list[str]:
     return sorted(labels)
 
 
+def holds_several_labels(location: str | Path) -> bool:
+    """Tell whether a cell of a file has several labels.
+
+    Raises:
+      ValueError: the file cannot be read as such a list.
+    """
+    return any(LABEL_SEPARATOR in row.label for row in _read_rows(Path(location).expanduser()))
+
+
+def _kinds(labels: Sequence[Sequence[str]]) -> list[str]:
+    """Return the sets of labels that are cut alike; rare ones are cut as if they were one."""
+    joined = [LABEL_SEPARATOR.join(of_row) for of_row in labels]
+    counts = Counter(joined)
+    return [kind if counts[kind] >= _LEAST_CUT else LABEL_SEPARATOR for kind in joined]
+
+
 def _choose(
-    rows: Sequence[_Row], split: str, path: Path
+    rows: Sequence[_Row], kinds: Sequence[str], split: str, path: Path
 ) -> tuple[list[int], list[tuple[str, Extent]]]:
-    """Return which rows a split is, in the order of the file, and what each part of it is."""
+    """Return which rows a split is, in the order of the file, and what each part of it is.
+
+    Args:
+      rows: of the file.
+      kinds: of each row, of which a slice keeps the same share.
+      split: its name, or slices of it.
+      path: of the file.
+    """
     chosen: list[int] = []
     extents = []
     for part in parse_slices(split) if split else [Slice("")]:
         place, of_split = _rows_of(rows, part.split, path)
         name, extent = place, Extent(place, 0, len(of_split))
         if not part.is_whole:
-            # By label, so that each class has its share.
-            by_label: dict[str, list[int]] = {}
+            # So that each class has its share.
+            by_kind: dict[str, list[int]] = {}
             for n in of_split:
-                by_label.setdefault(rows[n].label, []).append(n)
-            order = [n for label in sorted(by_label) for n in by_label[label]]
-            files = [[rows[n].path for n in by_label[label]] for label in sorted(by_label)]
+                by_kind.setdefault(kinds[n], []).append(n)
+            order = [n for kind in sorted(by_kind) for n in by_kind[kind]]
+            files = [[rows[n].path for n in by_kind[kind]] for kind in sorted(by_kind)]
             extent, kept = slice_classes(part, extent, files)
             of_split = sorted(order[n] for n in kept)
             name += describe_slice(part)

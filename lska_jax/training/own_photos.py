@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from lska_jax.data.csv_source import LABEL_SEPARATOR
+from lska_jax.data.csv_source import LABEL_SEPARATOR, holds_several_labels
 from lska_jax.data.image_file import read_image
 from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.opening import open_source, source_of
@@ -114,15 +114,16 @@ def _choose_data(config: ConfigDict, wishes: Wishes, remarks: list[str]) -> Sour
     if not 0 < held_out < 1:
         raise ValueError(f"--val {held_out:g} must be above 0 and below 1, as in --val 0.2.")
     spec = source_of(wishes.data)
-    train, evaluation = open_source(spec, split="train"), _held_out_split(spec)
+    kind, _, place = spec.partition(":")
+    is_multi_label = kind == "csv" and holds_several_labels(place)
+    evaluation = _held_out_split(spec, is_multi_label=is_multi_label)
     config.data.source = spec
-    if spec.startswith("csv:") and any(LABEL_SEPARATOR in name for name in train.class_names):
+    if is_multi_label:
         config.data.multi_label = True
         remarks.append(
             f"Labels: any number an image, as there are {LABEL_SEPARATOR!r} between some; the mean "
             "average precision decides, not top-1."
         )
-    is_multi_label = config.data.multi_label
     config.data.train_split = "train"
     if evaluation is None:
         share = f"{100 * (1 - held_out):g}%"
@@ -153,12 +154,12 @@ def _choose_data(config: ConfigDict, wishes: Wishes, remarks: list[str]) -> Sour
     return train
 
 
-def _held_out_split(spec: str) -> str | None:
+def _held_out_split(spec: str, *, is_multi_label: bool) -> str | None:
     """Return the split to evaluate on; None where there is none but the training images."""
-    train = open_source(spec, split="train")
+    train = open_source(spec, split="train", is_multi_label=is_multi_label)
     for split in ("validation", "test"):
         try:
-            other = open_source(spec, split=split)
+            other = open_source(spec, split=split, is_multi_label=is_multi_label)
         except MissingSplit:
             continue
         # Without splits every split is all of the images.

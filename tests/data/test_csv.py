@@ -75,6 +75,19 @@ def test_several_labels_of_an_image_are_a_row_of_ones(tmp_path):
     assert [source[n].label.tolist() for n in range(3)] == [[1, 1], [0, 0], [0, 1]]
 
 
+def test_rare_sets_of_labels_are_drawn_and_not_cut_by_their_order(tmp_path):
+    lines = []
+    for n in range(100):
+        (tmp_path / f"{n}.png").touch()
+        lines.append(f"{n}.png,x{n // 10}|y{n}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    held = open_source(f"csv:{tmp_path / 'list.csv'}", split="train[80%:]", is_multi_label=True)
+    assert len(held) == 20
+    assert len({name for name in held.class_names if name[0] == "x"}) == 10
+    tens = {int(Path(held.path(n)).stem) // 10 for n in range(20)}
+    assert len(tens) >= 6
+
+
 def test_a_folder_has_no_several_labels(tmp_path):
     with pytest.raises(ValueError, match="has one label an image. Several are read from a CSV"):
         open_source(f"folder:{tmp_path}", split="train", is_multi_label=True)

@@ -16,6 +16,7 @@ from flax import nnx
 from PIL import Image
 from small_models import ONE_BLOCK, small_model, small_state_dict
 
+from lska_jax import create_model
 from lska_jax.commands.export import main as export
 from lska_jax.commands.predict import main as predict
 from lska_jax.models.build import build
@@ -78,6 +79,14 @@ def test_a_network_of_every_family_computes_the_same(engine, case):
     assign(model, {p: (a + noise[p]).astype(np.float32) for p, a in parameters(model).items()})
     model.eval()
     assert_computes(load_network(export_onnx(model, image_size=side), engine), model, side)
+
+
+def test_a_van_of_other_kernels_in_each_stage_computes_the_same(engine):
+    sizes = {"dims": (4, 6), "depths": (1, 1), "ffn_ratios": (2, 2), "num_classes": 3}
+    mixed = {"k": (7, 11), "attention": ("lka", "lska")}
+    model = create_model("van_lska_tiny", **sizes, **mixed)
+    model.eval()
+    assert_computes(load_network(export_onnx(model, image_size=40), engine), model, 40)
 
 
 def test_a_vans_maps_are_moved_only_for_its_layer_norms():
