@@ -68,14 +68,12 @@ class Network(nnx.Module):
     def head_hidden_size(self) -> int:
         """Channels of what the classifier takes; timm's name."""
         with_one = abstract_model(dataclasses.replace(self.config, num_classes=1))
-        channels: int = with_one.classifier.in_features
-        return channels
+        return int(with_one.classifier.in_features)
 
     @property
     def num_classes(self) -> int:
         """Size of the logits, 0 without a classifier; timm's name."""
-        classes: int = self.config.num_classes
-        return classes
+        return int(self.config.num_classes)
 
     def get_classifier(self) -> Any:
         """Return the last layer, or all of them where there are several; timm's name."""

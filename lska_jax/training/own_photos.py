@@ -116,7 +116,14 @@ def _choose_data(config: ConfigDict, wishes: Wishes, remarks: list[str]) -> Sour
     spec = source_of(wishes.data)
     kind, _, place = spec.partition(":")
     is_multi_label = kind == "csv" and holds_several_labels(place)
-    evaluation = _held_out_split(spec, is_multi_label=is_multi_label)
+    try:
+        evaluation = _held_out_split(spec, is_multi_label=is_multi_label)
+    except ValueError as error:
+        if kind != "tfds" or spec == wishes.data:
+            raise
+        raise ValueError(
+            f"There is no folder or file {wishes.data} here, so it was taken for a TFDS set. {error}"
+        ) from error
     config.data.source = spec
     if is_multi_label:
         config.data.multi_label = True

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -77,6 +78,9 @@ def find_model_folder(pretrained: str | Path) -> Located:
             f"'hf-hub:org/name@revision'.{tags} {list_box()}"
         )
     lost = "" if text.startswith(HUB_PREFIX) else f"There is no folder {text} here, and the Hub's "
+    if lost:
+        # Without a network it may be minutes until an error says so.
+        print(f"There is no folder {text} here; asking the Hub for it.", file=sys.stderr)
     return _download(match["repo"], match["revision"], lost=lost)
 
 

@@ -63,6 +63,14 @@ def test_a_split_of_its_own_is_evaluated_on(name, tmp_path):
         choose(tmp_path / "photos", held_out=0.1)
 
 
+def test_a_mistyped_folder_is_said_to_be_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with pytest.raises(ValueError, match="no folder or file fotos here, so .* TFDS set 'fotos' is"):
+        choose("fotos")
+    with pytest.raises(ValueError, match="^The TFDS set 'fotos' is not prepared"):
+        choose("tfds:fotos")
+
+
 def test_a_training_split_alone_is_cut(tmp_path):
     photos = write_photos(tmp_path / "photos", {"train/ant": 10, "train/bee": 10})
     assert choose(photos)[0].data.eval_split == "train[80%:]"
