@@ -122,7 +122,8 @@ def _choose_data(config: ConfigDict, wishes: Wishes, remarks: list[str]) -> Sour
         if kind != "tfds" or spec == wishes.data:
             raise
         raise ValueError(
-            f"There is no folder or file {wishes.data} here, so it was taken for a TFDS set. {error}"
+            f"There is no folder or file {wishes.data} here, so it was taken for a TFDS set. "
+            f"{error}"
         ) from error
     config.data.source = spec
     if is_multi_label:
