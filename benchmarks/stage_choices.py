@@ -83,9 +83,11 @@ def _measure(choices: Sequence[str], *, is_quick: bool) -> list[dict[str, Any]]:
     rows, contenders = [], {}
     for choice in choices:
         progress.begin(f"{choice}, compiling")
-        model = create_model(
-            "van_lska_tiny", **fields_of_choice(choice), **(_QUICK if is_quick else {})
-        )
+        fields = fields_of_choice(choice)
+        name = "van_lska_tiny"
+        if isinstance(fields["attention"], str):
+            name = f"van_{fields.pop('attention')}_tiny"
+        model = create_model(name, **fields, **(_QUICK if is_quick else {}))
         cost = network_cost(model.config, height=side, width=side)
         functions = ModelFunctions(model)
         arrays = jax.device_put((parameters(model), batch_stats(model)))
