@@ -29,7 +29,7 @@ TASKS = {
 }
 _EXPECTED = "15 to 30 minutes on two cores"
 _KEYS = ("task", "way", "seed", "step")
-_ARCHIVE = Path("../shared/data/cifar10_jpeg.tar")
+_ARCHIVE = Path("cifar10_jpeg.tar")
 _FINE, _SCRATCH, _LONG = "fine-tuned", "from scratch", "from scratch, five times as long"
 
 

@@ -76,16 +76,21 @@ def train(*words: str, workdir: str, cwd: Path) -> Row:
     """
     done = run_command("train", *words, "--workdir", workdir, cwd=cwd)
     lines = (cwd / workdir / "metrics.jsonl").read_text().splitlines()
-    (*_, last) = (record for line in lines if "eval/loss" in (record := json.loads(line)))
-    row: Row = {
-        "seconds": done.seconds,
-        "core_seconds": done.core_seconds,
-        "top1": last["eval/top1"],
-    }
+    (*_, last) = (values for line in lines if (values := _of_evaluation(json.loads(line))))
+    row: Row = {"seconds": done.seconds, "core_seconds": done.core_seconds}
+    if "top1" in last:  # of a run that paints there is none
+        row["top1"] = last["top1"]
     if ready := _READY.search(done.output):
         row["ready_seconds"] = float(ready[1])
         row["ready"] = ready[2]
     return row
+
+
+def _of_evaluation(record: Mapping[str, Any]) -> Row:
+    begin = "eval/"
+    return {
+        name.removeprefix(begin): value for name, value in record.items() if name.startswith(begin)
+    }
 
 
 class Rows:
