@@ -36,7 +36,7 @@ _EXAMPLES = (
 )
 
 
-_KNOWN_MEANS = {(0.485, 0.456, 0.406): "imagenet"}
+_KNOWN_MEANS: dict[tuple[float, ...], str] = {(0.485, 0.456, 0.406): "imagenet"}
 # Of whom a top-1 is.
 _BRACKETS = {"authors": "({:.1f})", "here": "[{:.1f}]"}
 

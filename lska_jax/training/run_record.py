@@ -142,7 +142,7 @@ def check_same_schedule(record: Mapping[str, Any], run: Run, *, step: int, workd
         "steps an epoch": run.steps_per_epoch,
         _DRAW: _draw_of(run.config.data.train_split),
     }
-    before = {
+    before: dict[str, Any] = {
         "images a step": _settings(record, "training").get("batch_size"),
         "training images": record.get("num_train_examples"),
         "steps an epoch": record.get("steps_per_epoch"),

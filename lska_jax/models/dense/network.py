@@ -52,13 +52,24 @@ class DenseNetwork(Network):
         """Return the backbone's maps by name."""
         return self.backbone.features(images, rngs=rngs)
 
-    def reset_classifier(self, num_classes: int, *, rngs: RngsLike = 0) -> None:
+    def reset_classifier(
+        self, num_classes: int, global_pool: str | None = None, *, rngs: RngsLike = 0
+    ) -> None:
         """Put fresh layers for other classes in place of those whose size depends on them.
 
         Args:
           num_classes: from 1 on.
+          global_pool: None; a dense network pools nothing.
           rngs: source of their initial parameters.
+
+        Raises:
+          ValueError: a pooling is asked for.
         """
+        if global_pool is not None:
+            raise ValueError(
+                f"global_pool={global_pool!r}: a network with a dense head pools nothing; leave it "
+                "out."
+            )
         config = dataclasses.replace(self.config, num_classes=num_classes)
         fresh, of_classes = build(config, rngs=as_rngs(rngs)), family_of(config).head
         trained = {**parameters(self), **batch_stats(self)}
