@@ -182,14 +182,14 @@ class CocoSource:
             )
 
 
-def inspect_coco(location: str, *, split: str) -> SourceFacts:
-    """Count categories and images without looking for images.
+def inspect_coco(location: str, *, split: str, use_masks: bool = False) -> SourceFacts:
+    """Count categories and images without looking for images; arguments are ``CocoSource``'s.
 
     Raises:
       ValueError: as ``CocoSource``.
     """
     part, place = _find(location, split)
-    file = read_coco_file(place.file)
+    file = read_coco_file(place.file, use_masks=use_masks)
     kept, _ = _choose(file, part, str(place.file))
     return SourceFacts(len(file.class_names), len(kept))
 
