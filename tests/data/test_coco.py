@@ -12,7 +12,7 @@ from coco_sets import CROWD, annotation, content, write_set
 from PIL import Image
 
 from lska_jax.data.coco_masks import decode_mask, encode_masks
-from lska_jax.data.notes import say_once
+from lska_jax.data.notes import forget_notes
 from lska_jax.data.opening_objects import inspect_objects, open_objects
 from lska_jax.data.scenes import ObjectSource
 from lska_jax.data.sources import BrokenImage, share_examples
@@ -20,7 +20,7 @@ from lska_jax.data.sources import BrokenImage, share_examples
 
 @pytest.fixture(autouse=True)
 def say_again():
-    say_once.cache_clear()
+    forget_notes()
 
 
 def test_labels_are_the_ranks_of_category_ids(tmp_path):
