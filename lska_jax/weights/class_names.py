@@ -73,10 +73,12 @@ def read_stated_classes(content: Any) -> StatedClasses:
       content: of the file. What is no list of names, or no colours of as many, is not taken.
     """
     meta = content.get("meta") if isinstance(content, Mapping) else None
-    names = meta.get("CLASSES") if isinstance(meta, Mapping) else None
+    if not isinstance(meta, Mapping):
+        return StatedClasses()
+    names: Any = meta.get("CLASSES")
     if not _is_list(names) or not names or not all(isinstance(n, str) and n.strip() for n in names):
         return StatedClasses()
-    palette = meta.get("PALETTE")
+    palette: Any = meta.get("PALETTE")
     is_palette = _is_list(palette) and len(palette) == len(names) and all(map(_is_color, palette))
     colors = tuple((red, green, blue) for red, green, blue in palette) if is_palette else None
     return StatedClasses(tuple(name.strip() for name in names), colors)
