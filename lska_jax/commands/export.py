@@ -15,6 +15,7 @@ Write a model folder as one file; the suffix of OUT chooses the format.
   It runs without this package:
       exported = jax.export.deserialize(open(OUT, "rb").read())
       logits = exported.call(images)    # (B, image_size, image_size, C) float32, normalised
+  A detector returns a dictionary: boxes in pixels of the images, scores, labels, is_valid, masks.
 - .onnx: the same for onnxruntime and OpenVINO, float32 and folded, compared with the model in
   onnxruntime before it is written; it needs onnx and onnxruntime. lska-jax predict --engine runs
   it."""
@@ -23,6 +24,7 @@ _EXAMPLES = (
     "lska-jax export lska_35 lska_35.safetensors",
     "lska-jax export van_lka van.pth --naming hugging_face",
     "lska-jax export lska_35 lska_35.jaxexport --image_size 256",
+    "lska-jax export mask_rcnn mask_rcnn.jaxexport --image_size 800x1344",
     "lska-jax export lska_35 --onnx lska_35.onnx",
 )
 
@@ -86,6 +88,13 @@ def _export_program(arguments: argparse.Namespace, out: Path) -> None:
     print(f"Wrote {out}, {out.stat().st_size / 1e6:.1f} MB, {note}")
 
 
+def _image_size(text: str) -> int | tuple[int, int]:
+    sides = text.split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} must be pixels, as in 224 or 800x1344")
+    return int(text) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
 def _build_parser() -> frame.Parser:
     parser = frame.make_parser("lska-jax export", _DESCRIPTION, examples=_EXAMPLES)
     add = parser.add_argument
@@ -98,6 +107,11 @@ def _build_parser() -> frame.Parser:
         help="whose names a state_dict has; of VAN reference, detection or hugging_face "
         "(default: the reference code's)",
     )
-    add("--image_size", type=int, metavar="PIXELS", help="default: the model's own")
+    add(
+        "--image_size",
+        type=_image_size,
+        metavar="PIXELS",
+        help="side of square images, or of .jaxexport HEIGHTxWIDTH (default: the model's own)",
+    )
     add("--overwrite", action="store_true", help="replace an existing file")
     return parser

@@ -16,14 +16,17 @@ from __future__ import annotations
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from lska_jax.data.class_folders import readable
-from lska_jax.data.coco_file import CocoFile, load_coco_json, read_coco_file
+from lska_jax.data.coco_file import CocoFile, listing, load_coco_json, read_coco_file
 from lska_jax.data.coco_masks import decode_mask
+from lska_jax.data.image_file import read_header
 from lska_jax.data.notes import say_once
 from lska_jax.data.plain_file import read_plain_file
 from lska_jax.data.scenes import ObjectImage
@@ -39,7 +42,10 @@ from lska_jax.data.split_slices import (
 
 _PREFIX = "instances_"
 _INSIDE = "_annotations.coco.json"
-_SHOWN = 20
+# Of a split, from all over it: by how many images its folder is found, and how many are opened to
+# compare their sizes with the file's.
+_PROBED_NAMES, _PROBED_IMAGES = 20, 1024
+_THREADS = 16
 
 
 class _Place(NamedTuple):
@@ -59,7 +65,8 @@ class CocoSource:
       is_for_training: whether images that are not trained on are left out; see ``coco_file``.
 
     Raises:
-      ValueError: there is no such folder or split, the file has faults, or images are missing.
+      ValueError: there is no such folder or split, the file has faults, or images are missing or
+        of another size.
     """
 
     def __init__(
@@ -77,6 +84,7 @@ class CocoSource:
         if not len(self._kept):
             raise ValueError(f"{self.name} has no images" + " with boxes." * is_for_training)
         self._folder = self._find_folder(place)
+        self._check_sizes()
         self.class_names = self._file.class_names
 
     def __len__(self) -> int:
@@ -141,30 +149,53 @@ class CocoSource:
     def _find_folder(self, place: _Place) -> Path:
         """Return the folder of the images, each of which is there."""
         names = [self._file.file_names[index] for index in self._kept.tolist()]
-        probed = names[:: max(1, len(names) // _SHOWN)]
+        probed = names[:: max(1, len(names) // _PROBED_NAMES)]
         folder = max(place.folders, key=lambda folder: sum((folder / n).is_file() for n in probed))
         present = set(os.listdir(folder)) if folder.is_dir() else set()
         missing = [n for n in names if n not in present and not (folder / n).exists()]
         if missing:
-            more = [f"... and {len(missing) - _SHOWN} more"] if len(missing) > _SHOWN else []
-            listed = "".join(f"\n  {readable(name)}" for name in [*missing[:_SHOWN], *more])
             raise ValueError(
                 f"{len(missing)} of the {len(names)} images of {place.file} are not in {folder}. "
-                f"Add them, or remove them and their annotations from the file:{listed}"
+                "Add them, or remove them and their annotations from the file:"
+                + listing([readable(name) for name in missing])
             )
         return folder
 
+    def _check_sizes(self) -> None:
+        """Refuse images of another size than their annotations are for."""
+        count = min(len(self), _PROBED_IMAGES)
+        probed = np.linspace(0, len(self) - 1, count).astype(int).tolist()
+        with ThreadPoolExecutor(_THREADS) as pool:
+            sizes = list(pool.map(lambda index: read_header(self._file_of(index), _size), probed))
+        wrong = []
+        for index, size in zip(probed, sizes, strict=True):
+            stated = self.sizes[index].tolist()
+            if size is not None and list(size) != stated:
+                wrong.append(
+                    f"image {self.image_id(index)}, {self.path(index)}: {size[0]} x {size[1]} rows "
+                    f"and columns, its annotations are for {stated[0]} x {stated[1]}"
+                )
+        if wrong:
+            raise ValueError(
+                f"{len(wrong)} of {count} images looked at have another size than "
+                f"{self._file.path} states. Repair or remove these entries:" + listing(wrong)
+            )
 
-def inspect_coco(location: str, *, split: str) -> SourceFacts:
-    """Count categories and images without looking for images.
+
+def inspect_coco(location: str, *, split: str, use_masks: bool = False) -> SourceFacts:
+    """Count categories and images without looking for images; arguments are ``CocoSource``'s.
 
     Raises:
       ValueError: as ``CocoSource``.
     """
     part, place = _find(location, split)
-    file = read_coco_file(place.file)
+    file = read_coco_file(place.file, use_masks=use_masks)
     kept, _ = _choose(file, part, str(place.file))
     return SourceFacts(len(file.class_names), len(kept))
+
+
+def _size(image: Image.Image) -> tuple[int, int]:
+    return image.height, image.width
 
 
 def _find(location: str, split: str) -> tuple[Slice, _Place]:

@@ -250,9 +250,10 @@ class _Reading:
     def _stop_at_faults(self) -> None:
         if not self._faults:
             return
+        count = len(self._faults)
         raise ValueError(
-            f"{self._path} has {len(self._faults)} faults. Repair or remove these entries:"
-            + _listing(self._faults)
+            f"{self._path} has {count} fault{'s' * (count > 1)}. Repair or remove these entries:"
+            + listing(self._faults)
         )
 
     def _remarks(self, total: int, names: tuple[str, ...], labels: np.ndarray) -> Iterable[str]:
@@ -260,7 +261,7 @@ class _Reading:
             yield (
                 f"{self._path}: {len(self._left_out)} of {total} annotations have no area within "
                 f"their image, or less than a pixel; they are not trained on:"
-                + _listing(self._left_out)
+                + listing(self._left_out)
             )
         counts = np.bincount(labels, minlength=len(names))
         unseen = [name for name, count in zip(names, counts, strict=True) if not count]
@@ -272,6 +273,7 @@ class _Reading:
             )
 
 
-def _listing(lines: list[str]) -> str:
+def listing(lines: list[str]) -> str:
+    """Return lines as they follow a sentence, the first ones and how many more there are."""
     more = [f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
     return "".join(f"\n  {line}" for line in [*lines[:_SHOWN], *more])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image, ImageFile
@@ -45,6 +46,21 @@ def read_image(data: bytes, convert: Callable[[ImageFile.ImageFile], T], *, max_
     # more for broken bytes, so no shorter list would be complete.
     except Exception as error:
         raise BrokenImage(_first_line(error)) from error
+
+
+def read_header(path: Path, convert: Callable[[Image.Image], T]) -> T | None:
+    """Return what ``convert`` makes of an image file whose pixels are not read.
+
+    None if there is no such file, or it cannot be opened; reading it whole says why.
+    """
+    try:
+        if path.is_file():
+            with Image.open(path) as image:
+                return convert(image)
+    except Exception:
+        # As in ``read_image``, no shorter list would be complete.
+        return None
+    return None
 
 
 def check_num_pixels(height: int, width: int, *, max_pixels: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
-from PIL import ImageFile
+from PIL import Image, ImageFile
 
 from lska_jax.data.image_file import read_image
 from lska_jax.data.limits import MAX_PIXELS
@@ -39,13 +39,20 @@ def read_label_map(
     return read_image(data, _read_ids, max_pixels=max_pixels)
 
 
-def _read_ids(image: ImageFile.ImageFile) -> np.ndarray:
+def find_format_fault(image: Image.Image) -> str:
+    """Return why an opened image file, whose pixels need not be read, is no label map, or ""."""
     if image.format not in _FORMATS:
-        raise BrokenImage(f"{image.format} does not keep ids; store label maps as PNG")
+        return f"{image.format} does not keep ids; store label maps as PNG"
     if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
-        raise BrokenImage(
+        return (
             f"mode {image.mode} holds colours, a label map ids; store it as grey or with a palette"
         )
+    return ""
+
+
+def _read_ids(image: ImageFile.ImageFile) -> np.ndarray:
+    if fault := find_format_fault(image):
+        raise BrokenImage(fault)
     arguments = image.tile[0].args
     levels = np.asarray(image, np.int64)
     if image.mode in ("1", "L", "I"):

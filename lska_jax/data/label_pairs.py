@@ -6,8 +6,9 @@
 | ``ade20k`` | ``images/SPLIT`` | ``annotations/SPLIT`` | ``objectInfo150.txt`` |
 
 A label map is a PNG of ids; 255 is no class. ADE20K's (ADEChallengeData2016) counts classes from 1,
-and 0 is no class. Sizes are compared when a split is opened, ids of some maps too; a map that turns
-out to hold an id of no class later is a broken example, which is named and never trained on.
+and 0 is no class. Formats and sizes of all maps are compared when a split is opened, and ids of all
+maps of a small set, of a part of a large one; a map that turns out to hold an id of no class later
+is a broken example, which is named and never trained on.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from PIL import Image
 
 from lska_jax.data.class_folders import IMAGE_SUFFIXES, readable
 from lska_jax.data.folder_tree import FolderTree
-from lska_jax.data.label_maps import read_label_map
+from lska_jax.data.image_file import read_header
+from lska_jax.data.label_maps import find_format_fault, read_label_map
 from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.plain_file import read_plain_file
 from lska_jax.data.scenes import IGNORED_LABEL, PixelLabels
@@ -32,10 +34,10 @@ from lska_jax.data.split_names import choose_split
 from lska_jax.data.split_slices import drawn_ranks, parse_slices, slice_bounds
 
 _MAP_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".pgm")
-_SHOWN = 10
+_SHOWN = 20
 _THREADS = 16
-# Of a split, from all over it, read whole when it is opened.
-_PROBED_MAPS = 64
+# Maps are read whole when a split is opened, from all over it: of so many pixels, or this many.
+_PROBED_PIXELS, _LEAST_PROBED = 200_000_000, 64
 
 
 class PairLayout(NamedTuple):
@@ -76,7 +78,7 @@ class LabelPairs:
 
     Raises:
       ValueError: the folder or split is missing, files have no partner, sizes differ, or a label
-        map is none; every file is named, up to ten.
+        map is none; every file is named, up to twenty.
     """
 
     def __init__(
@@ -112,41 +114,45 @@ class LabelPairs:
         return readable(str(self._images[index]))
 
     def _read_map(self, index: int) -> np.ndarray:
-        ids = read_label_map(
-            read_plain_file(self._maps[index]), max_pixels=self._max_pixels
-        ).astype(np.int32)
+        path = self._maps[index]
+        try:
+            ids = read_label_map(read_plain_file(path), max_pixels=self._max_pixels)
+        except BrokenImage as error:
+            raise BrokenImage(f"its label map {path}: {error}") from error
+        ids = ids.astype(np.int32)
         if self._layout.counts_from_one:
             ids = np.where(ids == 0, IGNORED_LABEL, ids - 1)
         is_wrong = (ids >= len(self.class_names)) & (ids != IGNORED_LABEL)
         if is_wrong.any():
             shift = int(self._layout.counts_from_one)
             raise BrokenImage(
-                f"its label map {self._maps[index]} has the id {int(ids[is_wrong].max()) + shift}, "
-                f"beyond the {len(self.class_names)} classes"
+                f"its label map {path} has the id {int(ids[is_wrong].max()) + shift}, beyond the "
+                f"{len(self.class_names)} classes"
             )
         return ids.astype(np.uint8)
 
     def _check_pairs(self) -> np.ndarray:
         """Return the sizes of all images, (N, 2); refuse pairs that are none."""
         with ThreadPoolExecutor(_THREADS) as pool:
-            images = list(pool.map(_size_of, self._images))
-            maps = list(pool.map(_size_of, self._maps))
-            probed = np.unique(np.linspace(0, len(self) - 1, _PROBED_MAPS).astype(int)).tolist()
-            broken = [text for text in pool.map(self._fault_of, probed) if text]
-        problems = [
-            f"{label_map}: {of_map[0]} x {of_map[1]} rows and columns, its image has "
-            f"{of_image[0]} x {of_image[1]}"
-            for label_map, of_image, of_map in zip(self._maps, images, maps, strict=True)
-            if of_image and of_map and of_image != of_map
-        ]
-        _refuse(f"The label maps of {self.name} do not fit", [*problems, *broken])
+            images = [header.size for header in pool.map(_header_of, self._images)]
+            maps = list(pool.map(_header_of, self._maps))
+            faults = {
+                index: f"{self._maps[index]}: {fault}"
+                for index, (of_image, of_map) in enumerate(zip(images, maps, strict=True))
+                if (fault := _find_fault(of_image, of_map))
+            }
+            sound = [index for index in range(len(self)) if index not in faults]
+            probed = _spread(sound, [header.size for header in maps])
+            faults |= zip(probed, pool.map(self._find_id_fault, probed), strict=True)
+        problems = [faults[index] for index in sorted(faults) if faults[index]]
+        _refuse(f"The label maps of {self.name} do not fit", problems)
         return np.array([size or (1, 1) for size in images])
 
-    def _fault_of(self, index: int) -> str:
+    def _find_id_fault(self, index: int) -> str:
         try:
             self._read_map(index)
         except BrokenImage as error:
-            return f"{self._maps[index]}: {error}"
+            return str(error).removeprefix("its label map ")
         return ""
 
 
@@ -214,14 +220,34 @@ def _by_stem(place: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     return {str(Path(name).with_suffix("")): place / name for name in names}
 
 
-def _size_of(path: Path) -> tuple[int, int] | None:
-    """Return height and width as an image file states them; None if it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except Exception:
-        # Whatever Pillow says of it, reading it whole says it again with the file's name.
-        return None
+class _Header(NamedTuple):
+    """What an image file states: height and width, None if it cannot be read; if it is no map."""
+
+    size: tuple[int, int] | None
+    fault: str
+
+
+def _header_of(path: Path) -> _Header:
+    def describe(image: Image.Image) -> _Header:
+        return _Header((image.height, image.width), find_format_fault(image))
+
+    return read_header(path, describe) or _Header(None, "")
+
+
+def _find_fault(of_image: tuple[int, int] | None, of_map: _Header) -> str:
+    """Return what shows in the headers of a pair, or ""."""
+    if of_map.fault or not of_image or not of_map.size or of_image == of_map.size:
+        return of_map.fault
+    rows, columns = of_map.size
+    return f"{rows} x {columns} rows and columns, its image has {of_image[0]} x {of_image[1]}"
+
+
+def _spread(indices: list[int], sizes: Sequence[tuple[int, int] | None]) -> list[int]:
+    """Return the maps that are read whole: all where they are few or small."""
+    pixels = sum(size[0] * size[1] for index in indices if (size := sizes[index]))
+    share = min(1.0, _PROBED_PIXELS / max(pixels, 1))
+    count = min(len(indices), max(_LEAST_PROBED, int(share * len(indices))))
+    return [indices[place] for place in np.linspace(0, len(indices) - 1, count).astype(int)]
 
 
 def _read_class_names(layout: PairLayout, root: Path, num_classes: int) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ def open_objects(
     return DigitScenes(split, size=parse_scene_size(location))
 
 
-def inspect_objects(spec: str, *, split: str) -> SourceFacts:
+def inspect_objects(spec: str, *, split: str, use_masks: bool = False) -> SourceFacts:
     """Count classes and images without reading an image; arguments are those of ``open_objects``.
 
     Raises:
@@ -46,7 +46,7 @@ def inspect_objects(spec: str, *, split: str) -> SourceFacts:
     """
     kind, location = _parse(spec)
     if kind == "coco":
-        return inspect_coco(location, split=split)
+        return inspect_coco(location, split=split, use_masks=use_masks)
     parse_scene_size(location)
     return inspect_digit_scenes(split)
 

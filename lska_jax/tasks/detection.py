@@ -30,7 +30,7 @@ from lska_jax.data.sources import Examples, SourceFacts
 from lska_jax.models.dense.detector import Truth
 from lska_jax.nn.functional import FlatArrays, ModelFunctions
 from lska_jax.tasks.classification_check import check_facts
-from lska_jax.tasks.detection_check import WITH_MASKS
+from lska_jax.tasks.detection_check import uses_masks
 from lska_jax.tasks.detections import (
     Detections,
     as_found,
@@ -51,7 +51,7 @@ class Detection(Task):
         super().__init__(config)
         self._mean, self._std = tuple(config.data.mean), tuple(config.data.std)
         self._own = config.detection
-        self._use_masks = config.model.head.name in WITH_MASKS
+        self._use_masks = uses_masks(config)
         self._judged: ObjectSource | None = None
 
     # Data

@@ -26,7 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "jitter": (1.0, 1.0),
 }
 # Heads that find masks too.
-WITH_MASKS = ("mask_rcnn",)
+_WITH_MASKS = ("mask_rcnn",)
 _BYTE = 8
 
 
@@ -63,10 +63,14 @@ def check_config(config: ConfigDict, problems: list[str]) -> None:
 
 def inspect_split(config: ConfigDict, source: str, split: str) -> SourceFacts:
     """Count the classes and images of a split; see ``data.opening_objects``."""
-    del config
     from lska_jax.data.opening_objects import inspect_objects
 
-    return inspect_objects(source, split=split)
+    return inspect_objects(source, split=split, use_masks=uses_masks(config))
+
+
+def uses_masks(config: ConfigDict) -> bool:
+    """Tell whether a checked config's detector is trained on masks."""
+    return config.model.head.name in _WITH_MASKS
 
 
 def _is_canvas(canvas: Any) -> bool:

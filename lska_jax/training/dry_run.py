@@ -12,7 +12,10 @@ from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import tree_bytes
 
 # Only the number of steps depends on them, and only where the data is not here.
-_ASSUMED = {"detection": (117_266, "COCO's train2017 without images that have no annotations")}
+_ASSUMED = {
+    "detection": (117_266, "COCO's train2017 without images that have no annotations"),
+    "segmentation": (20_210, "ADE20K's training images"),
+}
 _ASSUMED_ELSE = (1_281_167, "ImageNet-1K")
 
 
@@ -21,7 +24,7 @@ def describe_run(config: ConfigDict, *, report: Callable[[str], None] = lambda t
 
     Args:
       config: checked by ``training.config_check.check_config``. Its data may be missing on
-        this machine; steps are then counted for ImageNet-1K or COCO, and the text says so.
+        this machine; steps are then counted for ImageNet-1K, COCO or ADE20K, and the text says so.
       report: told what is waited for, one line each.
 
     Raises:
@@ -56,8 +59,6 @@ def _count_examples(config: ConfigDict) -> tuple[int, str]:
         facts = task_entry(config).inspect(config, data.source, data.train_split)
     except ValueError:
         count, name = _ASSUMED.get(config.task, _ASSUMED_ELSE)
-        if config.optimizer.steps:
-            return count, "data not found here; the config counts in steps"
         return count, f"data not found here, assuming {name}"
     return facts.num_examples, data.source
 

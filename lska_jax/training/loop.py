@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from lska_jax.data.notes import heard_notes
 from lska_jax.running import parallel
 from lska_jax.running.environment import changed_compiler_options, describe_environment
 from lska_jax.running.folder_lock import FolderLock
@@ -70,7 +71,8 @@ def train(
     """
     workdir, signals, start_up = Path(workdir), signals or StopSignals(), start_up or StartUp()
     start_up.mark("imports")
-    sources = building.open_sources(building.build_task(config))
+    with heard_notes() as notes:
+        sources = building.open_sources(building.build_task(config))
     start_up.mark("data")
     run = building.build_run(config, num_train_examples=len(sources.train))
     check_writable(workdir, bytes_needed=0)
@@ -112,6 +114,8 @@ def train(
             open_steps=open_steps(record),
         ) as reporter:
             checkpointer.report = reporter.message
+            for text in notes:
+                reporter.note(text)
             if has_ended and not is_evaluation_due:
                 shown = run.task.describe(main_means(record["evaluation"]))
                 reporter.message(f"The run in {workdir} is complete: {shown}")

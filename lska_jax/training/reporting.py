@@ -251,6 +251,11 @@ class Reporter:
         self._line.print(text)
         self._keep_in_log(text)
 
+    def note(self, text: str) -> None:
+        """Write to the log file alone what the terminal has had."""
+        if self._is_main:
+            self._keep_in_log(f"Note: {text}")
+
     @contextmanager
     def progress(self, description: str, total: int | None = None) -> Iterator[Progress]:
         """Show how far a long phase is; its time does not count as training.

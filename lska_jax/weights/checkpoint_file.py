@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lska_jax.models.heads import BACKBONE
+from lska_jax.weights.class_names import StatedClasses, read_stated_classes
 from lska_jax.weights.conversion import StoredArray
 from lska_jax.weights.names.dense import recognise_head
 from lska_jax.weights.names.rows import COUNTER
@@ -28,11 +29,13 @@ class Checkpoint(NamedTuple):
       arrays: {name: array}, without wrappers' prefixes.
       notes: what was chosen or left out, one sentence each.
       is_averaged: whether the weights are an average over training.
+      classes: what the file says of them.
     """
 
     arrays: dict[str, StoredArray]
     notes: list[str]
     is_averaged: bool = False
+    classes: StatedClasses = StatedClasses()
 
 
 def open_checkpoint(
@@ -64,7 +67,9 @@ def open_checkpoint(
     refuse_single_shard(path)
     content = open_shards(path, _open_file, root=root) if is_index(path) else _open_file(path)
     notes: list[str] = []
-    weights, is_averaged = _find_weights(content, path, use_ema=use_ema, notes=notes)
+    classes = read_stated_classes(content)
+    read = ("meta",) if classes.names else ()
+    weights, is_averaged = _find_weights(content, path, use_ema=use_ema, notes=notes, read=read)
     tensors = _tensors_of(weights, path)
     network = unwrap(list(tensors), path, use_average=use_ema)
     if use_ema and not (is_averaged or network.is_averaged):
@@ -79,7 +84,7 @@ def open_checkpoint(
         arrays |= {name: tensors[old] for name, old in network.beside.items()}
     elif network.left_out:
         notes.append(network.left_out)
-    return Checkpoint(arrays, notes, is_averaged or network.is_averaged)
+    return Checkpoint(arrays, notes, is_averaged or network.is_averaged, classes)
 
 
 def _open_file(path: Path) -> Any:
@@ -117,9 +122,17 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _find_weights(
-    content: Any, path: Path, *, use_ema: bool, notes: list[str]
+    content: Any, path: Path, *, use_ema: bool, notes: list[str], read: tuple[str, ...]
 ) -> tuple[Mapping[Any, Any], bool]:
-    """Descend to the dictionary of arrays; the second value tells whether it is an average."""
+    """Descend to the dictionary of arrays; the second value tells whether it is an average.
+
+    Args:
+      content: of the file.
+      path: of the file.
+      use_ema: take the average.
+      notes: what was chosen is added to them.
+      read: what beside the arrays is read.
+    """
     where: list[str] = []
     is_averaged = False
     for _ in range(_MAX_NESTING):
@@ -139,7 +152,7 @@ def _find_weights(
             notes.append(f"{path.name} holds averaged weights only ({averaged[0]}).")
         is_averaged = is_averaged or takes_average
         where.append(chosen)
-        beside = sorted(str(key) for key in content if key != chosen)
+        beside = sorted(str(key) for key in content if key not in (chosen, *read))
         if beside:
             notes.append(f"Took {'/'.join(where)}; not read: {', '.join(beside)}.")
         content = content[chosen]

@@ -1,12 +1,25 @@
-"""Names of classes: ImageNet's thousand, or a file of one name a line."""
+"""Names of classes: ImageNet's thousand, a file of one name a line, or those in a checkpoint."""
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any, NamedTuple
 
 IMAGENET_CLASSES = 1000
+
+
+class StatedClasses(NamedTuple):
+    """What a checkpoint says of its classes.
+
+    Attributes:
+      names: in label order, or None.
+      colors: red, green and blue from 0 to 255 of each, or None.
+    """
+
+    names: tuple[str, ...] | None = None
+    colors: tuple[tuple[int, int, int], ...] | None = None
 
 
 @functools.cache
@@ -51,6 +64,36 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(n, str) and n.strip() for n in names):
         raise ValueError(f"{path} must hold one class name a line, or a JSON list of strings.")
     return tuple(name.strip() for name in names)
+
+
+def read_stated_classes(content: Any) -> StatedClasses:
+    """Return the classes that a checkpoint of mmdetection or mmsegmentation keeps in its ``meta``.
+
+    Args:
+      content: of the file. What is no list of names, or no colours of as many, is not taken.
+    """
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    if not isinstance(meta, Mapping):
+        return StatedClasses()
+    names: Any = meta.get("CLASSES")
+    if not _is_list(names) or not names or not all(isinstance(n, str) and n.strip() for n in names):
+        return StatedClasses()
+    palette: Any = meta.get("PALETTE")
+    is_palette = _is_list(palette) and len(palette) == len(names) and all(map(_is_color, palette))
+    colors = tuple((red, green, blue) for red, green, blue in palette) if is_palette else None
+    return StatedClasses(tuple(name.strip() for name in names), colors)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _is_color(value: Any) -> bool:
+    return (
+        _is_list(value)
+        and len(value) == 3
+        and all(type(level) is int and 0 <= level <= 255 for level in value)
+    )
 
 
 def _imagenet_table() -> list[tuple[str, str]]:

@@ -6,6 +6,9 @@ and runs without this package:
     import jax.export
     exported = jax.export.deserialize(open("van.jaxexport", "rb").read())
     logits = exported.call(images)    # (B, image_size, image_size, C) float32, normalised
+
+A segmentor's logits are (B, height, width, classes), of its finest map. A detector returns a
+dictionary of what ``models.dense.detector.Detections`` holds, boxes in pixels of the images.
 """
 
 import dataclasses
@@ -26,7 +29,10 @@ _IMPLEMENTATION = "xla"
 
 
 def export_model(
-    model: Any, *, image_size: int | None = None, platforms: Sequence[str] = PLATFORMS
+    model: Any,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    platforms: Sequence[str] = PLATFORMS,
 ) -> export.Exported:
     """Export a model's evaluation for several platforms at once, with a symbolic batch.
 
@@ -34,18 +40,28 @@ def export_model(
 
     Args:
       model: of any family, not folded.
-      image_size: side of the square images; None is that of the model's preprocessing.
+      image_size: side of the square images, or height and width; None is that of the model's
+        preprocessing.
       platforms: of "cpu", "cuda", "rocm", "tpu".
 
     Returns:
-      An export whose ``call`` maps images (B, S, S, C) float32, normalised, to what the model
-      returns; write it with ``serialize()``.
+      An export whose ``call`` maps images (B, H, W, C) float32, normalised, to what the model
+      returns, a tuple with names as a dictionary; write it with ``serialize()``.
     """
     size = image_size or model.preprocessing.image_size
+    height, width = (size, size) if isinstance(size, int) else size
     folded = portable_model(model)
     (batch,) = export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((batch, size, size, model.config.in_channels), jnp.float32)
-    return export.export(jax.jit(lambda images: folded(images)), platforms=tuple(platforms))(images)
+    images = jax.ShapeDtypeStruct((batch, height, width, model.config.in_channels), jnp.float32)
+    program = jax.jit(lambda images: _plain(folded(images)))
+    return export.export(program, platforms=tuple(platforms))(images)
+
+
+def _plain(outputs: Any) -> Any:
+    """Return outputs without a class of this package, which runs without it."""
+    if not hasattr(outputs, "_asdict"):
+        return outputs
+    return {name: array for name, array in outputs._asdict().items() if array is not None}
 
 
 def portable_model(model: Any, *, dtype: str | None = None) -> Any:

@@ -10,14 +10,19 @@ from lska_jax.weights.pretrained import build_from_arrays
 
 
 def export_program(
-    folder: str | Path, out: str | Path, *, image_size: int | None = None, overwrite: bool = False
+    folder: str | Path,
+    out: str | Path,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    overwrite: bool = False,
 ) -> str:
     """Write a model folder's evaluation as a program with its weights, complete or not at all.
 
     Args:
       folder: a model folder.
       out: .jaxexport or .onnx.
-      image_size: side of the square images; None is the model's own.
+      image_size: side of the square images, or of .jaxexport height and width; None is the model's
+        own.
       overwrite: replace a file that is there.
 
     Returns:
@@ -36,12 +41,15 @@ def export_program(
         raise ValueError(f"{out} must end in .jaxexport or .onnx.")
     if out.exists() and not (overwrite and out.is_file()):
         raise FileExistsError(f"{out} is there; choose another name, or pass --overwrite.")
-    if image_size is not None and image_size < 1:
+    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if sides is not None and min(sides) < 1:
         raise ValueError(f"image_size must be positive, got {image_size}.")
     facts, arrays = read_model_folder(folder)
     model = build_from_arrays(facts.config, arrays, rngs=nnx.Rngs(0))
     model.preprocessing = facts.preprocessing
-    size = image_size or facts.preprocessing.image_size
+    height, width = sides or (facts.preprocessing.image_size,) * 2
+    if suffix == ".onnx" and height != width:
+        raise ValueError(f"image_size={height}x{width}: .onnx takes square images, give one side.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as beside:
         # Before the work, which takes minutes: a place that cannot be written costs none.
@@ -49,16 +57,16 @@ def export_program(
         if suffix == ".onnx":
             from lska_jax.weights.export_onnx import export_onnx
 
-            beside.write_bytes(export_onnx(model, image_size=size, facts=facts))
+            beside.write_bytes(export_onnx(model, image_size=height, facts=facts))
             return (
-                f"compared with the model in onnxruntime: images (batch, {size}, {size}, "
+                f"compared with the model in onnxruntime: images (batch, {height}, {width}, "
                 f"{facts.config.in_channels}) float32, any batch, normalised."
             )
         from lska_jax.weights.export_jax import PLATFORMS, export_model
 
-        beside.write_bytes(export_model(model, image_size=size).serialize())
+        beside.write_bytes(export_model(model, image_size=(height, width)).serialize())
     return (
-        f"for {', '.join(PLATFORMS)}: images (batch, {size}, {size}, "
+        f"for {', '.join(PLATFORMS)}: images (batch, {height}, {width}, "
         f"{facts.config.in_channels}) float32, any batch; normalise them with mean "
         f"{facts.preprocessing.mean} and std {facts.preprocessing.std}."
     )

@@ -15,7 +15,7 @@ from typing import Any
 from lska_jax.models.table import family_of, model_entry
 from lska_jax.models.weight_tags import IMAGENET_CLASSES, WeightTag
 from lska_jax.weights.checkpoint_file import Checkpoint, open_checkpoint
-from lska_jax.weights.class_names import imagenet_names
+from lska_jax.weights.class_names import StatedClasses, imagenet_names
 from lska_jax.weights.fitting import Fitted, fit, recognise_network
 from lska_jax.weights.folder_files import sha256_of
 from lska_jax.weights.model_facts import ModelFacts
@@ -62,7 +62,8 @@ def import_checkpoint(
         see ``models.weight_tags``: their preprocessing and licence.
       preprocessing: in place of a tag, one that the family's checkpoints have, for VAN "reference"
         or "imagenet". None of both takes what all published weights of the model want, and says so.
-      class_names: in label order; None is ImageNet's for 1000 classes and none otherwise.
+      class_names: in label order; None takes those that the file states, with their colours, as
+        mmdetection's and mmsegmentation's do, ImageNet's for 1000 classes, and none otherwise.
       license: of the weights, as the card will state it; "unknown" is the tag's.
       source: where the file comes from, for the card.
       sha256: of the file, in hexadecimal; verified if given.
@@ -110,7 +111,10 @@ def import_checkpoint(
         fitted = fit(opened.arrays, path, recognised=recognised, entry=entry, given=given)
         fitted.check()
         config = fitted.config
-        if class_names is None and "num_classes" not in given:
+        stated = StatedClasses()
+        if class_names is None and len(opened.classes.names or ()) == config.num_classes:
+            stated = opened.classes
+        elif class_names is None and "num_classes" not in given:
             _refuse_nameless(path, config.num_classes)
         choice = choose_preprocessing(fitted, preprocessing=preprocessing, tag=tag or None)
         bar.total = fitted.count
@@ -118,7 +122,8 @@ def import_checkpoint(
     facts = ModelFacts(
         config=config,
         preprocessing=choice.preprocessing.for_channels(config.in_channels),
-        class_names=_class_names(class_names, config.num_classes),
+        class_names=stated.names or _class_names(class_names, config.num_classes),
+        class_colors=stated.colors,
         license=choice.tag.license if choice.tag and license == "unknown" else license,
         source={
             **({"origin": source} if source else {}),
@@ -131,7 +136,12 @@ def import_checkpoint(
     write_model_folder(out, facts, arrays, overwrite=overwrite)
     for line in _report(fitted, opened, arrays, choice):
         report(line)
-    if facts.class_names is None and config.num_classes:
+    if stated.names:
+        colors = "" if stated.colors is None else " and colours"
+        report(
+            f"Labels: the {config.num_classes} names{colors} in the file; --labels FILE for others."
+        )
+    elif facts.class_names is None and config.num_classes:
         report("Labels: none; classes are shown by number. --labels FILE names them.")
     elif class_names is None and facts.class_names is not None:
         report("Labels: ImageNet's 1000 classes in their usual order; --labels FILE for others.")

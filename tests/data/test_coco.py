@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from coco_sets import CROWD, annotation, content, write_set
+from PIL import Image
 
 from lska_jax.data.coco_masks import decode_mask, encode_masks
-from lska_jax.data.notes import say_once
+from lska_jax.data.notes import forget_notes
 from lska_jax.data.opening_objects import inspect_objects, open_objects
 from lska_jax.data.scenes import ObjectSource
 from lska_jax.data.sources import BrokenImage, share_examples
@@ -19,7 +20,7 @@ from lska_jax.data.sources import BrokenImage, share_examples
 
 @pytest.fixture(autouse=True)
 def say_again():
-    say_once.cache_clear()
+    forget_notes()
 
 
 def test_labels_are_the_ranks_of_category_ids(tmp_path):
@@ -232,6 +233,14 @@ def test_missing_images_are_listed(tmp_path):
     spec = write_set(tmp_path, content())
     (tmp_path / "train2017" / "0005.png").unlink()
     with pytest.raises(ValueError, match="1 of the 5 images .*\n  0005.png"):
+        open_objects(spec, split="train")
+
+
+def test_images_of_another_size_than_the_file_states_are_listed_when_it_is_opened(tmp_path):
+    spec = write_set(tmp_path, content())
+    Image.fromarray(np.zeros((60, 40, 3), np.uint8)).save(tmp_path / "train2017" / "0003.png")
+    said = r"image 3, .*0003.png: 60 x 40 rows and columns, its annotations are for 40 x 60"
+    with pytest.raises(ValueError, match=f"1 of 5 images (.|\n)*{said}"):
         open_objects(spec, split="train")
 
 

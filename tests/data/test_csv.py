@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lska_jax.data.notes import say_once
+from lska_jax.data.notes import forget_notes
 from lska_jax.data.opening import inspect_source, open_source, source_of
 from lska_jax.data.sources import MissingSplit, Source, share_examples
 
 
 @pytest.fixture(autouse=True)
 def notes_are_said_anew():
-    say_once.cache_clear()
+    forget_notes()
 
 
 def write(root: Path, text: str, *, names: str = "a.jpg b.jpg c.jpg d.jpg") -> str:

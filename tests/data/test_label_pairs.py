@@ -65,6 +65,21 @@ def test_label_maps_that_do_not_fit_are_named_when_a_split_is_opened(tmp_path, p
         opened(tmp_path)
 
 
+def test_all_label_maps_that_do_not_fit_are_in_one_list_wherever_they_lie(tmp_path):
+    for number in range(100):
+        write(tmp_path, f"train/{number:02}", ids=(0, 2) if number % 40 == 2 else (0, 1))
+    write(tmp_path, "train/50", mode="RGB")
+    (tmp_path / "labels" / "train" / "51.png").write_bytes(b"no image")
+    with pytest.raises(ValueError) as refusal:
+        opened(tmp_path)
+    said = [
+        line.strip().removeprefix(f"{tmp_path}/labels/train/")
+        for line in str(refusal.value).split("\n")
+    ]
+    assert [line[:6] for line in said[1:]] == ["02.png", "42.png", "50.png", "51.png", "82.png"]
+    assert "51.png: not an image file" in said
+
+
 def test_files_without_a_partner_and_missing_folders_are_refused(tmp_path):
     with pytest.raises(ValueError, match="There is no folder .*images; maps:PATH reads"):
         opened(tmp_path)

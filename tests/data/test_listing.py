@@ -12,7 +12,7 @@ from PIL import Image
 from lska_jax.data.augment import EvalTransform
 from lska_jax.data.examples import LabelledImages
 from lska_jax.data.loader import BrokenImages, eval_batches
-from lska_jax.data.notes import say_once
+from lska_jax.data.notes import forget_notes
 from lska_jax.data.opening import open_source
 from lska_jax.data.plain_file import MAX_FILE_BYTES, read_plain_file
 from lska_jax.data.sources import BrokenImage, Source
@@ -23,7 +23,7 @@ UNDECODABLE = os.fsdecode(b"caf\xe9")
 
 @pytest.fixture(autouse=True)
 def notes_are_said_anew():
-    say_once.cache_clear()
+    forget_notes()
 
 
 def fill(root: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lska_jax.data.notes import say_once
+from lska_jax.data.notes import forget_notes
 from lska_jax.data.opening import inspect_source, open_source
 from lska_jax.data.sources import Source, share_examples
 
@@ -20,7 +20,7 @@ CLASSES = ("ant", "bee", "cat")
 
 @pytest.fixture(autouse=True)
 def notes_are_said_anew():
-    say_once.cache_clear()
+    forget_notes()
 
 
 def write(kind: str, root: Path, names: list[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lska_jax.data.notes import say_once
+from lska_jax.data.notes import forget_notes
 from lska_jax.data.opening import open_source
 
 BLOCK = 512
@@ -22,7 +22,7 @@ def at_most_ten_seconds() -> Iterator[None]:
     def give_up(*arguments: object) -> None:
         raise AssertionError("still reading after ten seconds")
 
-    say_once.cache_clear()
+    forget_notes()
     before = signal.signal(signal.SIGALRM, give_up)
     signal.alarm(10)
     yield

@@ -78,7 +78,7 @@ class Anchors:
             rows = jnp.arange(height, dtype=limits.dtype)[None] < limits[:, :1]
             columns = jnp.arange(width, dtype=limits.dtype)[None] < limits[:, 1:]
             cells = rows[:, :, None] & columns[:, None]
-            parts.append(jnp.repeat(cells.reshape(len(cells), -1), self.per_cell, axis=1))
+            parts.append(jnp.repeat(cells.reshape(cells.shape[0], -1), self.per_cell, axis=1))
         return jnp.concatenate(parts, axis=1)
 
 

@@ -219,7 +219,7 @@ def best_of_classes(
         scores = rows_of(scores, chosen)
     else:
         chosen = jnp.broadcast_to(jnp.arange(count, dtype=jnp.int32)[None], scores.shape[:2])
-    flat = scores.reshape(len(scores), -1)
+    flat = scores.reshape(scores.shape[0], -1)
     best, places = lax.top_k(flat, min(limit, flat.shape[1]))
     boxes = jnp.take_along_axis(chosen.astype(jnp.int32), places // classes, axis=1)
     return best, boxes, (places % classes).astype(jnp.int32)

@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from lska_jax.models.dense import mask_rcnn as mask_rcnn_module
-from lska_jax.models.dense.roi_heads import MaskHead
+from lska_jax.models.dense.roi_heads import BoxHead, MaskHead
 from lska_jax.models.dense.rpn import Proposals
 from lska_jax.nn.functional import flat_values, parameters
 
@@ -29,6 +29,8 @@ FEWER = {
     "samples": 64,
     "max_detections": 30,
 }
+# Layers, images, samples and values of the box head.
+HIDDEN = (2, 2, FEWER["samples"], 1024)
 
 
 def relative_error(found, expected):
@@ -137,7 +139,11 @@ def test_more_padding_of_the_truth_changes_neither_loss_nor_gradient(trained_ret
 
 @pytest.fixture(scope="module")
 def trained_mask_rcnn(mask_rcnn):
-    """Return (case, ...) -> losses and gradients, with the stored proposals or its own."""
+    """Return (case, ...) -> losses, gradients, and which values of the box head are above zero.
+
+    With the stored proposals or its own. ``noise`` is that of the mask head's input; ``signs``
+    says which values of the box head its ReLUs let through, in place of their signs.
+    """
     network, stored = mask_rcnn
     images, make = jnp.asarray(dense_goldens.images(stored)), mask_rcnn_module.make_proposals
     call = inspect.unwrap(MaskHead.__call__)
@@ -146,7 +152,8 @@ def trained_mask_rcnn(mask_rcnn):
 
     # Images are an argument: of constants XLA would compute what it can while it compiles.
     @jax.jit
-    def run(images, truth, rows, use_stored, noise):
+    def run(images, truth, rows, use_stored, noise, use_signs, signs):
+        above_zero = []
         given = Proposals(rows[..., :4], rows[..., 4], jnp.ones(rows.shape[:2], bool), None)
 
         def choose(*args, **kwargs):
@@ -157,22 +164,32 @@ def trained_mask_rcnn(mask_rcnn):
             drawn = jax.random.normal(jax.random.key(0), x.shape, jnp.float32)
             return call(head, x * (1.0 + noise * drawn), labels)
 
+        def call_box_head(head, x):
+            x = jnp.moveaxis(x, -1, 2).reshape(*x.shape[:2], -1)
+            for layer, given in zip(head.hidden, signs, strict=True):
+                values = layer(x)
+                above_zero.append(values > 0)
+                x = jnp.where(jnp.where(use_signs, given, values > 0), values, 0.0)
+            return head.classes(x), head.boxes(x).reshape(*x.shape[:2], -1, 4)
+
         def total(params):
             with (
                 mock.patch.object(mask_rcnn_module, "make_proposals", choose),
+                mock.patch.object(BoxHead, "__call__", call_box_head),
                 mock.patch.object(MaskHead, "__call__", call_shaken),
             ):
                 model = nnx.merge(graph, params, rest, copy=True)
                 parts = inspect.unwrap(type(model).losses)(model, images, truth)
-            return sum(parts.values()), parts
+            return sum(parts.values()), (parts, jnp.stack(above_zero))
 
-        (_, parts), gradients = jax.value_and_grad(total, has_aux=True)(params)
-        return parts, flat_values(gradients)
+        (_, (parts, found)), gradients = jax.value_and_grad(total, has_aux=True)(params)
+        return parts, flat_values(gradients), found
 
-    def run_case(case, *, use_stored, noise=0.0):
+    def run_case(case, *, use_stored, noise=0.0, signs=None):
         rows = np.stack([stored[f"{case}/proposals{image}"] for image in range(2)])
         truth = dense_goldens.truth(stored, case)
-        return run(images, truth, rows, use_stored, jnp.float32(noise))
+        given = np.zeros(HIDDEN, bool) if signs is None else signs
+        return run(images, truth, rows, use_stored, jnp.float32(noise), signs is not None, given)
 
     return run_case
 
@@ -192,15 +209,15 @@ each_case = pytest.mark.parametrize("case", ["some", "both", "none"])
 @pytest.mark.parametrize("use_stored", [False, True])
 @each_case
 def test_mask_rcnn_has_the_losses_of_the_reference(mask_rcnn, trained_mask_rcnn, case, use_stored):
-    losses, _ = trained_mask_rcnn(case, use_stored=use_stored)
+    losses, _, _ = trained_mask_rcnn(case, use_stored=use_stored)
     for ours, theirs in LOSSES.items():
         expected = mask_rcnn[1][f"{case}/{theirs}"].sum()
         np.testing.assert_allclose(losses[ours], expected, rtol=1e-5, atol=1e-7)
 
 
-def gradient_errors(mask_rcnn, trained_mask_rcnn, case, *, use_stored):
+def gradient_errors(mask_rcnn, trained_mask_rcnn, case, **how):
     network, stored = mask_rcnn
-    _, gradients = trained_mask_rcnn(case, use_stored=use_stored)
+    _, gradients, _ = trained_mask_rcnn(case, **how)
     return dense_goldens.gradient_errors(network, gradients, stored, case)
 
 
@@ -227,24 +244,37 @@ def test_gradients_of_the_mask_head_are_those_of_the_reference_as_far_as_roundin
     # Ahead of a ReLU a gradient jumps where a value near zero changes its sign. Of a million values
     # some do within float32 rounding: input that differs by a millionth moves these gradients as
     # much as they are away from the reference's.
-    values = [
-        dense_goldens.gradient_values(
-            mask_rcnn[0], trained_mask_rcnn(case, use_stored=True, noise=noise)[1]
-        )
-        for noise in (0.0, 1e-6, 2e-6)
-    ]
-    moved = [dense_goldens.errors_of(shaken, values[0]) for shaken in values[1:]]
-    by_rounding = max(error for one in moved for n, error in one.items() if is_in_mask_head(n))
+    by_rounding = moved_mask_head(mask_rcnn, trained_mask_rcnn, case, (1e-6, 2e-6))
     assert max(errors.values()) < max(1e-4, 2 * by_rounding)
 
 
-@pytest.mark.xfail(reason="up to 3.6e-3: its own proposals are rounded differently")
+def moved_mask_head(mask_rcnn, trained_mask_rcnn, case, noises):
+    """Return how far the mask head's gradients move at most with noise in its input."""
+    network, _ = mask_rcnn
+    found = []
+    for noise in (0.0, *noises):
+        _, gradients, _ = trained_mask_rcnn(case, use_stored=True, noise=noise)
+        found.append(dense_goldens.gradient_values(network, gradients))
+    moved = [dense_goldens.errors_of(shaken, found[0]) for shaken in found[1:]]
+    return max(error for one in moved for n, error in one.items() if is_in_mask_head(n))
+
+
 @each_case
-def test_gradients_with_proposals_of_its_own_are_those_of_the_reference(
+def test_gradients_with_proposals_of_its_own_are_those_of_the_reference_but_for_signs_at_zero(
     mask_rcnn, trained_mask_rcnn, case
 ):
-    errors = gradient_errors(mask_rcnn, trained_mask_rcnn, case, use_stored=False)
-    assert max(errors.values()) < 1e-4
+    # The reference's proposals are up to 3e-4 pixels off those of float64, and so are these.
+    # A box head of 262,144 values has a few so near to zero that they change their sign: each is
+    # one of thousands of terms of about the same size, and moves gradients by up to 4e-3.
+    signs = trained_mask_rcnn(case, use_stored=True)[2]
+    own = trained_mask_rcnn(case, use_stored=False)[2]
+    assert (np.asarray(signs) != np.asarray(own)).sum() <= 8
+    errors = gradient_errors(mask_rcnn, trained_mask_rcnn, case, use_stored=False, signs=signs)
+    assert max(error for name, error in errors.items() if not is_in_mask_head(name)) < 1e-4
+    # Proposals move the mask head's input by 4e-6 in the median.
+    by_rounding = moved_mask_head(mask_rcnn, trained_mask_rcnn, case, (4e-6, 8e-6))
+    of_masks = [error for name, error in errors.items() if is_in_mask_head(name)]
+    assert max(of_masks) < max(1e-4, 2 * by_rounding)
 
 
 @pytest.mark.parametrize("head", ["retinanet", "mask_rcnn"])
