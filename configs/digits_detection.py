@@ -50,14 +50,14 @@ def get_config(argument: str = "") -> ConfigDict:
     config.optimizer.learning_rate = 2e-3
     config.optimizer.muon_learning_rate = 0.02
     config.optimizer.clip_norm = 1.0
-    config.optimizer.epochs = 11 if name == "retinanet" else 7
+    config.optimizer.epochs = 7 if name == "retinanet" else 4
     config.optimizer.warmup_epochs = 1
     config.optimizer.cooldown_epochs = 0
     config.optimizer.schedule_by = "step"
 
     config.training.batch_size = 8
     config.training.eval_batch_size = 32
-    config.training.eval_every_epochs = config.optimizer.epochs // 2
+    config.training.eval_every_epochs = (config.optimizer.epochs + 1) // 2
     # The rate falls to nothing, so that an average over 50 steps is all that is left to do.
     config.training.ema_decay = 0.98
     config.training.ema_warmup = True
