@@ -50,7 +50,7 @@ def get_config(argument: str = "") -> ConfigDict:
     config.optimizer.learning_rate = 2e-3
     config.optimizer.muon_learning_rate = 0.02
     config.optimizer.clip_norm = 1.0
-    config.optimizer.epochs = 7 if name == "retinanet" else 4
+    config.optimizer.epochs = 6 if name == "retinanet" else 4
     config.optimizer.warmup_epochs = 1
     config.optimizer.cooldown_epochs = 0
     config.optimizer.schedule_by = "step"
