@@ -3,7 +3,8 @@
     python train.py --config configs/digits_detection.py
     python train.py --config configs/digits_detection.py:mask_rcnn
 
-Hardware: any laptop. Result: not yet run.
+Hardware: any laptop. Result, on one CPU core each, compile included: RetinaNet 0.748 AP50:95 in
+397 s; Mask R-CNN 0.777 of boxes and 0.737 of masks in 424 s (docs/results.md).
 """
 
 from ml_collections import ConfigDict

@@ -30,8 +30,7 @@ def get_config(argument: str = "") -> ConfigDict:
     config.data.long_side = side
     config.data.hflip_prob = 0.0  # a mirrored digit is none
     config.segmentation.crop_size = (side, side)
-    config.segmentation.jitter = (1.0, 1.0)
-    config.segmentation.photometric = False
+    config.segmentation.jitter = (0.75, 1.35)
     config.segmentation.eval_canvas = (side, side)
     config.segmentation.label_canvas = (side, side)
 
@@ -40,7 +39,7 @@ def get_config(argument: str = "") -> ConfigDict:
 
     config.optimizer.learning_rate = 5e-3
     config.optimizer.muon_learning_rate = 0.05
-    config.optimizer.epochs = 10
+    config.optimizer.epochs = 9
     config.optimizer.warmup_epochs = 0
     config.optimizer.cooldown_epochs = 0
     config.optimizer.schedule_by = "step"
