@@ -3,7 +3,8 @@
     python train.py --config configs/digits_segmentation.py
     python train.py --config configs/digits_segmentation.py:upernet
 
-Hardware: any laptop. Result: not yet run.
+Hardware: any laptop. Result: 76.98 % mIoU in 235 s on two CPU cores, compile included
+(docs/results.md).
 """
 
 from ml_collections import ConfigDict
@@ -30,7 +31,8 @@ def get_config(argument: str = "") -> ConfigDict:
     config.data.long_side = side
     config.data.hflip_prob = 0.0  # a mirrored digit is none
     config.segmentation.crop_size = (side, side)
-    config.segmentation.jitter = (0.75, 1.35)
+    config.segmentation.jitter = (1.0, 1.0)
+    config.segmentation.photometric = False
     config.segmentation.eval_canvas = (side, side)
     config.segmentation.label_canvas = (side, side)
 
@@ -39,7 +41,7 @@ def get_config(argument: str = "") -> ConfigDict:
 
     config.optimizer.learning_rate = 5e-3
     config.optimizer.muon_learning_rate = 0.05
-    config.optimizer.epochs = 9
+    config.optimizer.epochs = 10
     config.optimizer.warmup_epochs = 0
     config.optimizer.cooldown_epochs = 0
     config.optimizer.schedule_by = "step"
