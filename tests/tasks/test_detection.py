@@ -22,7 +22,7 @@ def digits_config(head="retinanet"):
     config.data.source = "digit_scenes:32x32"
     config.data.update({"image_size": 32, "long_side": 32, "num_workers": 0})
     config.detection.canvas = (32, 32)
-    config.optimizer.update({"epochs": 1, "warmup_epochs": 0, "learning_rate": 1e-3})
+    config.optimizer.update({"epochs": 1, "warmup_epochs": 0, "learning_rate": 5e-3})
     config.optimizer.muon_learning_rate = 0.0
     config.training.update({"batch_size": 8, "eval_batch_size": 8, "log_every_steps": 4})
     return config
