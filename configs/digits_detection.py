@@ -3,7 +3,8 @@
     python train.py --config configs/digits_detection.py
     python train.py --config configs/digits_detection.py:mask_rcnn
 
-Hardware: any laptop. Result: not yet run.
+Hardware: any laptop. Result, on one CPU core each, compile included: RetinaNet 0.748 AP50:95 in
+397 s; Mask R-CNN 0.777 of boxes and 0.737 of masks in 424 s (docs/results.md).
 """
 
 from ml_collections import ConfigDict
@@ -45,17 +46,21 @@ def get_config(argument: str = "") -> ConfigDict:
     config.detection.canvas = (128, 128)
     config.detection.max_objects = 10
 
-    # Small batches: see configs/digits_segmentation.py.
-    config.optimizer.learning_rate = 1.5e-3
-    config.optimizer.clip_norm = 1.0  # without it the focal loss ran away at 3e-3
-    config.optimizer.epochs = 12 if name == "retinanet" else 10
+    # Small batches: in minutes on two cores the number of steps counts. So does Muon: AdamW alone
+    # needs a thousand steps before it tells one digit from another.
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.muon_learning_rate = 0.02
+    config.optimizer.clip_norm = 1.0
+    config.optimizer.epochs = 6 if name == "retinanet" else 4
     config.optimizer.warmup_epochs = 1
     config.optimizer.cooldown_epochs = 0
     config.optimizer.schedule_by = "step"
 
     config.training.batch_size = 8
     config.training.eval_batch_size = 32
-    config.training.eval_every_epochs = config.optimizer.epochs // 2
+    config.training.eval_every_epochs = (config.optimizer.epochs + 1) // 2
+    # The rate falls to nothing, so that an average over 50 steps is all that is left to do.
     config.training.ema_decay = 0.98
+    config.training.ema_warmup = True
     config.training.log_every_steps = 50
     return config

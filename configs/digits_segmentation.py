@@ -1,9 +1,10 @@
-"""Semantic FPN or UPerNet on a small VAN-LSKA, on drawn scenes of digits, 128 x 128 pixels.
+"""Semantic FPN or UPerNet on a small VAN-LSKA, on drawn scenes of digits, 96 x 96 pixels.
 
     python train.py --config configs/digits_segmentation.py
     python train.py --config configs/digits_segmentation.py:upernet
 
-Hardware: any laptop. Result: not yet run.
+Hardware: any laptop. Result: 76.98 % mIoU in 235 s on two CPU cores, compile included
+(docs/results.md).
 """
 
 from ml_collections import ConfigDict
@@ -22,28 +23,34 @@ def get_config(argument: str = "") -> ConfigDict:
             config.model.head[name] = 32
     config.model.head.dropout_rate = 0.0
 
-    config.data.source = "digit_scenes"
+    # In minutes on two cores, more scenes are worth more than finer ones.
+    side = 96
+    config.data.source = f"digit_scenes:{side}x{side}"
     config.data.eval_split = "test"
-    config.data.image_size = 128
-    config.data.long_side = 128
+    config.data.image_size = side
+    config.data.long_side = side
     config.data.hflip_prob = 0.0  # a mirrored digit is none
-    config.segmentation.crop_size = (128, 128)
+    config.segmentation.crop_size = (side, side)
     config.segmentation.jitter = (1.0, 1.0)
     config.segmentation.photometric = False
-    config.segmentation.eval_canvas = (128, 128)
-    config.segmentation.label_canvas = (128, 128)
+    config.segmentation.eval_canvas = (side, side)
+    config.segmentation.label_canvas = (side, side)
 
-    # Small batches: in minutes on two cores the number of steps counts.
-    config.optimizer.learning_rate = 3e-3
-    config.optimizer.epochs = 7
+    # Four pixels of five show no digit, and what they teach drowns what tells digits apart.
+    config.training.class_weights = ",".join(["0.5", *["1"] * 10])
+
+    config.optimizer.learning_rate = 5e-3
+    config.optimizer.muon_learning_rate = 0.05
+    config.optimizer.epochs = 10
     config.optimizer.warmup_epochs = 0
     config.optimizer.cooldown_epochs = 0
     config.optimizer.schedule_by = "step"
 
-    config.training.batch_size = 8
+    config.training.batch_size = 16
     config.training.eval_batch_size = 32
-    config.training.eval_every_epochs = 7
+    config.training.eval_every_epochs = 5
     # The rate falls to nothing, so that an average over 50 steps is all that is left to do.
     config.training.ema_decay = 0.98
+    config.training.ema_warmup = True
     config.training.log_every_steps = 50
     return config

@@ -48,7 +48,7 @@ def small_segmentation(root: Path) -> ConfigDict:
     config.data.max_broken_fraction = 0.1
     for name in ("crop_size", "eval_canvas", "label_canvas"):
         config.segmentation[name] = (32, 32)
-    config.optimizer.update({"epochs": 2, "warmup_epochs": 1})
+    config.optimizer.update({"epochs": 2, "warmup_epochs": 1, "muon_learning_rate": 0.0})
     config.training.update({"batch_size": 8, "eval_batch_size": 8, "eval_every_epochs": 1})
     config.training.update({"log_every_steps": 2, "writers": ("jsonl",)})
     return config

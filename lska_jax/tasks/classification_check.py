@@ -34,7 +34,7 @@ def check_config(config: ConfigDict, problems: list[str]) -> None:
             "number of them; training.class_weights='balanced' weighs them instead."
         )
     _check_distillation(config, problems)
-    _check_weights(problems, config.training.class_weights, config.model.num_classes)
+    check_weights(problems, config.training.class_weights, config.model.num_classes)
 
 
 def check_images(config: ConfigDict, problems: list[str]) -> None:
@@ -108,11 +108,23 @@ def _check_distillation(config: ConfigDict, problems: list[str]) -> None:
         )
 
 
-def _check_weights(problems: list[str], text: str, num_classes: int) -> None:
+def check_weights(
+    problems: list[str], text: str, num_classes: int, *, can_balance: bool = True
+) -> None:
+    """Add a sentence if ``training.class_weights`` does not fit the classes.
+
+    Args:
+      problems: what was found so far.
+      text: the value.
+      num_classes: of the model.
+      can_balance: whether weights can be counted, "balanced".
+    """
     allowed = (
-        f"Allowed: {BALANCED!r}, nothing, or {num_classes} numbers above 0 with commas, in the "
-        "order of the classes."
+        f"Allowed: {f'{BALANCED!r}, ' if can_balance else ''}nothing, or {num_classes} numbers "
+        "above 0 with commas, in the order of the classes."
     )
+    if text == BALANCED and not can_balance:
+        problems.append(f"training.class_weights={text!r}: pixels are not counted. {allowed}")
     try:
         weights = given_weights(text)
     except ValueError:

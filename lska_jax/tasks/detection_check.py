@@ -54,6 +54,11 @@ def check_config(config: ConfigDict, problems: list[str]) -> None:
             f"detection.canvas={own.canvas} is smaller than images of data.image_size="
             f"{config.data.image_size} by data.long_side={config.data.long_side}."
         )
+    if config.training.class_weights:
+        problems.append(
+            f"training.class_weights={config.training.class_weights!r}: detectors weigh no "
+            "classes; leave it empty."
+        )
     from lska_jax.data.opening_objects import inspect_objects
 
     if not str(config.data.source).startswith("coco:"):

@@ -34,7 +34,7 @@ from lska_jax.nn.functional import FlatArrays, ModelFunctions
 from lska_jax.ops.resize import axis_weights, resize_bilinear
 from lska_jax.running.whole_file import write_whole
 from lska_jax.tasks.area_metrics import Areas, absent_classes, areas_of, scores_of
-from lska_jax.tasks.classification_check import check_facts
+from lska_jax.tasks.classification_check import check_facts, given_weights
 from lska_jax.tasks.pictures.segmentation import segmentation_sheet
 from lska_jax.tasks.task import Batch, Best, Task
 
@@ -56,6 +56,7 @@ class Segmentation(Task):
         self._own, self._num_classes = config.segmentation, config.model.num_classes
         self._class_names = tuple(f"class {number}" for number in range(self._num_classes))
         self._absent: list[str] = []
+        self._class_weights = given_weights(config.training.class_weights)
 
     # Data
 
@@ -147,10 +148,13 @@ class Segmentation(Task):
             params, stats, examples["image"], key=key, method="all_logits"
         )
         weights = [1.0, *[self._own.auxiliary_weight] * (len(outputs) - 1)]
-        losses = [
-            weight * weighted_cross_entropy(logits, examples["label_map"], examples["weight"])
-            for weight, logits in zip(weights, outputs, strict=True)
-        ]
+        loss_of = functools.partial(
+            weighted_cross_entropy,
+            labels=examples["label_map"],
+            weights=examples["weight"],
+            class_weights=self._class_weights,
+        )
+        losses = [w * loss_of(logits) for w, logits in zip(weights, outputs, strict=True)]
         return functools.reduce(jnp.add, losses), stats
 
     # Evaluation
@@ -264,6 +268,8 @@ def weighted_cross_entropy(
     logits: Float[Array, "batch map_height map_width classes"],
     labels: UInt8[Array, "batch height width"],
     weights: Float[Array, " batch"],
+    *,
+    class_weights: Sequence[float] | None = None,
 ) -> Float[Array, ""]:
     """Return the sum over all labelled pixels of cross-entropy times the weight of their row.
 
@@ -271,6 +277,7 @@ def weighted_cross_entropy(
       logits: of any size; they are brought to that of the labels.
       labels: classes, 255 for none.
       weights: of every row; rows of weight 0 add nothing, whatever they hold.
+      class_weights: further factors, by the label of a pixel; None is one for all.
     """
     resized = resize_bilinear(logits, (labels.shape[1], labels.shape[2]))
     is_counted = (labels != IGNORED_LABEL) & (weights[:, None, None] > 0)
@@ -279,6 +286,8 @@ def weighted_cross_entropy(
     own = jnp.where(is_counted, labels, 0).astype(jnp.int32)
     chosen = jnp.take_along_axis(resized, own[..., None], axis=-1)[..., 0]
     losses = jax.nn.logsumexp(resized, axis=-1) - chosen
+    if class_weights is not None:
+        losses *= jnp.asarray(class_weights, jnp.float32)[own]
     summed = jnp.sum(jnp.where(is_counted, losses, 0.0), axis=(1, 2))
     return jnp.sum(weights * summed)
 

@@ -14,7 +14,8 @@ Its own keys are in the group ``config.segmentation``:
 | ``write_label_maps`` | False | whether evaluations write PNG files of the predicted classes |
 
 The bounds of a resize are ``data.image_size`` for the shorter side and ``data.long_side`` for the
-longer. Upright images have both canvases the other way round.
+longer. Upright images have both canvases the other way round. ``training.class_weights`` has one
+number a class.
 """
 
 from typing import Any
@@ -24,6 +25,7 @@ from ml_collections import ConfigDict
 from lska_jax.data.sources import SourceFacts
 from lska_jax.models.heads import heads
 from lska_jax.running.value_checks import check_entries, check_range, collect
+from lska_jax.tasks.classification_check import check_weights
 
 DEFAULTS: dict[str, Any] = {
     "crop_size": (512, 512),
@@ -64,6 +66,8 @@ def check_config(config: ConfigDict, problems: list[str]) -> None:
         problems.append(f"segmentation.jitter={own.jitter} must be (low, high) with low <= high.")
     check_range(problems, "segmentation.most_of_a_class", own.most_of_a_class, above=0, high=1)
     check_range(problems, "segmentation.auxiliary_weight", own.auxiliary_weight, low=0)
+    weights, classes = config.training.class_weights, config.model.num_classes
+    check_weights(problems, weights, classes, can_balance=False)
     from lska_jax.data.opening_label_maps import parse_spec
 
     collect(problems, lambda: parse_spec(config.data.source))

@@ -22,7 +22,8 @@ def digits_config(head="retinanet"):
     config.data.source = "digit_scenes:32x32"
     config.data.update({"image_size": 32, "long_side": 32, "num_workers": 0})
     config.detection.canvas = (32, 32)
-    config.optimizer.update({"epochs": 1, "warmup_epochs": 0, "learning_rate": 1e-3})
+    config.optimizer.update({"epochs": 1, "warmup_epochs": 0, "learning_rate": 5e-3})
+    config.optimizer.muon_learning_rate = 0.0
     config.training.update({"batch_size": 8, "eval_batch_size": 8, "log_every_steps": 4})
     return config
 
@@ -52,6 +53,13 @@ def test_values_that_detection_cannot_work_with_are_named(key, value, message):
     config = digits_config()
     config.detection[key] = value
     with pytest.raises(ValueError, match=message):
+        check_config(config)
+
+
+def test_weights_of_classes_are_refused():
+    config = digits_config()
+    config.training.class_weights = "1,2"
+    with pytest.raises(ValueError, match="detectors weigh no classes"):
         check_config(config)
 
 

@@ -141,6 +141,16 @@ def test_pixels_have_the_colours_of_their_classes_and_unlabelled_ones_none():
     assert set(picture[80, 10]) == {int(128 * 0.4)}
 
 
+def test_what_is_called_background_stays_grey():
+    label_map = np.zeros((100, 200), np.uint8)
+    label_map[:, 100:] = 1
+    picture = np.asarray(
+        draw_label_map(GREY, label_map, class_names=("Background", "cat"), use_legend=False)
+    )
+    assert (picture[:, :290] == 128).all()
+    assert (picture[:, 310:] != 128).any(-1).all()
+
+
 @pytest.mark.parametrize("count", [1, 2, 60])
 def test_a_legend_lists_what_occurs_and_fits(count):
     label_map = np.arange(100 * 200).reshape(100, 200) % count

@@ -71,6 +71,28 @@ def test_pixels_without_a_label_count_in_the_mean_and_masked_rows_nowhere():
     assert np.isfinite(gradient).all() and not np.asarray(gradient[2]).any()
 
 
+def test_losses_of_pixels_are_weighed_by_their_class():
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.standard_normal((1, 2, 2, 3)), jnp.float32)
+    labels = np.array([[[0, 1], [2, 255]]], np.uint8)
+    each = [
+        float(weighted_cross_entropy(logits, jnp.where(labels == k, labels, 255), jnp.ones(1)))
+        for k in range(3)
+    ]
+    weighed = weighted_cross_entropy(
+        logits, jnp.asarray(labels), jnp.ones(1), class_weights=(0.2, 1.0, 3.0)
+    )
+    assert float(weighed) == pytest.approx(np.dot(each, (0.2, 1.0, 3.0)), rel=1e-6)
+
+
+@pytest.mark.parametrize("text", ["balanced", "1,2", "1,x"])
+def test_weights_that_do_not_fit_the_classes_are_refused(text, tmp_path):
+    config = small_segmentation(tmp_path)
+    config.training.class_weights = text
+    with pytest.raises(ValueError, match=f"class_weights='{text}'"):
+        check_config(config)
+
+
 def test_scores_are_those_of_the_reference_over_the_whole_set():
     with np.load(golden_weights.GOLDEN / "dense" / "ade_eval.npz") as file:
         stored = dict(file)

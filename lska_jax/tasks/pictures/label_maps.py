@@ -17,6 +17,10 @@ _OPACITY = 0.65
 _INK, _FAINT, _PAPER = (20, 20, 20), (90, 90, 90), (255, 255, 255)
 # What is no class is shown without colour, and darker.
 _UNLABELLED_LIGHT = 0.4
+_UNLABELLED_SQUARE = (40, 40, 40)
+# A class of this name is what lies around all others: without colour too, which leaves it to them.
+_BACKGROUND = "background"
+_BACKGROUND_SQUARE = (200, 200, 200)
 _MOST_IN_LEGEND = 24
 
 
@@ -29,7 +33,7 @@ def draw_label_map(
     use_legend: bool = True,
     least_side: int = _LEAST_SIDE,
 ) -> Image.Image:
-    """Return an image tinted by its classes.
+    """Return an image tinted by its classes; one that is called "background" stays grey.
 
     Args:
       image: pixels.
@@ -52,6 +56,8 @@ def draw_label_map(
     # Under the tint the image is grey, so that no colour of its own is taken for a class.
     grey = pixels.mean(-1, keepdims=True)
     tinted = grey * (1 - _OPACITY) + palette[labels].astype(np.float32) * _OPACITY
+    around = [label for label, name in enumerate(class_names) if _is_background(name)]
+    tinted = np.where(np.isin(labels, around)[..., None], grey, tinted)
     is_labelled = (labels != IGNORED_LABEL)[..., None]
     tinted = np.where(is_labelled, tinted, grey * _UNLABELLED_LIGHT)
     picture = Image.fromarray(tinted.astype(np.uint8))
@@ -88,10 +94,11 @@ def draw_legend(
     for label in shown:
         part = f"{100 * counts[label] / counts.sum():.1f}%"
         if label == IGNORED_LABEL:
-            rows.append(((40, 40, 40), "unlabelled", part))
+            rows.append((_UNLABELLED_SQUARE, "unlabelled", part))
         else:
             name = class_names[label] if label < len(class_names) else f"class {label}"
-            rows.append((colours[label], shorten(name, size, width=14 * size), part))
+            square = _BACKGROUND_SQUARE if _is_background(name) else colours[label]
+            rows.append((square, shorten(name, size, width=14 * size), part))
     if len(shown) < len(order):
         rows.append((None, f"and {len(order) - len(shown)} more", ""))
     widest = max(text_size(name, size)[0] for _, name, _ in rows)
@@ -115,3 +122,7 @@ def put_beside(left: Image.Image, right: Image.Image) -> Image.Image:
     joined.paste(left, (0, 0))
     joined.paste(right, (left.width, 0))
     return joined
+
+
+def _is_background(name: str) -> bool:
+    return name.casefold() == _BACKGROUND
