@@ -8,8 +8,9 @@ r"""A start without labels: masked patches are painted from the rest of each ima
 The argument is the name of a model, for images of its own size, or ``digits``: the network of
 ``configs/digits.py`` on scikit-learn's digits. Then any run starts from it: ``--from
 runs/masked_images-digits``, or ``--config.training.finetune_from=runs/masked_images-digits``.
-Hardware: ``digits``, two CPU cores, 90 core-seconds. Result: as a start for a hundred labelled
-digits 94.6 % top-1 against 91.5 % without it, three seeds (docs/results.md).
+Hardware: ``digits``, two CPU cores, 90 core-seconds.
+Result: a hundred labelled digits learned to 94.6 % top-1 from it, to 91.5 % without, means of three
+seeds (docs/results.md).
 """
 
 from ml_collections import ConfigDict
