@@ -340,7 +340,7 @@ def _choose_batches(
     training.ema_decay = round(1 - 10 / steps, 4) if steps >= 1_000 else 0.0
     average = f"decay {training.ema_decay}" if training.ema_decay else "off: the run is too short"
     remarks.append(
-        f"Batch size {size}, {steps_per_epoch} steps an epoch; {epochs} epochs, {steps:,} steps, "
+        f"Batch size {size}, {steps_per_epoch} steps an epoch; epochs: {epochs}, {steps:,} steps, "
         f"{optimizer.warmup_epochs} of the epochs warm-up. Averaged weights: {average}."
     )
 
