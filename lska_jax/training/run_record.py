@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
+from lska_jax.data.split_slices import parse_slices
 from lska_jax.training.checkpoint.errors import CheckpointDamaged
 from lska_jax.training.checkpoint.manifest import MANIFEST_NAME
 from lska_jax.training.metric_writers import flatten
@@ -27,7 +27,6 @@ UNKNOWN_CLASSES = "The checkpoint does not say its classes: labels are taken by 
 MAPPED_CLASSES = "The data has the run's classes in another order: labels are mapped by name."
 
 _DRAW = "as the seed of the slices"
-_SEED = re.compile(r";\s*seed=(\d+)")
 
 # They change neither what is trained nor what is measured.
 _SILENT_KEYS = frozenset(
@@ -189,7 +188,7 @@ def _advise_on_images(before: Mapping[str, Any], now: ConfigDict, *, count: int)
 
 def _draw_of(split: str) -> str:
     """Return the seeds of a split's slices: with others an image may be held out that was seen."""
-    return "+".join(_SEED.findall(split)) or "0"
+    return "+".join(str(part.seed) for part in parse_slices(split) if part.seed) or "0"
 
 
 def changed_settings(record: Mapping[str, Any], config: ConfigDict) -> dict[str, tuple[Any, Any]]:
