@@ -114,9 +114,12 @@ def _show_objects(
 
     def draw(prediction: ObjectPrediction) -> dict[str, Image.Image]:
         assert prediction.pixels is not None and prediction.found is not None
-        names = prediction.class_names
         found = draw_found(
-            prediction.pixels, prediction.found, class_names=names, least_score=least_score
+            prediction.pixels,
+            prediction.found,
+            class_names=prediction.class_names,
+            colours=prediction.colours,
+            least_score=least_score,
         )
         return {"": found}
 

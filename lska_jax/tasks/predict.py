@@ -30,6 +30,7 @@ from lska_jax.tasks.engines import (
     load_network,
     read_onnx_file,
 )
+from lska_jax.tasks.pictures.colours import Colour
 from lska_jax.tasks.views import ONE, TEN, VIEWS, average_views
 from lska_jax.weights.create import create_model
 from lska_jax.weights.model_facts import ModelFacts
@@ -220,6 +221,12 @@ def eval_transform(
 def class_names_of(facts: ModelFacts) -> tuple[str, ...]:
     """Return the names of a model's classes, and numbers where it has none."""
     return facts.class_names or tuple(f"class {n}" for n in range(facts.config.num_classes))
+
+
+def class_colours_of(facts: ModelFacts) -> tuple[Colour, ...] | None:
+    """Return red, green and blue of a model's classes; None where it names none."""
+    stated = facts.class_colors
+    return None if stated is None else tuple((red, green, blue) for red, green, blue in stated)
 
 
 def find_images(places: Sequence[str | Path]) -> list[Path]:

@@ -21,7 +21,7 @@ from lska_jax.models.fold import fold_for_inference
 from lska_jax.models.heads import head_of
 from lska_jax.models.table import Preprocessing
 from lska_jax.tasks.pictures.colours import Colour
-from lska_jax.tasks.predict import class_names_of
+from lska_jax.tasks.predict import class_colours_of, class_names_of
 from lska_jax.tasks.predict_objects import CANVAS_STEP, normalise_inside
 from lska_jax.tasks.segmentation import predict_classes
 from lska_jax.weights.create import create_model
@@ -74,10 +74,8 @@ def predict_label_maps(
         raise ValueError(f"{pretrained} classifies no pixels: it is {facts.description}.")
     model = fold_for_inference(create_model(pretrained=pretrained))
     prepared = facts.preprocessing
-    stated = facts.class_colors
-    colours = None if stated is None else tuple((red, green, blue) for red, green, blue in stated)
     answer = functools.partial(
-        LabelMapPrediction, class_names=class_names_of(facts), colours=colours
+        LabelMapPrediction, class_names=class_names_of(facts), colours=class_colours_of(facts)
     )
     classify = jax.jit(functools.partial(_classify, model, prepared), static_argnames="original")
     for image in map(str, images):

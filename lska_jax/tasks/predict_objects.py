@@ -23,7 +23,8 @@ from lska_jax.models.fold import fold_for_inference
 from lska_jax.models.heads import head_of
 from lska_jax.models.table import Preprocessing
 from lska_jax.tasks.detections import Detections, FoundObjects, as_found
-from lska_jax.tasks.predict import class_names_of
+from lska_jax.tasks.pictures.colours import Colour
+from lska_jax.tasks.predict import class_colours_of, class_names_of
 from lska_jax.weights.create import create_model
 from lska_jax.weights.model_folder import read_facts
 
@@ -39,6 +40,7 @@ class ObjectPrediction(NamedTuple):
       pixels: (H, W, 3) uint8; None for a broken image.
       found: the objects, best first; None for a broken image.
       class_names: of the labels, in their order.
+      colours: of the classes, red, green and blue; None where the model names none.
       problem: why there are none, or "".
     """
 
@@ -46,6 +48,7 @@ class ObjectPrediction(NamedTuple):
     pixels: np.ndarray | None
     found: FoundObjects | None
     class_names: tuple[str, ...]
+    colours: tuple[Colour, ...] | None = None
     problem: str = ""
 
 
@@ -75,7 +78,9 @@ def predict_objects(
         raise ValueError(f"{pretrained} finds no objects: it is {facts.description}.")
     model = fold_for_inference(create_model(pretrained=pretrained))
     prepared = facts.preprocessing
-    names = class_names_of(facts)
+    answer = functools.partial(
+        ObjectPrediction, class_names=class_names_of(facts), colours=class_colours_of(facts)
+    )
     detect = jax.jit(functools.partial(_detect, model, prepared))
     readers = {
         canvas: ObjectReader(
@@ -90,14 +95,14 @@ def predict_objects(
             read = readers[canvases(prepared)[0 if is_wide else 1]]
             fields = read(_without_objects(pixels))
         except BrokenImage as error:
-            yield ObjectPrediction(image, None, None, names, str(error))
+            yield answer(image, None, None, problem=str(error))
             continue
         except OSError as error:
-            yield ObjectPrediction(image, None, None, names, error.strerror or str(error))
+            yield answer(image, None, None, problem=error.strerror or str(error))
             continue
         detections = detect(*(fields[name][None] for name in ("image", "size", "original_size")))
         (found,) = as_found(jax.device_get(detections)).values()
-        yield ObjectPrediction(image, pixels, found, names)
+        yield answer(image, pixels, found)
 
 
 def canvases(preprocessing: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:

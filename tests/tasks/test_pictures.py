@@ -69,6 +69,13 @@ def test_boxes_and_masks_are_drawn_where_they_are():
     assert (picture[60, 80:] == 128).all()
 
 
+def test_objects_have_the_colours_that_a_model_states():
+    boxes = np.array([[20, 40, 60, 80]], np.float32)
+    stated = [(1, 2, 3), (200, 100, 50)]
+    picture = draw_objects(GREY, boxes, labels=[1], class_names=NAMES, colours=stated, least_side=1)
+    assert picture.getpixel((40, 40)) == stated[1]
+
+
 def test_small_images_are_enlarged_by_a_whole_number():
     boxes = np.zeros((0, 4), np.float32)
     picture = draw_objects(GREY, boxes, labels=[], class_names=NAMES, least_side=512)

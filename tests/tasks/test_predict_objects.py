@@ -127,7 +127,7 @@ def found(monkeypatch, tmp_path):
     def predict_objects(folder, images, **_):
         for image in map(str, images):
             if "broken" in image:
-                yield ObjectPrediction(image, None, None, NAMES, "cut short")
+                yield ObjectPrediction(image, None, None, NAMES, problem="cut short")
                 continue
             objects = FoundObjects(
                 np.array([[10, 5, 30, 20]], np.float32),

@@ -62,7 +62,7 @@ def bars(summaries: Sequence[Summary], set_name: str, score: str) -> Picture:
     handles, labels = _bar_legend(list(labelled.values()), is_alexnet=is_alexnet, missing=missing)
     drawing.legend_below(figure, handles, labels)
     label = facts.label[0].upper() + facts.label[1:]
-    caption = f"{label} by corruption, with 95 % bootstrap intervals over images. "
+    caption = f"{label} by corruption, with 95 % bootstrap intervals over images where known. "
     caption += "The dashed line is AlexNet. " if is_alexnet else ""
     caption += sources
     caption += _no_data_words(missing, "bars")

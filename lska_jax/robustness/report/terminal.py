@@ -125,7 +125,7 @@ def _shortened(name: str, width: int) -> str:
 def _notes(
     summaries: Sequence[Summary], keys: Sequence[Key], footnotes: Footnotes, width: int
 ) -> list[str]:
-    lines = ["In % unless a unit is named, with 95 % bootstrap intervals over images."]
+    lines = ["In % unless a unit is named, with 95 % bootstrap intervals over images where known."]
     stamped = [read(summary, key).stamped for summary in summaries for key in keys]
     for name in provenances(stamped):
         lines.append(f"{name} ({PROVENANCE_LETTERS[name]}): {PROVENANCE_WORDS[name]}.")

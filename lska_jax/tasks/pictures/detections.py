@@ -14,6 +14,7 @@ from lska_jax.data.plain_resize import resize_nearest
 from lska_jax.data.scenes import ObjectImage, ObjectSource
 from lska_jax.data.sources import BrokenImage
 from lska_jax.tasks.detections import FoundObjects
+from lska_jax.tasks.pictures.colours import Colour
 from lska_jax.tasks.pictures.objects import draw_objects
 from lska_jax.tasks.pictures.sheet import draw_sheet
 
@@ -26,6 +27,7 @@ def draw_found(
     found: FoundObjects,
     *,
     class_names: Sequence[str],
+    colours: Sequence[Colour] | None = None,
     least_score: float = LEAST_SCORE,
 ) -> Image.Image:
     """Return an image with what was found in it.
@@ -34,9 +36,10 @@ def draw_found(
       image: pixels.
       found: what a detector says of it.
       class_names: in label order.
+      colours: of the classes; None is ``class_colours``.
       least_score: of what is drawn.
     """
-    return _draw(image, found, class_names, least_score=least_score)
+    return _draw(image, found, class_names, colours=colours, least_score=least_score)
 
 
 def detection_sheet(
@@ -87,6 +90,7 @@ def _draw(
     objects: FoundObjects | tuple[np.ndarray, np.ndarray, np.ndarray | None],
     class_names: Sequence[str],
     *,
+    colours: Sequence[Colour] | None = None,
     least_score: float = 0.0,
     width: int | None = None,
 ) -> Image.Image:
@@ -117,5 +121,6 @@ def _draw(
         class_names=class_names,
         scores=scores,
         masks=masks,
+        colours=colours,
         least_side=512 if width is None else 1,
     )

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image, ImageDraw
 
-from lska_jax.tasks.pictures.colours import class_colours
+from lska_jax.tasks.pictures.colours import Colour, class_colours
 from lska_jax.tasks.pictures.text import Area, draw_tag, place_tag
 
 # Smaller images are enlarged, so that text has room.
@@ -24,6 +24,7 @@ def draw_objects(
     class_names: Sequence[str],
     scores: Sequence[float] | np.ndarray | None = None,
     masks: Bool[np.ndarray, "objects height width"] | None = None,
+    colours: Sequence[Colour] | None = None,
     least_side: int = _LEAST_SIDE,
 ) -> Image.Image:
     """Return an image with its objects drawn, the first on top.
@@ -35,11 +36,12 @@ def draw_objects(
       class_names: in label order.
       scores: of each object in [0, 1]; None for a truth.
       masks: which pixels each object is; None draws boxes alone.
+      colours: of the classes; None is ``class_colours``.
       least_side: images with a shorter longer side are enlarged by a whole number.
     """
     height, width = image.shape[:2]
     zoom = max(1, -(-least_side // max(height, width)))
-    colours = class_colours(len(class_names))
+    known = colours or class_colours(len(class_names))
     pixels = image.repeat(zoom, 0).repeat(zoom, 1)
     if zoom > 1:
         enlarged = Image.fromarray(image).resize(
@@ -51,12 +53,12 @@ def draw_objects(
     if masks is not None:
         for number in order:
             mask = masks[number].repeat(zoom, 0).repeat(zoom, 1)
-            _lay_mask(pixels, mask, colours[int(labels[number])], edge=line)
+            _lay_mask(pixels, mask, known[int(labels[number])], edge=line)
     picture = Image.fromarray(pixels)
     draw = ImageDraw.Draw(picture)
     areas = [Area(*map(int, box)) for box in np.rint(boxes * zoom)]
     for number in order:
-        _draw_box(draw, areas[number], colours[int(labels[number])], line=line)
+        _draw_box(draw, areas[number], known[int(labels[number])], line=line)
     size = max(14, round(max(picture.size) / 36))
     taken: list[Area] = []
     tags: list[tuple[Area, str, int]] = []
@@ -70,7 +72,7 @@ def draw_objects(
         taken.append(tag)
         tags.append((tag, text, label))
     for tag, text, label in reversed(tags):
-        draw_tag(draw, tag, text, size=size, ground=colours[label])
+        draw_tag(draw, tag, text, size=size, ground=known[label])
     return picture
 
 

@@ -32,7 +32,7 @@ def test_the_terminal_table_is_this_text():
         "ImageNet-C (official)\n"
         " mCE (15) ↓                           60.9 [59.9, 61.9]  55.4 [54.4, 56.4]\n"
         "\n"
-        "In % unless a unit is named, with 95 % bootstrap intervals over images.\n"
+        "In % unless a unit is named, with 95 % bootstrap intervals over images where known.\n"
         "official (o): the official files.\n"
         "–: not in the results, for example because the suite does not have it\n"
     )
