@@ -18,8 +18,9 @@ Source of the photographs: https://scikit-learn.org/stable/datasets/loading_othe
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -35,6 +36,8 @@ _SMALLEST_SIDE = 32
 
 _NUM_DIGITS = 10
 _NUM_SCENES = {"train": 2048, "test": 256}
+# Scenes that a process keeps, of 60 KB each at the size above.
+_MOST_KEPT = 4096
 _STREAMS = {"train": 0, "test": 1}
 _PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 
@@ -48,6 +51,8 @@ _ATTEMPTS = 8
 # A digit of 8 x 8 and a cell of paper on each side.
 _TILE = 10
 _HALF = 128
+# By level: an edge as wide as a quarter of the levels.
+_OPACITIES = np.clip((np.arange(256) - _HALF) * 4 + _HALF, 0, 255).astype(np.uint16)
 
 
 class _Scene(NamedTuple):
@@ -75,14 +80,22 @@ class _Scenes:
     Args:
       split: ``train`` (2,048 scenes) or ``test`` (256).
       size: height and width of a scene in pixels.
+      num_train: number of scenes in ``train`` instead; the first are the same.
       seed: of all scenes.
 
     Raises:
       ValueError: an unknown split, or a side below 32 pixels.
     """
 
-    def __init__(self, split: str, *, size: tuple[int, int] = SIZE, seed: int = 0) -> None:
-        _check_split(split)
+    def __init__(
+        self,
+        split: str,
+        *,
+        size: tuple[int, int] = SIZE,
+        num_train: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._count = _count_scenes(split, num_train)
         if min(size) < _SMALLEST_SIDE:
             raise ValueError(
                 f"Scenes of {size[0]}x{size[1]} pixels leave digits no room; give at least "
@@ -90,12 +103,12 @@ class _Scenes:
             )
         shown = "" if size == SIZE else f":{size[0]}x{size[1]}"
         self.name = f"digit_scenes{shown}/{split}"
-        self.extents = (Extent(f"digit_scenes/{split}", 0, _NUM_SCENES[split]),)
+        self.extents = (Extent(f"digit_scenes/{split}", 0, self._count),)
         self._split, self._size, self._seed = split, size, seed
 
     def __len__(self) -> int:
         """Return the number of scenes in the split."""
-        return _NUM_SCENES[self._split]
+        return self._count
 
     @property
     def sizes(self) -> np.ndarray:
@@ -158,29 +171,41 @@ class DigitSceneMaps(_Scenes):
         return PixelLabels(scene.pixels, label_map, index)
 
 
-def inspect_digit_scenes(split: str) -> SourceFacts:
+def inspect_digit_scenes(location: str, *, split: str) -> SourceFacts:
     """Count digits and scenes without drawing one; a map of a scene has one class more.
 
     Raises:
-      ValueError: an unknown split.
+      ValueError: as ``parse_scenes``, and an unknown split.
     """
-    _check_split(split)
-    return SourceFacts(_NUM_DIGITS, _NUM_SCENES[split])
+    num_train = parse_scenes(location)["num_train"]
+    return SourceFacts(_NUM_DIGITS, _count_scenes(split, num_train))
 
 
-def parse_scene_size(location: str) -> tuple[int, int]:
-    """Read the size of scenes, ``HEIGHTxWIDTH``; "" is 128x128.
+class SceneArguments(TypedDict):
+    """What the name of a source says of its scenes."""
+
+    size: tuple[int, int]
+    num_train: int | None
+
+
+def parse_scenes(location: str) -> SceneArguments:
+    """Read ``HEIGHTxWIDTH[:SCENES]``, the size and the number to train on; "" is 128x128.
 
     Raises:
       ValueError: it is written otherwise.
     """
-    sides = location.split("x") if location else [str(side) for side in SIZE]
-    if len(sides) != 2 or not all(side.isdecimal() for side in sides):
+    found = re.fullmatch(r"(\d{1,9})x(\d{1,9})(?::0*([1-9]\d{0,8}))?", location, re.ASCII)
+    if location and not found:
         raise ValueError(
-            f"digit_scenes:{location} does not say a size; write digit_scenes:HEIGHTxWIDTH, as in "
-            "digit_scenes:96x128."
+            f"digit_scenes:{location} is not understood; write digit_scenes:HEIGHTxWIDTH, as in "
+            "digit_scenes:96x128, or with the number of scenes to train on, "
+            "digit_scenes:96x128:5000."
         )
-    return int(sides[0]), int(sides[1])
+    height, width, num_train = found.groups() if found else (*SIZE, None)
+    return {
+        "size": (int(height), int(width)),
+        "num_train": int(num_train) if num_train else None,
+    }
 
 
 def boxes_of(masks: np.ndarray) -> np.ndarray:
@@ -194,36 +219,36 @@ def boxes_of(masks: np.ndarray) -> np.ndarray:
 
 
 # Drawing takes as long as a step of a small network: a process draws what it reads again once.
-@functools.lru_cache(maxsize=sum(_NUM_SCENES.values()))
+@functools.lru_cache(maxsize=_MOST_KEPT)
 def _draw_scene(split: str, size: tuple[int, int], seed: int, index: int) -> _Scene:
     rng = np.random.default_rng((seed, _STREAMS[split], index))
     pixels = _draw_ground(split, size, rng)
     num_digits = 0 if rng.integers(_EMPTY_EVERY) == 0 else int(rng.integers(1, _MOST_DIGITS + 1))
-    covers: list[np.ndarray] = []
+    areas: list[int] = []
     labels: list[int] = []
     visible = np.zeros((0, *size), bool)
     for _ in range(num_digits):
         label = int(rng.integers(_NUM_DIGITS))
         tiles = _tiles(split)[label]
-        tile = tiles[rng.integers(len(tiles))]
+        ink, paper = tiles[rng.integers(len(tiles))]
         colours = _draw_colours(rng)
         for _ in range(_ATTEMPTS):
-            (width, height), (top, left) = _draw_place(size, rng)
-            ink, paper = (
-                np.asarray(part.resize((width, height), Image.Resampling.BICUBIC)) for part in tile
-            )
-            window = (slice(top, top + height), slice(left, left + width))
-            cover = np.zeros(size, bool)
-            cover[window] = paper >= _HALF
-            rest = visible & ~cover
+            sides, (top, left) = _draw_place(size, rng)
+            levels = _resize(paper, sides)
+            window = (slice(top, top + sides[1]), slice(left, left + sides[0]))
+            cover = levels >= _HALF
+            rest = visible.copy()
+            rest[:, *window] &= ~cover
             if all(
-                now.sum() >= _LEAST_VISIBLE * before.sum()
-                for now, before in zip(rest, covers, strict=True)
+                np.count_nonzero(seen) >= _LEAST_VISIBLE * area
+                for seen, area in zip(rest, areas, strict=True)
             ):
-                visible = np.concatenate([rest, cover[None]])
-                covers.append(cover)
+                visible = np.concatenate([rest, np.zeros((1, *size), bool)])
+                visible[-1, *window] = cover
+                areas.append(np.count_nonzero(cover))
                 labels.append(label)
-                for part, colour in zip((paper, ink), colours, strict=True):
+                layers = (levels, _resize(ink, sides))
+                for part, colour in zip(layers, colours, strict=True):
                     pixels[window] = _lay(pixels[window], part, colour)
                 break
     scene = _Scene(pixels, np.packbits(visible, axis=-1), np.array(labels, np.int32))
@@ -259,12 +284,19 @@ def _draw_place(
 
 def _draw_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return the colours of paper and ink: any light one, and any dark one."""
-    return rng.integers(150, 256, 3), rng.integers(0, 90, 3)
+    paper, ink = rng.integers(150, 256, 3), rng.integers(0, 90, 3)
+    return paper.astype(np.uint16), ink.astype(np.uint16)
+
+
+def _resize(tile: Image.Image, sides: tuple[int, int]) -> np.ndarray:
+    """Return a tile in greys, (H, W) uint8, at a width and height."""
+    return np.asarray(tile.resize(sides, Image.Resampling.BICUBIC))
 
 
 def _lay(pixels: np.ndarray, levels: np.ndarray, colour: np.ndarray) -> np.ndarray:
     """Lay a colour over pixels where levels (H, W) uint8 are high, with an edge of a pixel."""
-    opacity = np.clip((levels.astype(np.int32) - _HALF) * 4 + _HALF, 0, 255)[:, :, None]
+    opacity = _OPACITIES[levels][:, :, None]
+    # At most 255 * 255 + 127, which 16 bits hold.
     return ((pixels * (255 - opacity) + colour * opacity + 127) // 255).astype(np.uint8)
 
 
@@ -300,7 +332,8 @@ def photographs(split: str) -> list[Image.Image]:
     return parts
 
 
-def _check_split(split: str) -> None:
+def _count_scenes(split: str, num_train: int | None) -> int:
     if split not in _NUM_SCENES:
         allowed = ", ".join(_NUM_SCENES)
         raise ValueError(f"Digit scenes have no split {split!r}; allowed: {allowed}.")
+    return num_train if num_train and split == "train" else _NUM_SCENES[split]

@@ -2,7 +2,7 @@
 
 | Name | What it reads | Module |
 |---|---|---|
-| ``digit_scenes[:HEIGHTxWIDTH]`` | drawn scenes of digits, 128x128 by default | ``digit_scenes`` |
+| ``digit_scenes[:HEIGHTxWIDTH[:SCENES]]`` | drawn scenes, else 128x128 | ``digit_scenes`` |
 | ``maps:PATH`` | ``PATH/images[/SPLIT]`` beside ``PATH/labels[/SPLIT]`` | ``label_pairs`` |
 | ``ade20k:PATH`` | ADEChallengeData2016, unpacked | ``label_pairs`` |
 """
@@ -12,13 +12,13 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from lska_jax.data.digit_scenes import DigitSceneMaps, inspect_digit_scenes, parse_scene_size
+from lska_jax.data.digit_scenes import DigitSceneMaps, inspect_digit_scenes, parse_scenes
 from lska_jax.data.label_pairs import LAYOUTS, LabelPairs, inspect_pairs
 from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.scenes import PixelLabels
 from lska_jax.data.sources import Examples, SourceFacts
 
-KINDS = ("digit_scenes", "digit_scenes:HEIGHTxWIDTH", "maps:PATH", "ade20k:PATH")
+KINDS = ("digit_scenes", "digit_scenes:HEIGHTxWIDTH[:SCENES]", "maps:PATH", "ade20k:PATH")
 _ANOTHER_TASK = (
     "tfds:scene_parse150 holds ADE20K's full annotations under other ids, not the 150 classes of "
     "the benchmark. Fetch ADEChallengeData2016.zip from the benchmark's page, unpack it, and write "
@@ -63,7 +63,7 @@ def open_label_maps(
         return LabelPairs(
             kind, location, split=split, num_classes=num_classes, max_pixels=max_pixels
         )
-    return DigitSceneMaps(split, size=parse_scene_size(location))
+    return DigitSceneMaps(split, **parse_scenes(location))
 
 
 def inspect_label_maps(spec: str, *, split: str, num_classes: int) -> SourceFacts:
@@ -71,8 +71,7 @@ def inspect_label_maps(spec: str, *, split: str, num_classes: int) -> SourceFact
     kind, location = parse_spec(spec)
     if kind in LAYOUTS:
         return inspect_pairs(kind, location, split=split, num_classes=num_classes)
-    parse_scene_size(location)
-    facts = inspect_digit_scenes(split)
+    facts = inspect_digit_scenes(location, split=split)
     return facts._replace(num_classes=len(DigitSceneMaps.class_names))
 
 

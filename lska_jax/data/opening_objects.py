@@ -2,18 +2,18 @@
 
 | Name | What it reads | Module |
 |---|---|---|
-| ``digit_scenes[:HEIGHTxWIDTH]`` | drawn scenes of digits, 128x128 by default | ``digit_scenes`` |
+| ``digit_scenes[:HEIGHTxWIDTH[:SCENES]]`` | drawn scenes, else 128x128 | ``digit_scenes`` |
 | ``coco:PATH`` | instances files beside image folders | ``coco`` |
 """
 
 import difflib
 
 from lska_jax.data.coco import CocoSource, inspect_coco
-from lska_jax.data.digit_scenes import DigitScenes, inspect_digit_scenes, parse_scene_size
+from lska_jax.data.digit_scenes import DigitScenes, inspect_digit_scenes, parse_scenes
 from lska_jax.data.scenes import ObjectSource
 from lska_jax.data.sources import SourceFacts
 
-_KINDS = ("digit_scenes", "digit_scenes:HEIGHTxWIDTH", "coco:PATH")
+_KINDS = ("digit_scenes", "digit_scenes:HEIGHTxWIDTH[:SCENES]", "coco:PATH")
 
 
 def open_objects(
@@ -35,7 +35,7 @@ def open_objects(
         return CocoSource(
             location, split=split, use_masks=use_masks, is_for_training=is_for_training
         )
-    return DigitScenes(split, size=parse_scene_size(location))
+    return DigitScenes(split, **parse_scenes(location))
 
 
 def inspect_objects(spec: str, *, split: str, use_masks: bool = False) -> SourceFacts:
@@ -47,8 +47,7 @@ def inspect_objects(spec: str, *, split: str, use_masks: bool = False) -> Source
     kind, location = _parse(spec)
     if kind == "coco":
         return inspect_coco(location, split=split, use_masks=use_masks)
-    parse_scene_size(location)
-    return inspect_digit_scenes(split)
+    return inspect_digit_scenes(location, split=split)
 
 
 def _parse(spec: str) -> tuple[str, str]:

@@ -31,6 +31,7 @@ from lska_jax.data.photometric import distort
 from lska_jax.data.scenes import IGNORED_LABEL
 from lska_jax.data.sources import Examples, SourceFacts
 from lska_jax.nn.functional import FlatArrays, ModelFunctions
+from lska_jax.ops.broadcast import along_channels
 from lska_jax.ops.resize import axis_weights, resize_bilinear
 from lska_jax.running.whole_file import write_whole
 from lska_jax.tasks.area_metrics import Areas, absent_classes, areas_of, scores_of
@@ -153,6 +154,7 @@ class Segmentation(Task):
             labels=examples["label_map"],
             weights=examples["weight"],
             class_weights=self._class_weights,
+            adjust_logits=self._own.adjust_logits,
         )
         losses = [w * loss_of(logits) for w, logits in zip(weights, outputs, strict=True)]
         return functools.reduce(jnp.add, losses), stats
@@ -270,6 +272,7 @@ def weighted_cross_entropy(
     weights: Float[Array, " batch"],
     *,
     class_weights: Sequence[float] | None = None,
+    adjust_logits: bool = False,
 ) -> Float[Array, ""]:
     """Return the sum over all labelled pixels of cross-entropy times the weight of their row.
 
@@ -278,8 +281,15 @@ def weighted_cross_entropy(
       labels: classes, 255 for none.
       weights: of every row; rows of weight 0 add nothing, whatever they hold.
       class_weights: further factors, by the label of a pixel; None is one for all.
+      adjust_logits: whether the logarithm of its weight is added to each class's logit. The least
+        loss is then where the softmax of the logits as they are is the probability of the classes,
+        without weights: these say what to learn first, and not what to predict more often
+        (arXiv 2007.07314 adjusts logits by the logarithm of the classes' frequencies).
     """
     resized = resize_bilinear(logits, (labels.shape[1], labels.shape[2]))
+    if class_weights is not None and adjust_logits:
+        shift = jnp.log(jnp.asarray(class_weights, jnp.float32))
+        resized += along_channels(shift, resized)
     is_counted = (labels != IGNORED_LABEL) & (weights[:, None, None] > 0)
     # A masked row may hold anything, and zero times infinity is not zero, nor is its gradient.
     resized = jnp.where(is_counted[..., None], resized, 0.0)

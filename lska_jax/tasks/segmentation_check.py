@@ -9,6 +9,7 @@ Its own keys are in the group ``config.segmentation``:
 | ``most_of_a_class`` | 0.75 | part of a crop that one class may fill; 1 takes any crop |
 | ``photometric`` | True | random light and colours |
 | ``auxiliary_weight`` | 0.4 | of the auxiliary loss, where the head has one |
+| ``adjust_logits`` | False | whether class weights leave alone how often a class is predicted |
 | ``eval_canvas`` | (512, 1024) | height and width that wide images are padded to in evaluations |
 | ``label_canvas`` | (2304, 3072) | the same of their labels |
 | ``write_label_maps`` | False | whether evaluations write PNG files of the predicted classes |
@@ -33,6 +34,7 @@ DEFAULTS: dict[str, Any] = {
     "most_of_a_class": 0.75,
     "photometric": True,
     "auxiliary_weight": 0.4,
+    "adjust_logits": False,
     "eval_canvas": (512, 1024),
     "label_canvas": (2304, 3072),
     "write_label_maps": False,
@@ -68,6 +70,11 @@ def check_config(config: ConfigDict, problems: list[str]) -> None:
     check_range(problems, "segmentation.auxiliary_weight", own.auxiliary_weight, low=0)
     weights, classes = config.training.class_weights, config.model.num_classes
     check_weights(problems, weights, classes, can_balance=False)
+    if own.adjust_logits and not weights:
+        problems.append(
+            "segmentation.adjust_logits=True adjusts logits by training.class_weights, of which "
+            "there are none; give one number a class, or leave it out."
+        )
     from lska_jax.data.opening_label_maps import parse_spec
 
     collect(problems, lambda: parse_spec(config.data.source))

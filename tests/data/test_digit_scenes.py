@@ -76,10 +76,20 @@ def test_scenes_have_the_size_that_their_name_says():
 
 
 def test_counts_need_no_drawing():
-    for split in ("train", "test"):
-        facts = inspect_objects("digit_scenes", split=split)
-        source = open_objects("digit_scenes", split=split)
-        assert facts == (len(source.class_names), len(source))
+    for spec in ("digit_scenes", "digit_scenes:32x64:5000"):
+        for split in ("train", "test"):
+            facts = inspect_objects(spec, split=split)
+            source = open_objects(spec, split=split)
+            assert facts == (len(source.class_names), len(source))
+
+
+def test_more_scenes_to_train_on_begin_with_the_same():
+    few, more = (open_objects(f"digit_scenes:32x32{n}", split="train") for n in ("", ":5000"))
+    assert (len(few), len(more)) == (2048, 5000)
+    np.testing.assert_array_equal(few[2047].image, more[2047].image)
+    assert more[4999].labels.shape == (len(more[4999].boxes),)
+    assert len(open_objects("digit_scenes:32x32:5000", split="test")) == 256
+    assert share_examples(few, more)
 
 
 def test_a_source_of_scenes_is_small_when_it_is_sent_to_a_worker():
@@ -89,7 +99,7 @@ def test_a_source_of_scenes_is_small_when_it_is_sent_to_a_worker():
 
 
 def test_what_is_no_scene_is_refused_with_the_reason():
-    for spec in ("digit_scenes:64", "digit_scenes:axb"):
+    for spec in ("digit_scenes:64", "digit_scenes:axb", "digit_scenes:64x64:0"):
         with pytest.raises(ValueError, match="HEIGHTxWIDTH"):
             open_objects(spec, split="test")
     with pytest.raises(ValueError, match="at least 32x32"):

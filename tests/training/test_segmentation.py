@@ -1,5 +1,6 @@
 """Segmentation: its loss and metrics against NumPy, a small run of it, and what it refuses."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -83,6 +84,32 @@ def test_losses_of_pixels_are_weighed_by_their_class():
         logits, jnp.asarray(labels), jnp.ones(1), class_weights=(0.2, 1.0, 3.0)
     )
     assert float(weighed) == pytest.approx(np.dot(each, (0.2, 1.0, 3.0)), rel=1e-6)
+
+
+def test_adjusted_logits_are_best_at_the_probabilities_of_the_classes():
+    """Of four pixels that look alike three are of class 0, whose weight is a tenth."""
+    labels = jnp.asarray([[[0, 0], [0, 1]]], jnp.uint8)
+
+    def slope(share: float, *, adjust_logits: bool) -> np.ndarray:
+        logits = jnp.broadcast_to(jnp.log(jnp.array([share, 1 - share], jnp.float32)), (1, 2, 2, 2))
+        loss = functools.partial(
+            weighted_cross_entropy,
+            labels=labels,
+            weights=jnp.ones(1),
+            class_weights=(0.1, 1.0),
+            adjust_logits=adjust_logits,
+        )
+        return np.asarray(jax.grad(loss)(logits)).sum((0, 1, 2))
+
+    np.testing.assert_allclose(slope(3 / 4, adjust_logits=True), 0, atol=1e-6)
+    np.testing.assert_allclose(slope(0.3 / 1.3, adjust_logits=False), 0, atol=1e-6)
+
+
+def test_adjusted_logits_want_weights(tmp_path):
+    config = small_segmentation(tmp_path)
+    config.segmentation.adjust_logits, config.training.class_weights = True, ""
+    with pytest.raises(ValueError, match="adjust_logits=True adjusts logits by training.class_w"):
+        check_config(config)
 
 
 @pytest.mark.parametrize("text", ["balanced", "1,2", "1,x"])
