@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from lska_jax.robustness.corruptions.severities import Severity, at
+
 # Quality at severities 1 to 5. The blocks are 8 x 8 pixels at every size.
 JPEG_QUALITIES = (25, 18, 15, 10, 7)
 
@@ -43,15 +45,19 @@ _HALF = 1 << (_FRACTION_BITS - 1)
 
 
 def jpeg_compression(
-    images: Float[Array, "batch height width 3"], *, quality: int
+    images: Float[Array, "batch height width 3"], *, severity: Severity
 ) -> Float[Array, "batch height width 3"]:
-    """Compress at ``quality`` with chroma at half the size and decompress; in whole grey levels."""
+    """Compress with chroma at half the size and decompress; in whole grey levels."""
     _, height, width, _ = images.shape
     levels = jnp.floor(images * 255.0 + 0.5).astype(jnp.int32)
     luma, *chromas = _to_luma_and_chroma(_padded(levels, 16))
-    luma = _through_quantiser(luma, _steps(_LUMA_STEPS, quality))[:, :height, :width]
+    luma_steps, chroma_steps = (
+        at(severity, [_steps(table, quality) for quality in JPEG_QUALITIES]).astype(jnp.float32)
+        for table in (_LUMA_STEPS, _CHROMA_STEPS)
+    )
+    luma = _through_quantiser(luma, luma_steps)[:, :height, :width]
     half = math.ceil(height / 2), math.ceil(width / 2)
-    small = [_through_quantiser(_halved(c), _steps(_CHROMA_STEPS, quality)) for c in chromas]
+    small = [_through_quantiser(_halved(c), chroma_steps) for c in chromas]
     blue, red = (_doubled(c[:, : half[0], : half[1]])[:, :height, :width] for c in small)
     return _to_rgb(luma, blue, red).astype(jnp.float32) / 255.0
 
@@ -123,7 +129,7 @@ def _doubled(plane: Int[Array, "batch height width"]) -> Int[Array, "batch doubl
 
 
 def _through_quantiser(
-    plane: Int[Array, "batch height width"], steps: np.ndarray
+    plane: Int[Array, "batch height width"], steps: Float[Array, "8 8"]
 ) -> Int[Array, "batch height width"]:
     """Transform 8 x 8 blocks, round to multiples of the steps, transform back, clip to 0..255."""
     batch, height, width = plane.shape
@@ -131,7 +137,7 @@ def _through_quantiser(
     blocks = (plane - 128).astype(jnp.float32)
     blocks = _along_blocks(blocks, cosines)
     shape = (batch, height // 8, 8, width // 8, 8)
-    scale = jnp.asarray(steps, jnp.float32)[:, None, :]
+    scale = steps[:, None, :]
     quotient = blocks.reshape(shape) / scale
     rounded = jnp.sign(quotient) * jnp.floor(jnp.abs(quotient) + 0.5)
     blocks = _along_blocks((rounded * scale).reshape(batch, height, width), cosines.T)
