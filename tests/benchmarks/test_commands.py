@@ -23,6 +23,7 @@ from benchmarks import (
     networks,
     operations,
     ops,
+    reading,
     results,
     segmentor,
     tune,
@@ -41,6 +42,7 @@ COMMANDS = {
     "corruptions": corruptions,
     "accelerator": accelerator,
     "segmentor": segmentor,
+    "reading": reading,
 }
 
 

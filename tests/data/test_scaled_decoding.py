@@ -56,10 +56,10 @@ def test_each_crop_is_decoded_as_small_as_one_and_a_half_times_the_output_allows
         return decode(data, max_pixels=max_pixels, shrink=shrink)
 
     monkeypatch.setattr(augment, "decode_rgb", note)
-    draws(TrainTransform(image_size=40, scaled_decoding=True), PHOTO)
+    draws(TrainTransform(image_size=48, scaled_decoding=True), PHOTO)
     for box, shrink in zip(boxes, shrinks, strict=True):
         least = min(box.height, box.width)
-        assert shrink == max(n for n in (1, 2, 4, 8) if n == 1 or least >= n * 1.5 * 40)
+        assert shrink == max(n for n in (1, 2, 4, 8) if n == 1 or least >= n * 1.5 * 48)
     assert {*shrinks} == {1, 2, 4}
 
 
