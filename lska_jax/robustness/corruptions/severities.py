@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-Severity: TypeAlias = int | Int[Array | np.ndarray | np.generic, ""]
+Severity: TypeAlias = int | Int[Array, ""]
 """1 to 5, in a program or a plain number."""
 
 Setting = TypeVar("Setting")
