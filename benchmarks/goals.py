@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import first_step, model, ops, tpu_tables
+from benchmarks import first_step, model, ops, reading, tpu_tables
 from benchmarks.results import NOT_YET_RUN, markdown_table, read_result
 
 NAME = "goals"
@@ -89,6 +89,14 @@ def _goals(folder: Path) -> Iterator[Goal]:
         if (row["size"], row["form"]) == (_SIZE, first_step.AS_IT_IS)
     ]
     yield Goal("tiny, trace + compile + first train step, in seconds", 25, 25, seconds, True)
+
+    read = {
+        row["contender"]: row["images"] / row["seconds"]
+        for row in (read_result(folder, reading.NAME) or {"rows": []})["rows"]
+        if (row["what"], row["width"]) == (reading.TRAINING, reading.IMAGENET_SIZE[0])
+    }
+    found = [read[reading.OURS] / read[reading.TIMM]] if reading.TIMM in read else []
+    yield Goal("reading, training recipe, one core, over timm", 1.6, 2, found)
 
     compiled = tpu_tables.read(folder) or {}
     maps, steps = compiled.get("cascade", {}).get("base", []), compiled.get("step", {})

@@ -16,6 +16,7 @@ from benchmarks import (
     accelerator,
     claims,
     compiler_options,
+    corruptions,
     cost_against_k,
     cost_tables,
     dense_ops,
@@ -29,6 +30,7 @@ from benchmarks import (
     huge_pages,
     model,
     ops,
+    reading,
     segmentor,
     stage_choices,
     starts,
@@ -52,8 +54,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 def documents() -> list[Path]:
     """Return the documents that have tables: of claims, families, science, and the full tables."""
     pages = [DEFAULT_FOLDER.with_suffix(".md")]
-    others = ("comparison", "results", "science", "your_own_photos")
-    pages += [DEFAULT_FOLDER.with_name(f"{name}.md") for name in others]
+    others = (
+        "comparison",
+        "data",
+        "results",
+        "robustness/corruptions",
+        "science",
+        "your_own_photos",
+    )
+    pages += [DEFAULT_FOLDER.parent / f"{name}.md" for name in others]
     return [*pages, *sorted(DEFAULT_FOLDER.glob("*.md"))]
 
 
@@ -88,7 +97,7 @@ def _table(name: str, made: dict[str, dict[str, str]]) -> str:
 # Whose tables need nothing but their own rows.
 _MODULES = (
     *(ops, model, engines, huge_pages, first_step, compiler_options, accelerator),
-    *(dense_ops, segmentor, stage_choices, fine_tuning, starts),
+    *(dense_ops, segmentor, stage_choices, fine_tuning, starts, reading, corruptions),
 )
 _MEASURED = (
     ops.NAME,
@@ -106,6 +115,8 @@ _MEASURED = (
     stage_choices.NAME,
     fine_tuning.NAME,
     starts.NAME,
+    reading.NAME,
+    corruptions.NAME,
 )
 _NAMES = (
     *_MEASURED,

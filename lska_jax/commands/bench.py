@@ -123,6 +123,7 @@ def _run(arguments: argparse.Namespace) -> None:
         crop=arguments.crop,
         pad=arguments.pad,
         rand_augment="" if arguments.rand_augment == "none" else arguments.rand_augment,
+        scaled_decoding=arguments.scaled_decoding,
     )
     print("\n".join(_conditions(source, arguments, channels=channels, cores=cores)), flush=True)
     print(f"\n{'workers':>8} {'images/s':>10} {'first batch':>12}", flush=True)
@@ -171,6 +172,7 @@ def _conditions(
     yield (
         f"output    {arguments.image_size} x {arguments.image_size} x {channels}, "
         f"crop {arguments.crop}, RandAugment {arguments.rand_augment or 'none'}, "
+        f"{'scaled decoding, ' if arguments.scaled_decoding else ''}"
         f"batches of {arguments.batch_size}"
     )
     yield f"machine   {cores} cores ({platform.machine()}), load {load:.1f} at the start"
@@ -235,6 +237,11 @@ def _build_parser() -> frame.Parser:
         "--rand_augment",
         default="rand-m9-mstd0.5-inc1",
         help="as in the config, or none (default: rand-m9-mstd0.5-inc1)",
+    )
+    parser.add_argument(
+        "--scaled_decoding",
+        action="store_true",
+        help="large JPEG files at 1/2, 1/4 or 1/8 of their sides, as data.scaled_decoding",
     )
     parser.add_argument("--batch_size", type=frame.positive(int), default=128, help="default: 128")
     parser.add_argument(

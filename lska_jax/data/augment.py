@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from lska_jax.data.decode import pixels_of
+from lska_jax.data.crops import Box, draw_crop
+from lska_jax.data.decode import SHRINKS, decode_rgb, ordinary_jpeg_size, pixels_of
 from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.rand_augment import (
     INTERPOLATIONS,
@@ -35,16 +35,9 @@ CROPS = ("random_resized", "padded", "none")
 CROP_MODES = ("center", "squash")
 PAD_MODES = ("zero", "reflect")
 
-_CROP_ATTEMPTS = 10
-
-
-class Box(NamedTuple):
-    """A crop rectangle in pixels: the upper left corner and the size."""
-
-    top: int
-    left: int
-    height: int
-    width: int
+# What is decoded smaller has at least this many times the output's pixels a side: a crop that is
+# resized from it differs from the exact one by a grey level on average.
+_LEAST_OVERSAMPLING = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +64,11 @@ class TrainTransform:
         for the geometric operations of RandAugment.
       mean: mean colour in [0, 1], one value or one per channel; RandAugment fills with it.
       max_pixels: encoded images of more pixels count as broken.
+      scaled_decoding: for crop "random_resized": decode JPEG files at 1/8, 1/4 or 1/2 of their
+        sides, the smallest of these at which the box still has 1.5 `image_size` pixels a side. The
+        same boxes are drawn; their corners are rounded to the pixels of the smaller image. It
+        saves most of the time of photos of some megapixels, and gives other pixels than the
+        reference.
     """
 
     image_size: int
@@ -85,6 +83,7 @@ class TrainTransform:
     interpolation: str = "random"
     mean: tuple[float, ...] = (0.5,)
     max_pixels: int = MAX_PIXELS
+    scaled_decoding: bool = False
     _rand_augment: RandAugment | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -100,6 +99,11 @@ class TrainTransform:
         _check_range("crop_scale", self.crop_scale, upper=1.0)
         _check_range("crop_ratio", self.crop_ratio, upper=math.inf)
         _check_pad(self)
+        if self.scaled_decoding and self.crop != "random_resized":
+            raise ValueError(
+                f"scaled_decoding goes with crop='random_resized' only, and crop is {self.crop!r}; "
+                "leave it out."
+            )
         if not 0 <= self.hflip_prob <= 1:
             raise ValueError(f"hflip_prob is {self.hflip_prob}; give a probability in [0, 1].")
         if len(self.mean) not in (1, self.channels) or not all(0 <= m <= 1 for m in self.mean):
@@ -132,22 +136,25 @@ class TrainTransform:
           BrokenImage: the bytes are not a complete image.
           ValueError: the array has another shape or type.
         """
-        pixels = _as_pixels(image, channels=self.channels, max_pixels=self.max_pixels)
-        result = self._crop(pixels, rng)
+        result = self._crop(image, rng)
         if rng.random() < self.hflip_prob:
             result = result.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self._rand_augment is not None:
             result = self._rand_augment(result, rng)
         return _to_array(result)
 
-    def _crop(self, pixels: np.ndarray, rng: np.random.Generator) -> Image.Image:
+    def _crop(self, image: bytes | np.ndarray, rng: np.random.Generator) -> Image.Image:
         size = self.image_size
         choices = INTERPOLATIONS[self.interpolation]
         resample = choices[rng.integers(len(choices))]
+        if isinstance(image, bytes) and self.scaled_decoding:
+            jpeg_size = ordinary_jpeg_size(image)
+            if jpeg_size is not None:
+                box = self._draw_box(*jpeg_size, rng=rng)
+                return self._cut_file(image, jpeg_size, box).resize((size, size), resample)
+        pixels = _as_pixels(image, channels=self.channels, max_pixels=self.max_pixels)
         if self.crop == "random_resized":
-            box = draw_crop(
-                *pixels.shape[:2], rng=rng, scale=self.crop_scale, ratio=self.crop_ratio
-            )
+            box = self._draw_box(*pixels.shape[:2], rng=rng)
             return _cut(pixels, box).resize((size, size), resample)
         pixels = _fit(Image.fromarray(pixels), short_side=size, size=size, resample=resample)
         if self.crop == "padded" and self.pad:
@@ -155,6 +162,23 @@ class TrainTransform:
             top, left = (int(start) for start in rng.integers(2 * self.pad + 1, size=2))
             return _cut(pixels, Box(top, left, size, size))
         return Image.fromarray(pixels)
+
+    def _draw_box(self, height: int, width: int, *, rng: np.random.Generator) -> Box:
+        return draw_crop(height, width, rng=rng, scale=self.crop_scale, ratio=self.crop_ratio)
+
+    def _cut_file(self, image: bytes, size: tuple[int, int], box: Box) -> Image.Image:
+        """Cut a box out of a JPEG file of this size, decoded as small as the box allows."""
+        enough = _LEAST_OVERSAMPLING * self.image_size
+        fitting = (n for n in SHRINKS if min(box.height, box.width) >= n * enough)
+        shrink = next(fitting, 1)
+        decoded = decode_rgb(image, max_pixels=self.max_pixels, shrink=shrink)
+        pixels = _as_pixels(decoded, channels=self.channels, max_pixels=self.max_pixels)
+        # Where libjpeg-turbo has something to complain of, Pillow has decoded the whole image.
+        if shrink == 1 or pixels.shape[:2] == size:
+            return _cut(pixels, box)
+        ends = (box.top + box.height, box.left + box.width)
+        top, left, bottom, right = (round(n / shrink) for n in (box.top, box.left, *ends))
+        return _cut(pixels, Box(top, left, bottom - top, right - left))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,50 +252,6 @@ class EvalTransform:
         last, centre = kept - size, round((kept - size) / 2)
         corners = ((0, 0), (0, last), (last, 0), (last, last), (centre, centre))
         return np.stack([fitted[y : y + size, x : x + size] for y, x in corners])
-
-
-def draw_crop(
-    height: int,
-    width: int,
-    *,
-    rng: np.random.Generator,
-    scale: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
-) -> Box:
-    """Draw the box of a random resized crop.
-
-    Area uniform in `scale`, aspect ratio (width / height) log-uniform in `ratio`, position uniform.
-    After ten boxes that do not fit into the image, the largest centred box with an allowed aspect
-    ratio is taken.
-
-    Args:
-      height: of the image, in pixels.
-      width: of the image, in pixels.
-      rng: the source of the random numbers.
-      scale: bounds of the area, as fractions of the image's.
-      ratio: bounds of width / height.
-    """
-    log_ratio = (math.log(ratio[0]), math.log(ratio[1]))
-    for _ in range(_CROP_ATTEMPTS):
-        area = height * width * rng.uniform(*scale)
-        aspect = math.exp(rng.uniform(*log_ratio))
-        box_width = round(math.sqrt(area * aspect))
-        box_height = round(math.sqrt(area / aspect))
-        # A tiny image can round a side to zero, which the reference's resize would refuse.
-        if 0 < box_width <= width and 0 < box_height <= height:
-            top = int(rng.integers(height - box_height + 1))
-            left = int(rng.integers(width - box_width + 1))
-            return Box(top, left, box_height, box_width)
-    return _largest_centred_box(height, width, ratio)
-
-
-def _largest_centred_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
-    box_height, box_width = height, width
-    if width / height < ratio[0]:
-        box_height = max(1, round(width / ratio[0]))
-    elif width / height > ratio[1]:
-        box_width = max(1, round(height * ratio[1]))
-    return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
 
 
 def _as_pixels(image: bytes | np.ndarray, *, channels: int, max_pixels: int) -> np.ndarray:

@@ -33,15 +33,24 @@ _JPEG_START = b"\xff\xd8"
 _FAST_COLORSPACES = frozenset({"YCbCr", "RGB", "Gray"})
 
 
-def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "height width 3"]:
+SHRINKS = (8, 4, 2)
+"""By how much a JPEG file can be decoded smaller, instead of whole."""
+
+
+def decode_rgb(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, shrink: int = 1
+) -> UInt8[np.ndarray, "height width 3"]:
     """Decode an image file to RGB pixels.
 
     Args:
       data: the whole file. JPEG is the fast path; every format that Pillow reads is accepted.
       max_pixels: the most pixels the file may declare; beyond it nothing is decoded.
+      shrink: 1, or one of ``SHRINKS``: libjpeg-turbo then transforms the low frequencies of each
+        8 x 8 block alone, to 8 / shrink pixels a side. Files that are left to Pillow come whole.
 
     Returns:
-      Pixels (H, W, 3) uint8. Greyscale files get three equal channels.
+      Pixels (H, W, 3) uint8; where decoded smaller, sides divided by ``shrink`` and rounded up.
+      Greyscale files get three equal channels.
 
     Raises:
       BrokenImage: the bytes are empty, truncated, corrupt or not an image, the image has more
@@ -50,10 +59,22 @@ def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray
     if not data:
         raise BrokenImage("empty file")
     if data.startswith(_JPEG_START):
-        pixels = _decode_ordinary_jpeg(data, max_pixels)
+        pixels = _decode_ordinary_jpeg(data, max_pixels, shrink)
         if pixels is not None:
             return pixels
     return np.asarray(read_image(data, _to_rgb, max_pixels=max_pixels))
+
+
+def ordinary_jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Return height and width of a JPEG file that libjpeg-turbo decodes; None of all others."""
+    if not data.startswith(_JPEG_START):
+        return None
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    is_ordinary = colorspace in _FAST_COLORSPACES and height > 0 and width > 0
+    return (height, width) if is_ordinary else None
 
 
 def pixels_of(image: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -61,14 +82,23 @@ def pixels_of(image: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> np.
     return decode_rgb(image, max_pixels=max_pixels) if isinstance(image, bytes) else image
 
 
-def _decode_ordinary_jpeg(data: bytes, max_pixels: int) -> np.ndarray | None:
+def _decode_ordinary_jpeg(data: bytes, max_pixels: int, shrink: int) -> np.ndarray | None:
     """Decode with libjpeg-turbo; None leaves the file to Pillow."""
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
         check_num_pixels(height, width, max_pixels=max_pixels)
         if colorspace not in _FAST_COLORSPACES:
             return None
-        return simplejpeg.decode_jpeg(data, colorspace="RGB")
+        if shrink == 1:
+            return simplejpeg.decode_jpeg(data, colorspace="RGB")
+        # The smallest of libjpeg-turbo's sizes that is not below these: exactly these.
+        return simplejpeg.decode_jpeg(
+            data,
+            colorspace="RGB",
+            min_height=-(-height // shrink),
+            min_width=-(-width // shrink),
+            min_factor=shrink,
+        )
     except BrokenImage:
         raise
     except (MemoryError, OverflowError) as error:

@@ -248,6 +248,7 @@ def train_transform(config: ConfigDict) -> TrainTransform:
         interpolation=data.train_interpolation,
         mean=tuple(data.mean),
         max_pixels=data.max_image_pixels,
+        scaled_decoding=data.scaled_decoding,
     )
 
 

@@ -67,6 +67,10 @@ def check_images(config: ConfigDict, problems: list[str]) -> None:
     check_range(problems, "data.pad", data.pad, low=0, high=data.image_size)
     if data.pad and data.crop != "padded":
         problems.append(f"data.pad={data.pad} works with data.crop='padded', not {data.crop!r}.")
+    if data.scaled_decoding and data.crop != "random_resized":
+        problems.append(
+            f"data.scaled_decoding works with data.crop='random_resized', not {data.crop!r}."
+        )
     check_choice(problems, "data.crop", data.crop, CROPS)
     check_choice(problems, "data.crop_mode", data.crop_mode, CROP_MODES)
     check_choice(problems, "data.interpolation", data.interpolation, ("bilinear", "bicubic"))

@@ -42,6 +42,7 @@ def base_config() -> ConfigDict:
     data.hflip_prob = 0.5
     data.rand_augment = "rand-m9-mstd0.5-inc1"  # "" turns it off
     data.train_interpolation = "random"  # bilinear, bicubic or random
+    data.scaled_decoding = False  # training: large JPEG files at 1/2, 1/4 or 1/8 of their sides
     data.erase_prob = 0.25
     data.mixup_alpha = 0.8
     data.cutmix_alpha = 1.0

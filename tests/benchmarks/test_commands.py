@@ -23,6 +23,7 @@ from benchmarks import (
     networks,
     operations,
     ops,
+    reading,
     results,
     segmentor,
     tune,
@@ -41,6 +42,7 @@ COMMANDS = {
     "corruptions": corruptions,
     "accelerator": accelerator,
     "segmentor": segmentor,
+    "reading": reading,
 }
 
 
@@ -75,7 +77,8 @@ def folder(tmp_path, monkeypatch):
     # "cost_against_k" starts eight processes; the others compile networks or parts of them.
     [
         pytest.param(name, marks=pytest.mark.slow)
-        if name in ("cost_against_k", "accelerator", "dense_ops", "ops", "model", "segmentor")
+        if name
+        in ("cost_against_k", "accelerator", "dense_ops", "ops", "model", "segmentor", "reading")
         else name
         for name in COMMANDS
     ],

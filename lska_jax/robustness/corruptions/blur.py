@@ -5,12 +5,15 @@ relative and fit any size.
 """
 
 import math
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from lska_jax.robustness.corruptions.filters import (
+    ZoomTaps,
     filter_height,
     filter_matrix,
     filter_width,
@@ -20,7 +23,9 @@ from lska_jax.robustness.corruptions.filters import (
     size_ratio,
     to_rows,
     zoom_matrix,
+    zoom_taps,
 )
+from lska_jax.robustness.corruptions.severities import Severity, at
 
 # Sigma in pixels; (radius of the disk, sigma of its smoothing) in pixels; (last zoom factor,
 # step) of factors that start at 1, the last one excluded. Severities 1 to 5.
@@ -69,20 +74,59 @@ def disk(radius: int, smoothing: float) -> np.ndarray:
 
 
 def zoom_blur(
-    images: Float[Array, "batch height width 3"], *, last: float, step: float
+    images: Float[Array, "batch height width 3"], *, severity: Severity
 ) -> Float[Array, "batch height width 3"]:
-    """Return the mean of the image and its zooms by 1, 1 + step, ... below ``last``.
+    """Return the mean of the image and its zooms by 1, 1 + step, ... below the last.
 
     The zoom by 1 is the image itself, which therefore counts twice, as in the benchmark.
     """
     _, height, width, _ = images.shape
-    factors = np.arange(1, last, step)
+    factors = [np.arange(1, last, step) for last, step in ZOOM_RANGES]
+    count = at(severity, [len(each) for each in factors])
+    across = _zooms(width, factors)
+    down = across if height == width else _zooms(height, factors)
     rows = to_rows(images)
-    total = rows
-    for factor in factors:
-        narrow = filter_width(rows, zoom_matrix(width, factor))
-        total = total + filter_height(narrow, zoom_matrix(height, factor))
-    return from_rows(total / (len(factors) + 1), channels=3)
+
+    def add(number: Array, total: Float[Array, "..."]) -> Float[Array, "..."]:
+        narrow = filter_width(rows, across.matrix(severity, number), pattern=across.pattern)
+        zoomed = filter_height(narrow, down.matrix(severity, number), pattern=down.pattern)
+        return total + zoomed
+
+    total = jax.lax.fori_loop(0, count, add, rows)
+    return from_rows(total / (count + 1).astype(jnp.float32), channels=3)
+
+
+class _Zooms(NamedTuple):
+    """The zooms of one axis at every severity, short enough to stand in a program.
+
+    Attributes:
+      taps: three (5, zooms, size) arrays; a severity with fewer zooms leaves the last ones unused.
+      pattern: (size, size), where any of their matrices differs from 0.
+    """
+
+    taps: ZoomTaps
+    pattern: np.ndarray
+
+    def matrix(self, severity: Severity, number: Array) -> Float[Array, "size size"]:
+        """Return the matrix of one zoom."""
+        first, second, fraction = (at(severity, table)[number][:, None] for table in self.taps)
+        # 1 - x in float64 as in a matrix of NumPy.
+        rest = at(severity, 1 - self.taps.fraction)[number][:, None]
+        column = jnp.arange(self.pattern.shape[1])[None, :]
+        zero = jnp.zeros((), jnp.float32)
+        at_first = jnp.where(column == first, rest, zero)
+        return at_first + jnp.where(column == second, fraction, zero)
+
+
+def _zooms(size: int, factors: list[np.ndarray]) -> _Zooms:
+    most = max(len(each) for each in factors)
+    filled = [np.append(each, [1.0] * (most - len(each))) for each in factors]
+    taps = [[zoom_taps(size, factor) for factor in each] for each in filled]
+    pattern = np.any([zoom_matrix(size, factor) != 0 for factor in np.concatenate(factors)], axis=0)
+    tables = (
+        np.asarray([[getattr(t, n) for t in each] for each in taps]) for n in ZoomTaps._fields
+    )
+    return _Zooms(ZoomTaps(*tables), pattern)
 
 
 def covered_disk(radius: float) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Corrupt a batch of images: checks, keys, dtypes, and one compiled program for each corruption."""
+"""Corrupt a batch of images: checks, keys, dtypes, and one compiled program for each corruption.
+
+The severity is an argument of the program, so all five of them compile once.
+"""
 
 import difflib
 import functools
@@ -10,6 +13,7 @@ from jaxtyping import Array
 
 from lska_jax.robustness.corruptions.filters import truncate_levels
 from lska_jax.robustness.corruptions.frost_pictures import FrostPictures, as_frost_pictures
+from lska_jax.robustness.corruptions.severities import Severity
 from lska_jax.robustness.corruptions.table import corruption_of
 from lska_jax.robustness.scores.reference_errors import ALL_CORRUPTIONS, SEVERITIES
 
@@ -57,27 +61,24 @@ def corrupt(
     """
     _check(images, name, severity)
     images = jnp.asarray(images)
-    chosen = corruption_of(name, severity)
     image_keys = None
-    if chosen.draw is not None:
+    if corruption_of(name).draw is not None:
         image_keys = _image_keys(name, key, keys, images.shape[0])
     pictures = as_frost_pictures(frost_pictures) if name == "frost" else None
-    return _corrupt(
-        images, image_keys, pictures, name=name, severity=int(severity), faithful=faithful
-    )
+    return _corrupt(images, image_keys, pictures, np.int32(severity), name=name, faithful=faithful)
 
 
-@functools.partial(jax.jit, static_argnames=("name", "severity", "faithful"))
+@functools.partial(jax.jit, static_argnames=("name", "faithful"))
 def _corrupt(
     images: Array,
     keys: Array | None,
     pictures: FrostPictures | None,
+    severity: Severity,
     *,
     name: str,
-    severity: int,
     faithful: bool,
 ) -> Array:
-    chosen = corruption_of(name, severity)
+    chosen = corruption_of(name)
     _, height, width, _ = images.shape
     is_levels = images.dtype == jnp.uint8
     clean = images.astype(jnp.float32)
@@ -85,11 +86,12 @@ def _corrupt(
         clean = clean / 255.0
     draws = []
     if chosen.draw is not None:
-        draw = chosen.draw
-        draws = [jax.vmap(lambda key: draw(key, height, width))(keys)]
+        told = {"severity": severity} if chosen.draws_by_severity else {}
+        draw = functools.partial(chosen.draw, height=height, width=width, **told)
+        draws = [jax.vmap(draw)(keys)]
     given = {"pictures": pictures, "faithful": faithful, "is_levels": is_levels}
     options = {option: given[option] for option in chosen.options}
-    corrupted = chosen.apply(clean, *draws, **options)
+    corrupted = chosen.apply(clean, *draws, severity=severity, **options)
     if not is_levels:
         return corrupted.astype(images.dtype)
     if faithful:

@@ -27,7 +27,7 @@ _ROUND_UP = 0.5 + 1e-4
 
 
 def brightness(
-    images: Float[Array, "batch height width 3"], *, summand: float
+    images: Float[Array, "batch height width 3"], *, summand: float | Float[Array, ""]
 ) -> Float[Array, "batch height width 3"]:
     """Add to the value V = max(R, G, B) of the HSV colour, clipped to 1.
 
@@ -40,7 +40,10 @@ def brightness(
 
 
 def saturate(
-    images: Float[Array, "batch height width 3"], *, factor: float, summand: float
+    images: Float[Array, "batch height width 3"],
+    *,
+    factor: float | Float[Array, ""],
+    summand: float | Float[Array, ""],
 ) -> Float[Array, "batch height width 3"]:
     """Change the saturation S = 1 - min / max of the HSV colour to clip(factor S + summand).
 
@@ -57,7 +60,7 @@ def saturate(
 
 
 def contrast(
-    images: Float[Array, "batch height width 3"], *, factor: float
+    images: Float[Array, "batch height width 3"], *, factor: float | Float[Array, ""]
 ) -> Float[Array, "batch height width 3"]:
     """Return (x - mean) factor + mean, with the mean of each channel of each image."""
     means = jnp.mean(images, axis=(1, 2), keepdims=True)

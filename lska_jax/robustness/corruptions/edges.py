@@ -4,9 +4,11 @@ Canny's edge detector (IEEE PAMI 8, 1986) with 3 x 3 Sobel gradients and the L1 
 distance of Borgefors (CVGIP 34, 1986) with a 5 x 5 mask; histogram equalisation.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from lska_jax.robustness.corruptions.filters import shifted
 
@@ -14,17 +16,6 @@ from lska_jax.robustness.corruptions.filters import shifted
 _TAN_22 = 0.41421356
 # OpenCV's lengths of a straight, a diagonal and a knight's move.
 _STRAIGHT, _DIAGONAL, _KNIGHT = 1.0, 1.4, 2.1969
-_MOVES = (
-    (0, 1, _STRAIGHT),
-    (1, 0, _STRAIGHT),
-    (1, 1, _DIAGONAL),
-    (1, -1, _DIAGONAL),
-    (1, 2, _KNIGHT),
-    (2, 1, _KNIGHT),
-    (1, -2, _KNIGHT),
-    (2, -1, _KNIGHT),
-)
-_FAR = 1e6
 # Weak edges grow by this many pixels between two looks whether any is left to grow.
 _GROWTH_STEPS = 4
 
@@ -67,24 +58,56 @@ def chamfer_distance(
 ) -> Float[Array, "batch height width"]:
     """Return min(distance to the nearest source, limit) over straight, diagonal, knight's moves.
 
-    A shortest path uses each of the eight lines in one direction only and in any order, so the
-    distance is taken along one line after another, both ways, with leaps of 1, 2, 4, ... moves.
+    Nothing is in the way, so the shortest path between two pixels has a length in closed form, and
+    it grows with the distance along the row: of every row near a pixel the nearest source counts
+    alone. These are found first, then the shortest of the paths to each row.
     """
-    distance = jnp.where(is_source, 0.0, _FAR)
-    for down, right, length in _MOVES:
-        leap = 1
-        reached = 0
-        while reached * length < limit:
-            far_down, far_right, cost = down * leap, right * leap, length * leap
-            forward = shifted(distance, far_down, far_right, fill=_FAR) + cost
-            backward = shifted(distance, -far_down, -far_right, fill=_FAR) + cost
-            # Kept apart for the compiler: fused, every leap would compute all earlier ones again.
-            distance = jax.lax.optimization_barrier(
-                jnp.minimum(distance, jnp.minimum(forward, backward))
-            )
-            reached += leap
-            leap *= 2
-    return jnp.minimum(distance, limit)
+    reach = math.ceil(limit)
+    sides = jnp.pad(is_source, ((0, 0), (0, 0), (reach, reach)))
+
+    def look_along(step: Array, across: Float[Array, "..."]) -> Float[Array, "..."]:
+        # From far to near: the nearest is written last.
+        away = reach - 1 - step
+        is_there = _window(sides, is_source.shape, (0, reach - away)) | _window(
+            sides, is_source.shape, (0, reach + away)
+        )
+        return jnp.where(is_there, away.astype(jnp.float32), across)
+
+    farthest = jnp.full(is_source.shape, reach, jnp.float32)
+    across = jax.lax.fori_loop(0, reach, look_along, farthest)
+    ends = jnp.pad(across, ((0, 0), (reach, reach), (0, 0)), constant_values=reach)
+
+    def look_down(away: Array, distance: Float[Array, "..."]) -> Float[Array, "..."]:
+        above = _window(ends, is_source.shape, (reach - away, 0))
+        below = _window(ends, is_source.shape, (reach + away, 0))
+        nearer = jnp.minimum(above, below)
+        return jnp.minimum(distance, _path_length(nearer, away.astype(jnp.float32)))
+
+    nowhere = jnp.full(is_source.shape, limit, jnp.float32)
+    return jax.lax.fori_loop(0, reach, look_down, nowhere)
+
+
+def _window(
+    padded: Shaped[Array, "batch rows columns"],
+    shape: tuple[int, ...],
+    corner: tuple[int | Array, int | Array],
+) -> Shaped[Array, "batch height width"]:
+    return jax.lax.dynamic_slice(padded, (0, *corner), shape)
+
+
+def _path_length(
+    across: Float[Array, "batch height width"], down: Float[Array, ""]
+) -> Float[Array, "batch height width"]:
+    """Return the length of the shortest path over so many columns and rows.
+
+    It takes knight's moves and either straight or diagonal ones. The length is a norm, whose unit
+    ball has a face for each of these pairs: it is the largest of the four linear functions.
+    """
+    knight_less = _KNIGHT - 2 * _STRAIGHT
+    long, short = _KNIGHT - _DIAGONAL, 2 * _DIAGONAL - _KNIGHT
+    with_straight = jnp.maximum(across + knight_less * down, knight_less * across + down)
+    with_diagonal = jnp.maximum(long * across + short * down, short * across + long * down)
+    return jnp.maximum(with_straight, with_diagonal)
 
 
 def equalised(
@@ -95,13 +118,19 @@ def equalised(
     With c(v) the count of pixels up to v, and v0 the smallest value that occurs, v becomes
     round(255 (c(v) - c(v0)) / (N - c(v0))); an image of one value stays as it is.
     """
-    counts = jnp.stack([jnp.sum(levels <= v, axis=(1, 2)) for v in range(largest + 1)], axis=1)
+
+    def up_to(value: Float[Array, ""]) -> Float[Array, "batch width"]:
+        # Down the columns, one value after another: over the last axis sums take one number at a
+        # time, and over all values at once they take as long.
+        return jnp.sum((levels <= value).astype(jnp.float32), axis=1)
+
+    in_columns = jax.lax.map(up_to, jnp.arange(largest + 1, dtype=jnp.float32))
+    counts = jnp.sum(in_columns.astype(jnp.int32), axis=2).T
     first = jnp.min(jnp.where(counts > 0, counts, levels[0].size), axis=1, keepdims=True)
     rest = levels[0].size - first
     table = jnp.round((counts - first) * (255.0 / jnp.maximum(rest, 1)))
-    spread = jnp.zeros_like(levels)
-    for value in range(largest + 1):
-        spread = jnp.where(levels == value, table[:, value, None, None], spread)
+    flat = levels.reshape(len(levels), -1).astype(jnp.int32)
+    spread = jnp.take_along_axis(table, flat, axis=1).reshape(levels.shape)
     return jnp.where(rest[..., None] > 0, spread, levels)
 
 

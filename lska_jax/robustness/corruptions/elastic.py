@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from lska_jax.robustness.corruptions import random_numbers
 from lska_jax.robustness.corruptions.filters import gaussian_filter, size_ratio, smoothed_spread
+from lska_jax.robustness.corruptions.severities import Severity, at, switched
 
 
 class ElasticSetting(NamedTuple):
@@ -44,15 +46,15 @@ class ElasticDraws(NamedTuple):
 
 def draw_elastic(key: jax.Array, height: int, width: int) -> ElasticDraws:
     """Draw the corners' moves as (x, y), and the fields of x and of y, for one image."""
-    corner_key, field_key = jax.random.split(key)
+    corner_key, field_key = random_numbers.split(key)
     return ElasticDraws(
-        jax.random.uniform(corner_key, (3, 2), jnp.float32, -1.0, 1.0),
-        jax.random.uniform(field_key, (2, height, width), jnp.float32, -1.0, 1.0),
+        random_numbers.uniform(corner_key, (3, 2), -1.0, 1.0),
+        random_numbers.uniform(field_key, (2, height, width), -1.0, 1.0),
     )
 
 
 def elastic_transform(
-    images: Float[Array, "batch height width 3"], draws: ElasticDraws, *, setting: ElasticSetting
+    images: Float[Array, "batch height width 3"], draws: ElasticDraws, *, severity: Severity
 ) -> Float[Array, "batch height width 3"]:
     """Warp by the affine map of three moved corners, then by a smoothed random field.
 
@@ -62,20 +64,32 @@ def elastic_transform(
     """
     batch, height, width, _ = images.shape
     ratio = size_ratio(height, width)
-    rows, columns = _affine_positions(draws.corners * setting.jitter * ratio, height, width)
+    jitter = at(severity, [setting.jitter for setting in ELASTIC_SETTINGS])
+    rows, columns = _affine_positions(draws.corners * jitter * ratio, height, width)
     images = _sample(images, rows, columns, border="mirror")
-    sigma = setting.sigma * ratio
-    strength = setting.strength
-    if ratio != 1.0:
-        # A narrower Gaussian averages less noise away; the displacement is to shrink with the size.
-        strength *= ratio * smoothed_spread(setting.sigma, truncate=_TRUNCATE)
-        strength /= smoothed_spread(sigma, truncate=_TRUNCATE)
+    sigmas = [setting.sigma * ratio for setting in ELASTIC_SETTINGS]
+    strength = at(severity, [_scaled_strength(setting, ratio) for setting in ELASTIC_SETTINGS])
     fields = draws.fields.reshape(batch * 2, height, width, 1)
-    moves = strength * gaussian_filter(fields, sigma=sigma, border="reflect", truncate=_TRUNCATE)
+    moves = strength * switched(severity, sigmas, _smoothed, fields)
     moves = moves.reshape(batch, 2, height, width)
     rows = jnp.arange(height, dtype=jnp.float32)[:, None] + moves[:, 1]
     columns = jnp.arange(width, dtype=jnp.float32)[None, :] + moves[:, 0]
     return jnp.clip(_sample(images, rows, columns, border="reflect"), 0.0, 1.0)
+
+
+def _scaled_strength(setting: ElasticSetting, ratio: float) -> float:
+    if ratio == 1.0:
+        return setting.strength
+    # A narrower Gaussian averages less noise away; the displacement is to shrink with the size.
+    spread = smoothed_spread(setting.sigma, truncate=_TRUNCATE)
+    spread /= smoothed_spread(setting.sigma * ratio, truncate=_TRUNCATE)
+    return setting.strength * ratio * spread
+
+
+def _smoothed(
+    sigma: float, fields: Float[Array, "fields height width 1"]
+) -> Float[Array, "fields height width 1"]:
+    return gaussian_filter(fields, sigma=sigma, border="reflect", truncate=_TRUNCATE)
 
 
 def _affine_positions(

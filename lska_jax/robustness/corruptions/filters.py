@@ -7,6 +7,7 @@ them as constants, and two matrix products are what accelerators and CPUs do bes
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,8 +87,16 @@ def zoom_centre(size: int, factor: float) -> tuple[int, int]:
     return (size - centre) // 2, centre
 
 
-def zoom_matrix(size: int, factor: float) -> np.ndarray:
-    """Return the (size, size) matrix of the benchmark's clipped zoom of one axis.
+class ZoomTaps(NamedTuple):
+    """What each pixel of a zoomed axis is made of: two neighbours and the weight of the second."""
+
+    first: np.ndarray
+    second: np.ndarray
+    fraction: np.ndarray
+
+
+def zoom_taps(size: int, factor: float) -> ZoomTaps:
+    """Return the taps of the benchmark's clipped zoom of one axis, three (size,) arrays.
 
     The centre ceil(size / factor) pixels are enlarged to n = round(centre * factor) by linear
     interpolation with the end points aligned (``scipy.ndimage.zoom``, order 1), of which the centre
@@ -99,11 +108,17 @@ def zoom_matrix(size: int, factor: float) -> np.ndarray:
     kept = np.minimum(np.arange(size) + trim, enlarged - 1)
     positions = kept * ((centre - 1) / (enlarged - 1)) if enlarged > 1 else np.zeros(size)
     lower = np.minimum(np.floor(positions).astype(int), max(centre - 2, 0))
-    fraction = positions - lower
+    second = start + np.minimum(lower + 1, centre - 1)
+    return ZoomTaps(start + lower, second, positions - lower)
+
+
+def zoom_matrix(size: int, factor: float) -> np.ndarray:
+    """Return the (size, size) matrix of the benchmark's clipped zoom of one axis."""
+    taps = zoom_taps(size, factor)
     matrix = np.zeros((size, size))
     rows = np.arange(size)
-    np.add.at(matrix, (rows, start + lower), 1 - fraction)
-    np.add.at(matrix, (rows, start + np.minimum(lower + 1, centre - 1)), fraction)
+    np.add.at(matrix, (rows, taps.first), 1 - taps.fraction)
+    np.add.at(matrix, (rows, taps.second), taps.fraction)
     return matrix
 
 
@@ -143,11 +158,20 @@ def from_rows(
 
 
 def filter_height(
-    rows: Float[Array, "height planes width"], matrix: np.ndarray
+    rows: Float[Array, "height planes width"],
+    matrix: np.ndarray | Float[Array, "new_height height"],
+    *,
+    pattern: np.ndarray | None = None,
 ) -> Float[Array, "new_height planes width"]:
-    """Return matrix (H', H) times every column of images from ``to_rows``."""
+    """Return matrix (H', H) times every column of images from ``to_rows``.
+
+    Args:
+      rows: from ``to_rows``.
+      matrix: of NumPy, or of the program.
+      pattern: (H', H), where it may differ from 0; None where it is of NumPy.
+    """
     parts = []
-    for first, last, start, stop in _bands(matrix):
+    for first, last, start, stop in _bands(np.asarray(matrix) if pattern is None else pattern):
         weights = jnp.asarray(matrix[first:last, start:stop], jnp.float32)
         part = rows[start:stop]
         parts.append(jnp.einsum("oh,hpw->opw", weights, part, precision=_EXACT))
@@ -155,11 +179,14 @@ def filter_height(
 
 
 def filter_width(
-    rows: Float[Array, "height planes width"], matrix: np.ndarray
+    rows: Float[Array, "height planes width"],
+    matrix: np.ndarray | Float[Array, "new_width width"],
+    *,
+    pattern: np.ndarray | None = None,
 ) -> Float[Array, "height planes new_width"]:
-    """Return matrix (W', W) times every row of images from ``to_rows``."""
+    """Return matrix (W', W) times every row of images from ``to_rows``; see ``filter_height``."""
     parts = []
-    for first, last, start, stop in _bands(matrix):
+    for first, last, start, stop in _bands(np.asarray(matrix) if pattern is None else pattern):
         weights = jnp.asarray(matrix[first:last, start:stop], jnp.float32)
         part = rows[:, :, start:stop]
         parts.append(jnp.einsum("ow,hpw->hpo", weights, part, precision=_EXACT))

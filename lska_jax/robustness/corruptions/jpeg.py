@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from lska_jax.robustness.corruptions.severities import Severity, at, written_out
+
 # Quality at severities 1 to 5. The blocks are 8 x 8 pixels at every size.
 JPEG_QUALITIES = (25, 18, 15, 10, 7)
 
@@ -43,17 +45,24 @@ _HALF = 1 << (_FRACTION_BITS - 1)
 
 
 def jpeg_compression(
-    images: Float[Array, "batch height width 3"], *, quality: int
+    images: Float[Array, "batch height width 3"], *, severity: Severity
 ) -> Float[Array, "batch height width 3"]:
-    """Compress at ``quality`` with chroma at half the size and decompress; in whole grey levels."""
+    """Compress with chroma at half the size and decompress; in whole grey levels."""
     _, height, width, _ = images.shape
-    levels = jnp.floor(images * 255.0 + 0.5).astype(jnp.int32)
-    luma, *chromas = _to_luma_and_chroma(_padded(levels, 16))
-    luma = _through_quantiser(luma, _steps(_LUMA_STEPS, quality))[:, :height, :width]
+    levels = jnp.floor(images * 255.0 + 0.5).astype(jnp.int32).transpose(0, 3, 1, 2)
+    colours = written_out(severity, _padded(levels, 16))
+    luma, *chromas = written_out(severity, _to_luma_and_chroma(colours))
+    luma_steps, chroma_steps = (
+        at(severity, [_steps(table, quality) for quality in JPEG_QUALITIES]).astype(jnp.float32)
+        for table in (_LUMA_STEPS, _CHROMA_STEPS)
+    )
     half = math.ceil(height / 2), math.ceil(width / 2)
-    small = [_through_quantiser(_halved(c), _steps(_CHROMA_STEPS, quality)) for c in chromas]
-    blue, red = (_doubled(c[:, : half[0], : half[1]])[:, :height, :width] for c in small)
-    return _to_rgb(luma, blue, red).astype(jnp.float32) / 255.0
+    small = [_through_quantiser(_halved(c), chroma_steps) for c in chromas]
+    luma, small = written_out(severity, (_through_quantiser(luma, luma_steps), small))
+    luma = luma[:, :height, :width]
+    doubled = [_doubled(c[:, : half[0], : half[1]])[:, :height, :width] for c in small]
+    blue, red = written_out(severity, doubled)
+    return _to_rgb(luma, blue, red).transpose(0, 2, 3, 1).astype(jnp.float32) / 255.0
 
 
 def _steps(table: tuple[tuple[int, ...], ...], quality: int) -> np.ndarray:
@@ -63,10 +72,10 @@ def _steps(table: tuple[tuple[int, ...], ...], quality: int) -> np.ndarray:
 
 
 def _padded(
-    levels: Int[Array, "batch height width 3"], multiple: int
-) -> Int[Array, "batch padded_height padded_width 3"]:
-    _, height, width, _ = levels.shape
-    pads = ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0))
+    levels: Int[Array, "batch 3 height width"], multiple: int
+) -> Int[Array, "batch 3 padded_height padded_width"]:
+    _, _, height, width = levels.shape
+    pads = ((0, 0), (0, 0), (0, -height % multiple), (0, -width % multiple))
     return jnp.pad(levels, pads, mode="edge")
 
 
@@ -75,10 +84,10 @@ def _fixed(number: float) -> int:
 
 
 def _to_luma_and_chroma(
-    levels: Int[Array, "batch height width 3"],
+    levels: Int[Array, "batch 3 height width"],
 ) -> list[Int[Array, "batch height width"]]:
     """Return Y, Cb and Cr in 0..255, the chromas around 128."""
-    red, green, blue = (levels[..., i] for i in range(3))
+    red, green, blue = (levels[:, i] for i in range(3))
     luma = _fixed(0.299) * red + _fixed(0.587) * green + _fixed(0.114) * blue + _HALF
     # One below a half, so that the largest chroma does not round up to 256.
     middle = (128 << _FRACTION_BITS) + _HALF - 1
@@ -91,13 +100,13 @@ def _to_rgb(
     luma: Int[Array, "batch height width"],
     blue: Int[Array, "batch height width"],
     red: Int[Array, "batch height width"],
-) -> Int[Array, "batch height width 3"]:
+) -> Int[Array, "batch 3 height width"]:
     blue, red = blue - 128, red - 128
     red_part = (_fixed(1.402) * red + _HALF) >> _FRACTION_BITS
     green_part = (-_fixed(0.344136286) * blue - _fixed(0.714136286) * red + _HALF) >> _FRACTION_BITS
     blue_part = (_fixed(1.772) * blue + _HALF) >> _FRACTION_BITS
     return jnp.clip(
-        jnp.stack([luma + red_part, luma + green_part, luma + blue_part], axis=-1), 0, 255
+        jnp.stack([luma + red_part, luma + green_part, luma + blue_part], axis=1), 0, 255
     )
 
 
@@ -123,7 +132,7 @@ def _doubled(plane: Int[Array, "batch height width"]) -> Int[Array, "batch doubl
 
 
 def _through_quantiser(
-    plane: Int[Array, "batch height width"], steps: np.ndarray
+    plane: Int[Array, "batch height width"], steps: Float[Array, "8 8"]
 ) -> Int[Array, "batch height width"]:
     """Transform 8 x 8 blocks, round to multiples of the steps, transform back, clip to 0..255."""
     batch, height, width = plane.shape
@@ -131,7 +140,7 @@ def _through_quantiser(
     blocks = (plane - 128).astype(jnp.float32)
     blocks = _along_blocks(blocks, cosines)
     shape = (batch, height // 8, 8, width // 8, 8)
-    scale = jnp.asarray(steps, jnp.float32)[:, None, :]
+    scale = steps[:, None, :]
     quotient = blocks.reshape(shape) / scale
     rounded = jnp.sign(quotient) * jnp.floor(jnp.abs(quotient) + 0.5)
     blocks = _along_blocks((rounded * scale).reshape(batch, height, width), cosines.T)

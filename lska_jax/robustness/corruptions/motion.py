@@ -7,35 +7,38 @@ pixels at 224 px and are multiplied by the shorter side over 224.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from lska_jax.robustness.corruptions import random_numbers
 from lska_jax.robustness.corruptions.filters import size_ratio
+from lska_jax.robustness.corruptions.severities import Severity, at
 
 # (radius, sigma) in pixels at severities 1 to 5, and the range of the angle in degrees.
 MOTION_SETTINGS = ((10.0, 3.0), (15.0, 5.0), (15.0, 8.0), (15.0, 12.0), (20.0, 15.0))
 MOTION_ANGLES = (-45.0, 45.0)
 
+# Taps are added so many at a time. At 224 px there are 21, 25, 31 or 41: few are added for nothing.
+_TAPS_AT_ONCE = 7
+
 
 def draw_angle(key: jax.Array, *, angles: tuple[float, float] = MOTION_ANGLES) -> Float[Array, ""]:
     """Draw the direction of one image's motion in degrees."""
-    return jax.random.uniform(key, (), jnp.float32, *angles)
+    return random_numbers.uniform(key, (), *angles)
 
 
 def motion_blur(
     images: Float[Array, "batch height width 3"],
     angles: Float[Array, " batch"],
     *,
-    radius: float,
-    sigma: float,
+    severity: Severity,
 ) -> Float[Array, "batch height width 3"]:
     """Blur along a direction of each image's own; the result is in whole grey levels."""
-    _, height, width, _ = images.shape
-    ratio = size_ratio(height, width)
-    blurred = blur_along(images, angles, radius=radius * ratio, sigma=sigma * ratio)
+    blurred = blur_along(images, angles, settings=MOTION_SETTINGS, severity=severity)
     return truncate_like_imagemagick(blurred)
 
 
@@ -51,37 +54,56 @@ def blur_along(
     images: Float[Array, "batch height width channels"],
     angles: Float[Array, " batch"],
     *,
-    radius: float,
-    sigma: float,
+    settings: Sequence[tuple[float, float]],
+    severity: Severity,
 ) -> Float[Array, "batch height width channels"]:
-    """Sum the taps for lengths in pixels of these images.
+    """Sum the taps of a severity.
 
     The directions differ, so the images are taken one after another; the shifts of one image are
     then plain slices at a moving start.
+
+    Args:
+      images: what is blurred.
+      angles: (B,) in degrees.
+      settings: radius and sigma in pixels at 224 px, of every severity.
+      severity: which of them.
     """
-    weights, reach = motion_weights(radius, sigma)
     _, height, width, channels = images.shape
+    ratio = size_ratio(height, width)
+    weights = [motion_weights(radius * ratio, sigma * ratio) for radius, sigma in settings]
+    rounds = [math.ceil(len(taps) / _TAPS_AT_ONCE) for taps in weights]
+    # What is missing to the longest weighs nothing.
+    table = np.zeros((len(settings), max(rounds) * _TAPS_AT_ONCE))
+    for row, taps in zip(table, weights, strict=True):
+        row[: len(taps)] = taps
+    weight = at(severity, table)
+    reach = table.shape[1] - 1
     padded = jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
-    down, right = _offsets(angles, reach)
 
     def blur_one(
         one: tuple[Float[Array, "..."], Array, Array],
     ) -> Float[Array, "height width channels"]:
         image, down, right = one
-        total = jnp.zeros((height, width, channels), jnp.float32)
-        for i, weight in enumerate(weights):
-            start = (reach + down[i], reach + right[i], 0)
-            total += weight * jax.lax.dynamic_slice(image, start, (height, width, channels))
-        return total
 
-    return jax.lax.map(blur_one, (padded, down, right))
+        def add(number: Array, total: Float[Array, "..."]) -> Float[Array, "..."]:
+            for tap in range(_TAPS_AT_ONCE):
+                i = number * _TAPS_AT_ONCE + tap
+                start = (reach + down[i], reach + right[i], 0)
+                part = jax.lax.dynamic_slice(image, start, (height, width, channels))
+                total = total + weight[i] * part
+            return total
+
+        nothing = jnp.zeros((height, width, channels), jnp.float32)
+        return jax.lax.fori_loop(0, at(severity, rounds), add, nothing)
+
+    return jax.lax.map(blur_one, (padded, *_offsets(angles, reach)))
 
 
-def motion_weights(radius: float, sigma: float) -> tuple[list[float], int]:
-    """Return the taps' weights, from the pixel itself outwards, and the farthest tap."""
+def motion_weights(radius: float, sigma: float) -> np.ndarray:
+    """Return the taps' weights, from the pixel itself outwards."""
     count = 2 * math.ceil(radius) + 1
     weights = np.exp(-0.5 * (np.arange(count) / max(sigma, 1e-6)) ** 2)
-    return [float(weight) for weight in weights / weights.sum()], count - 1
+    return weights / weights.sum()
 
 
 def _offsets(angles: Float[Array, " batch"], reach: int) -> tuple[Array, Array]:

@@ -11,6 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from lska_jax.robustness.corruptions import random_numbers
+from lska_jax.robustness.corruptions.severities import Severity, at
+
 # Standard deviations, shares and photon counts at severities 1 to 5.
 GAUSSIAN_STDS = (0.08, 0.12, 0.18, 0.26, 0.38)
 SHOT_COUNTS = (60, 25, 12, 5, 3)
@@ -25,12 +28,12 @@ _MAX_EXTRA_COUNT = 8
 
 def draw_normal(key: jax.Array, height: int, width: int) -> Float[Array, "height width 3"]:
     """Draw standard normal noise for one image."""
-    return jax.random.normal(key, (height, width, 3), jnp.float32)
+    return random_numbers.normal(key, (height, width, 3))
 
 
 def draw_uniform(key: jax.Array, height: int, width: int) -> Float[Array, "height width 3"]:
     """Draw uniform noise in [0, 1) for one image."""
-    return jax.random.uniform(key, (height, width, 3), jnp.float32)
+    return random_numbers.uniform(key, (height, width, 3))
 
 
 class ShotDraws(NamedTuple):
@@ -47,7 +50,7 @@ class ShotDraws(NamedTuple):
 
 def draw_shots(key: jax.Array, height: int, width: int) -> ShotDraws:
     """Draw the two fields for one image."""
-    whole_key, rest_key = jax.random.split(key)
+    whole_key, rest_key = random_numbers.split(key)
     return ShotDraws(draw_uniform(whole_key, height, width), draw_uniform(rest_key, height, width))
 
 
@@ -55,7 +58,7 @@ def gaussian_noise(
     images: Float[Array, "batch height width 3"],
     normal: Float[Array, "batch height width 3"],
     *,
-    std: float,
+    std: float | Float[Array, ""],
 ) -> Float[Array, "batch height width 3"]:
     """Return clip(x + std n), n standard normal for each pixel and channel."""
     return jnp.clip(images + std * normal, 0.0, 1.0)
@@ -65,7 +68,7 @@ def speckle_noise(
     images: Float[Array, "batch height width 3"],
     normal: Float[Array, "batch height width 3"],
     *,
-    std: float,
+    std: float | Float[Array, ""],
 ) -> Float[Array, "batch height width 3"]:
     """Return clip(x + std x n), n standard normal for each pixel and channel."""
     return jnp.clip(images * (1.0 + std * normal), 0.0, 1.0)
@@ -75,7 +78,7 @@ def impulse_noise(
     images: Float[Array, "batch height width 3"],
     uniform: Float[Array, "batch height width 3"],
     *,
-    share: float,
+    share: float | Float[Array, ""],
 ) -> Float[Array, "batch height width 3"]:
     """Set a share of all values to 0 or 1 with equal chances (salt and pepper).
 
@@ -90,7 +93,7 @@ def shot_noise(
     images: Float[Array, "batch height width 3"],
     draws: ShotDraws,
     *,
-    count: int,
+    severity: Severity,
     is_levels: bool,
 ) -> Float[Array, "batch height width 3"]:
     """Return clip(Poisson(count x) / count).
@@ -101,7 +104,8 @@ def shot_noise(
     ``is_levels`` the images hold whole grey levels, and there is no remainder.
     """
     level = jnp.floor(images * 255.0 + 1e-3)
-    number = _tabled_poisson(level.astype(jnp.int32), draws.whole, count).astype(jnp.float32)
+    number = _tabled_poisson(level.astype(jnp.int32), draws.whole, severity).astype(jnp.float32)
+    count = at(severity, SHOT_COUNTS).astype(jnp.float32)
     if not is_levels:
         rest = jnp.maximum(images - level / 255.0, 0.0) * count
         number = number + _small_poisson(rest, draws.rest)
@@ -109,20 +113,23 @@ def shot_noise(
 
 
 def _tabled_poisson(
-    level: Int[Array, "..."], uniform: Float[Array, "..."], count: int
+    level: Int[Array, "..."], uniform: Float[Array, "..."], severity: Severity
 ) -> Int[Array, "..."]:
     """Return the smallest n with cdf(n) > u, of the Poisson law of mean count * level / 255."""
-    table = _poisson_table(count)
-    steps = int(math.log2(table.shape[1]))
-    flat = jnp.asarray(table.reshape(-1), jnp.float32)
-    start = level * table.shape[1]
-    number = jnp.zeros_like(level)
-    # The table's width is a power of two: bisection is adding ever smaller powers of two.
-    for step in range(steps - 1, -1, -1):
-        probe = number + (1 << step)
-        below = flat[start + probe - 1] <= uniform
-        number = jnp.where(below, probe, number)
-    return number
+    tables = [_poisson_table(count) for count in SHOT_COUNTS]
+    widths = np.asarray([table.shape[1] for table in tables])
+    starts = np.cumsum([0, *(table.size for table in tables[:-1])])
+    flat = jnp.asarray(np.concatenate([table.reshape(-1) for table in tables]), jnp.float32)
+    width = at(severity, widths)
+    start = at(severity, starts) + level * width - 1
+
+    # A table's width is a power of two: bisection is adding ever smaller powers of two.
+    def add(step: Array, number: Int[Array, "..."]) -> Int[Array, "..."]:
+        probe = number + (width >> (step + 1))
+        return jnp.where(flat[start + probe] <= uniform, probe, number)
+
+    steps = at(severity, np.log2(widths).astype(int))
+    return jax.lax.fori_loop(0, steps, add, jnp.zeros_like(level))
 
 
 def _poisson_table(count: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from lska_jax.robustness.corruptions import random_numbers
 from lska_jax.robustness.corruptions.edges import canny_edges, chamfer_distance, equalised
 from lska_jax.robustness.corruptions.filters import (
     box_filter,
@@ -19,6 +20,7 @@ from lska_jax.robustness.corruptions.filters import (
     size_ratio,
     smoothed_spread,
 )
+from lska_jax.robustness.corruptions.severities import Severity, at, switched
 
 
 class SpatterSetting(NamedTuple):
@@ -62,34 +64,49 @@ _ROUNDING_SLACK = 1e-3
 
 def draw_spatter(key: jax.Array, height: int, width: int) -> Float[Array, "height width"]:
     """Draw standard normal noise for one image."""
-    return jax.random.normal(key, (height, width), jnp.float32)
+    return random_numbers.normal(key, (height, width))
 
 
 def spatter(
     images: Float[Array, "batch height width 3"],
     normal: Float[Array, "batch height width"],
     *,
-    setting: SpatterSetting,
+    severity: Severity,
 ) -> Float[Array, "batch height width 3"]:
     """Blur noise, keep what is above the threshold, and draw it as water or mud."""
     _, height, width, _ = images.shape
     ratio = size_ratio(height, width)
-    sigma, std = setting.sigma * ratio, setting.std
-    if ratio != 1.0:
-        std *= smoothed_spread(setting.sigma, truncate=_TRUNCATE)
-        std /= smoothed_spread(sigma, truncate=_TRUNCATE)
-    noise = setting.mean + std * normal
-    liquid = gaussian_filter(noise[..., None], sigma=sigma)[..., 0]
-    if setting.is_mud:
-        return _mud(images, liquid > setting.threshold, setting.amount * ratio)
-    wet = jnp.where(liquid < setting.threshold, 0.0, liquid)
-    return _water(images, jnp.floor(wet * 255.0 + _ROUNDING_SLACK) % 256, setting.amount)
+    stds = [_scaled_std(setting, ratio) for setting in SPATTER_SETTINGS]
+    mean, threshold, amount = (
+        at(severity, values)
+        for values in zip(*((s.mean, s.threshold, s.amount) for s in SPATTER_SETTINGS), strict=True)
+    )
+    sigmas = [setting.sigma * ratio for setting in SPATTER_SETTINGS]
+    noise = (mean + at(severity, stds) * normal)[..., None]
+    liquid = switched(severity, sigmas, lambda s, x: gaussian_filter(x, sigma=s), noise)[..., 0]
+
+    def mud(liquid: Float[Array, "..."]) -> Float[Array, "..."]:
+        return _mud(images, liquid > threshold, ratio, severity)
+
+    def water(liquid: Float[Array, "..."]) -> Float[Array, "..."]:
+        wet = jnp.where(liquid < threshold, 0.0, liquid)
+        return _water(images, jnp.floor(wet * 255.0 + _ROUNDING_SLACK) % 256, amount)
+
+    is_mud = at(severity, [int(setting.is_mud) for setting in SPATTER_SETTINGS])
+    return jax.lax.cond(is_mud == 1, mud, water, liquid)
+
+
+def _scaled_std(setting: SpatterSetting, ratio: float) -> float:
+    if ratio == 1.0:
+        return setting.std
+    spread = smoothed_spread(setting.sigma, truncate=_TRUNCATE)
+    return setting.std * spread / smoothed_spread(setting.sigma * ratio, truncate=_TRUNCATE)
 
 
 def _water(
     images: Float[Array, "batch height width 3"],
     liquid: Float[Array, "batch height width"],
-    opacity: float,
+    opacity: Float[Array, ""],
 ) -> Float[Array, "batch height width 3"]:
     """Add pale turquoise, brightest where the water is deep and turned to the light.
 
@@ -121,10 +138,15 @@ def _lit(depth: Float[Array, "batch height width"]) -> Float[Array, "batch heigh
 def _mud(
     images: Float[Array, "batch height width 3"],
     is_muddy: Bool[Array, "batch height width"],
-    sigma: float,
+    ratio: float,
+    severity: Severity,
 ) -> Float[Array, "batch height width 3"]:
     """Cover with brown where the smoothed mask is at least 0.8, by that share."""
-    mask = gaussian_filter(is_muddy.astype(jnp.float32)[..., None], sigma=sigma)
+    sigmas = [setting.amount * ratio for setting in SPATTER_SETTINGS if setting.is_mud]
+    # Severities of water come first, and are not asked for.
+    sigmas = sigmas[:1] * (len(SPATTER_SETTINGS) - len(sigmas)) + sigmas
+    mask = is_muddy.astype(jnp.float32)[..., None]
+    mask = switched(severity, sigmas, lambda s, x: gaussian_filter(x, sigma=s), mask)
     mask = jnp.where(mask < _THICK_MUD, 0.0, mask)
     colour = jnp.asarray(_MUD, jnp.float32) / 255.0
     return jnp.clip(images * (1.0 - mask) + colour * mask, 0.0, 1.0)

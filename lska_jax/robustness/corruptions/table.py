@@ -4,8 +4,7 @@ Order and names are those of the benchmark (Hendrycks & Dietterich, arXiv 1903.1
 its mean corruption error averages and four for validation.
 """
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,113 +20,93 @@ from lska_jax.robustness.corruptions import (
     spatter,
     weather,
 )
+from lska_jax.robustness.corruptions.severities import Severity, at, switched
 
 
 class Corruption(NamedTuple):
-    """One corruption at one severity.
+    """One corruption at any severity.
 
     Attributes:
-      apply: (images (B, H, W, 3) float32 in [0, 1][, draws with a leading B]) -> images.
-      draw: (key, height, width) -> what chance decides about one image; None where it decides
-        nothing.
+      apply: (images (B, H, W, 3) float32 in [0, 1][, draws with a leading B], severity=) -> images.
+      draw: (key, height, width[, severity=]) -> what chance decides about one image; None where it
+        decides nothing.
       options: which of ``pictures``, ``faithful``, ``is_levels`` apply takes as keyword arguments.
+      draws_by_severity: whether ``draw`` is to be told the severity.
     """
 
     apply: Callable[..., jax.Array]
-    draw: Callable[[jax.Array, int, int], Any] | None = None
+    draw: Callable[..., Any] | None = None
     options: tuple[str, ...] = ()
+    draws_by_severity: bool = False
 
 
-def corruption_of(name: str, severity: int) -> Corruption:
-    """Return a corruption by its name and severity, both known to be right."""
-    return _TABLE[name](severity - 1)
-
-
-def _shots(i: int) -> Corruption:
-    count = noise.SHOT_COUNTS[i]
-    return Corruption(
-        functools.partial(noise.shot_noise, count=count), noise.draw_shots, ("is_levels",)
-    )
-
-
-def _glass(i: int) -> Corruption:
-    sigma, reach, walks = glass.GLASS_SETTINGS[i]
-    return Corruption(
-        functools.partial(glass.glass_blur, sigma=sigma, reach=reach),
-        functools.partial(glass.draw_displacements, reach=reach, walks=walks),
-        ("faithful",),
-    )
-
-
-def _motion(i: int) -> Corruption:
-    radius, sigma = motion.MOTION_SETTINGS[i]
-    return Corruption(
-        functools.partial(motion.motion_blur, radius=radius, sigma=sigma),
-        lambda key, height, width: motion.draw_angle(key),
-    )
-
-
-def _snow(i: int) -> Corruption:
-    setting = weather.SNOW_SETTINGS[i]
-    return Corruption(
-        functools.partial(weather.snow, setting=setting),
-        functools.partial(weather.draw_snow, zoom=setting.zoom),
-    )
-
-
-def _frost(i: int) -> Corruption:
-    image_weight, frost_weight = weather.FROST_WEIGHTS[i]
-    return Corruption(
-        functools.partial(weather.frost, image_weight=image_weight, frost_weight=frost_weight),
-        lambda key, height, width: weather.draw_frost(key),
-        ("pictures", "faithful"),
-    )
-
-
-def _fog(i: int) -> Corruption:
-    strength, decay = weather.FOG_SETTINGS[i]
-    return Corruption(
-        functools.partial(weather.fog, strength=strength, decay=decay), weather.draw_fog
-    )
+def corruption_of(name: str) -> Corruption:
+    """Return a corruption by its name, which is known to be right."""
+    return _TABLE[name]
 
 
 def _with(
-    apply: Callable[..., jax.Array],
-    draw: Callable[[jax.Array, int, int], Any] | None,
-    names: tuple[str, ...],
-    settings: tuple[Any, ...],
-) -> Callable[[int], Corruption]:
-    """Return severity - 1 -> the corruption with the named constants of that severity."""
+    apply: Callable[..., jax.Array], names: tuple[str, ...], settings: Sequence[Any]
+) -> Callable[..., jax.Array]:
+    """Return ``apply`` with the named constants, plain numbers, of a severity."""
+    columns = zip(*settings, strict=True) if len(names) > 1 else (settings,)
+    tables = dict(zip(names, columns, strict=True))
 
-    def at(i: int) -> Corruption:
-        values = settings[i] if len(names) > 1 else (settings[i],)
-        return Corruption(functools.partial(apply, **dict(zip(names, values, strict=True))), draw)
+    def at_severity(*inputs: Any, severity: Severity, **options: Any) -> jax.Array:
+        constants = {name: at(severity, table) for name, table in tables.items()}
+        return apply(*inputs, **constants, **options)
 
-    return at
+    return at_severity
 
 
-_TABLE: dict[str, Callable[[int], Corruption]] = {
-    "gaussian_noise": _with(noise.gaussian_noise, noise.draw_normal, ("std",), noise.GAUSSIAN_STDS),
-    "shot_noise": _shots,
-    "impulse_noise": _with(
-        noise.impulse_noise, noise.draw_uniform, ("share",), noise.IMPULSE_SHARES
+def _switched(
+    apply: Callable[..., jax.Array], names: tuple[str, ...], settings: Sequence[Any]
+) -> Callable[..., jax.Array]:
+    """Return ``apply``, in a branch for each severity, with its named constants."""
+    cases = [setting if len(names) > 1 else (setting,) for setting in settings]
+
+    def case(constants: tuple[Any, ...], images: jax.Array) -> jax.Array:
+        return apply(images, **dict(zip(names, constants, strict=True)))
+
+    return lambda images, *, severity: switched(severity, cases, case, images)
+
+
+_TABLE: dict[str, Corruption] = {
+    "gaussian_noise": Corruption(
+        _with(noise.gaussian_noise, ("std",), noise.GAUSSIAN_STDS), noise.draw_normal
     ),
-    "defocus_blur": _with(blur.defocus_blur, None, ("radius", "smoothing"), blur.DEFOCUS_DISKS),
-    "glass_blur": _glass,
-    "motion_blur": _motion,
-    "zoom_blur": _with(blur.zoom_blur, None, ("last", "step"), blur.ZOOM_RANGES),
-    "snow": _snow,
-    "frost": _frost,
-    "fog": _fog,
-    "brightness": _with(digital.brightness, None, ("summand",), digital.BRIGHTNESS_SUMMANDS),
-    "contrast": _with(digital.contrast, None, ("factor",), digital.CONTRAST_FACTORS),
-    "elastic_transform": _with(
-        elastic.elastic_transform, elastic.draw_elastic, ("setting",), elastic.ELASTIC_SETTINGS
+    "shot_noise": Corruption(noise.shot_noise, noise.draw_shots, ("is_levels",)),
+    "impulse_noise": Corruption(
+        _with(noise.impulse_noise, ("share",), noise.IMPULSE_SHARES), noise.draw_uniform
     ),
-    "pixelate": _with(digital.pixelate, None, ("factor",), digital.PIXELATE_FACTORS),
-    "jpeg_compression": _with(jpeg.jpeg_compression, None, ("quality",), jpeg.JPEG_QUALITIES),
-    "speckle_noise": _with(noise.speckle_noise, noise.draw_normal, ("std",), noise.SPECKLE_STDS),
-    "gaussian_blur": _with(blur.gaussian_blur, None, ("sigma",), blur.GAUSSIAN_SIGMAS),
-    "spatter": _with(spatter.spatter, spatter.draw_spatter, ("setting",), spatter.SPATTER_SETTINGS),
-    "saturate": _with(digital.saturate, None, ("factor", "summand"), digital.SATURATION_CHANGES),
+    "defocus_blur": Corruption(
+        _switched(blur.defocus_blur, ("radius", "smoothing"), blur.DEFOCUS_DISKS)
+    ),
+    "glass_blur": Corruption(
+        glass.glass_blur, glass.draw_displacements, ("faithful",), draws_by_severity=True
+    ),
+    "motion_blur": Corruption(
+        motion.motion_blur, lambda key, height, width: motion.draw_angle(key)
+    ),
+    "zoom_blur": Corruption(blur.zoom_blur),
+    "snow": Corruption(weather.snow, weather.draw_snow),
+    "frost": Corruption(
+        _with(weather.frost, ("image_weight", "frost_weight"), weather.FROST_WEIGHTS),
+        lambda key, height, width: weather.draw_frost(key),
+        ("pictures", "faithful"),
+    ),
+    "fog": Corruption(weather.fog, weather.draw_fog),
+    "brightness": Corruption(_with(digital.brightness, ("summand",), digital.BRIGHTNESS_SUMMANDS)),
+    "contrast": Corruption(_with(digital.contrast, ("factor",), digital.CONTRAST_FACTORS)),
+    "elastic_transform": Corruption(elastic.elastic_transform, elastic.draw_elastic),
+    "pixelate": Corruption(_switched(digital.pixelate, ("factor",), digital.PIXELATE_FACTORS)),
+    "jpeg_compression": Corruption(jpeg.jpeg_compression),
+    "speckle_noise": Corruption(
+        _with(noise.speckle_noise, ("std",), noise.SPECKLE_STDS), noise.draw_normal
+    ),
+    "gaussian_blur": Corruption(_switched(blur.gaussian_blur, ("sigma",), blur.GAUSSIAN_SIGMAS)),
+    "spatter": Corruption(spatter.spatter, spatter.draw_spatter),
+    "saturate": Corruption(
+        _with(digital.saturate, ("factor", "summand"), digital.SATURATION_CHANGES)
+    ),
 }

@@ -1,12 +1,14 @@
 """Snow, frost and fog (Hendrycks & Dietterich, arXiv 1903.12261)."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lska_jax.robustness.corruptions import random_numbers
 from lska_jax.robustness.corruptions.filters import (
     filter_height,
     filter_width,
@@ -23,6 +25,7 @@ from lska_jax.robustness.corruptions.motion import (
     draw_angle,
     truncate_like_imagemagick,
 )
+from lska_jax.robustness.corruptions.severities import Severity, at, switched
 
 
 class SnowSetting(NamedTuple):
@@ -68,11 +71,12 @@ class SnowDraws(NamedTuple):
     """What chance decides about snow.
 
     Attributes:
-      normal: (h, w) standard normal noise for the centre that is zoomed.
+      normal: standard normal noise, row by row of the centre that is zoomed; a severity that zooms
+        into fewer pixels takes the first ones.
       angle: of the fall, in degrees.
     """
 
-    normal: Float[Array, "*batch flake_rows flake_columns"]
+    normal: Float[Array, "*batch numbers"]
     angle: Float[Array, "*batch"]
 
 
@@ -87,23 +91,27 @@ def snow_zoom(zoom: float, height: int, width: int) -> float:
     return max(zoom * size_ratio(height, width), 1.0)
 
 
-def draw_snow(key: jax.Array, height: int, width: int, *, zoom: float) -> SnowDraws:
+def flake_counts(zoom: float, height: int, width: int) -> tuple[int, int]:
+    """Return the rows and columns of the noise that is zoomed to a size."""
+    factor = snow_zoom(zoom, height, width)
+    return zoom_centre(height, factor)[1], zoom_centre(width, factor)[1]
+
+
+def draw_snow(key: jax.Array, height: int, width: int) -> SnowDraws:
     """Draw the noise and the direction of one image's snow.
 
     The generator draws noise for the whole image and zooms into its centre; only the centre is
     drawn here.
     """
-    noise_key, angle_key = jax.random.split(key)
-    factor = snow_zoom(zoom, height, width)
-    shape = (zoom_centre(height, factor)[1], zoom_centre(width, factor)[1])
+    noise_key, angle_key = random_numbers.split(key)
+    most = max(math.prod(flake_counts(s.zoom, height, width)) for s in SNOW_SETTINGS)
     return SnowDraws(
-        jax.random.normal(noise_key, shape, jnp.float32),
-        draw_angle(angle_key, angles=SNOW_ANGLES),
+        random_numbers.normal(noise_key, (most,)), draw_angle(angle_key, angles=SNOW_ANGLES)
     )
 
 
 def snow(
-    images: Float[Array, "batch height width 3"], draws: SnowDraws, *, setting: SnowSetting
+    images: Float[Array, "batch height width 3"], draws: SnowDraws, *, severity: Severity
 ) -> Float[Array, "batch height width 3"]:
     """Whiten the image and add falling snow and the same snow turned by half a circle.
 
@@ -112,36 +120,47 @@ def snow(
     multiplied by the shorter side over 224.
     """
     _, height, width, _ = images.shape
-    ratio = size_ratio(height, width)
-    factor = snow_zoom(setting.zoom, height, width)
-    noise = (setting.mean + setting.std * draws.normal)[..., None]
-    top, rows = zoom_centre(height, factor)
-    left, columns = zoom_centre(width, factor)
-    layer = filter_width(to_rows(noise), zoom_matrix(width, factor)[:, left : left + columns])
-    layer = filter_height(layer, zoom_matrix(height, factor)[:, top : top + rows])
-    layer = from_rows(layer, channels=1)
-    layer = truncate_levels(jnp.where(layer < setting.threshold, 0.0, layer)) / 255.0
-    layer = blur_along(
-        layer, draws.angle, radius=setting.radius * ratio, sigma=setting.sigma * ratio
+    mean, std, threshold, kept, rest = (
+        at(severity, values)
+        for values in zip(
+            *((s.mean, s.std, s.threshold, s.kept, 1.0 - s.kept) for s in SNOW_SETTINGS),
+            strict=True,
+        )
     )
+
+    def zoomed(zoom: float, noise: Float[Array, "batch numbers"]) -> Float[Array, "..."]:
+        factor = snow_zoom(zoom, height, width)
+        top, rows = zoom_centre(height, factor)
+        left, columns = zoom_centre(width, factor)
+        centre = noise[:, : rows * columns].reshape(-1, rows, columns, 1)
+        wide = filter_width(to_rows(centre), zoom_matrix(width, factor)[:, left : left + columns])
+        return from_rows(
+            filter_height(wide, zoom_matrix(height, factor)[:, top : top + rows]), channels=1
+        )
+
+    zooms = [setting.zoom for setting in SNOW_SETTINGS]
+    layer = switched(severity, zooms, zoomed, mean + std * draws.normal)
+    layer = truncate_levels(jnp.where(layer < threshold, 0.0, layer)) / 255.0
+    paths = [(setting.radius, setting.sigma) for setting in SNOW_SETTINGS]
+    layer = blur_along(layer, draws.angle, settings=paths, severity=severity)
     layer = truncate_like_imagemagick(layer)
     grey = jnp.sum(images * jnp.asarray(_GREY, jnp.float32), axis=-1, keepdims=True)
     white = jnp.maximum(images, grey * 1.5 + 0.5)
-    whitened = setting.kept * images + (1.0 - setting.kept) * white
+    whitened = kept * images + rest * white
     return jnp.clip(whitened + layer + layer[:, ::-1, ::-1], 0.0, 1.0)
 
 
 def draw_frost(key: jax.Array) -> FrostDraws:
     """Draw the picture and the place of one image's frost."""
-    return FrostDraws(jax.random.uniform(key, (3,), jnp.float32))
+    return FrostDraws(random_numbers.uniform(key, (3,)))
 
 
 def frost(
     images: Float[Array, "batch height width 3"],
     draws: FrostDraws,
     *,
-    image_weight: float,
-    frost_weight: float,
+    image_weight: float | Float[Array, ""],
+    frost_weight: float | Float[Array, ""],
     pictures: FrostPictures,
     faithful: bool,
 ) -> Float[Array, "batch height width 3"]:
@@ -160,15 +179,14 @@ def frost(
 def draw_fog(key: jax.Array, height: int, width: int) -> Float[Array, " numbers"]:
     """Draw uniforms in [-1, 1) for one image's fog: 3 for each square of each of its steps."""
     steps = max(math.ceil(math.log2(max(height, width))), 1)
-    return jax.random.uniform(key, (4**steps - 1,), jnp.float32, -1.0, 1.0)
+    return random_numbers.uniform(key, (4**steps - 1,), -1.0, 1.0)
 
 
 def fog(
     images: Float[Array, "batch height width 3"],
     draws: Float[Array, "batch numbers"],
     *,
-    strength: float,
-    decay: float,
+    severity: Severity,
 ) -> Float[Array, "batch height width 3"]:
     """Return clip((x + strength fog) m / (m + strength)), m the image's largest value.
 
@@ -176,28 +194,31 @@ def fog(
     px), so it fits any size.
     """
     _, height, width, _ = images.shape
-    layer = strength * plasma_fractal(draws, decay=decay)[:, :height, :width, None]
+    strength = at(severity, [strength for strength, _ in FOG_SETTINGS])
+    heights = plasma_fractal(draws, decays=[decay for _, decay in FOG_SETTINGS], severity=severity)
+    layer = strength * heights[:, :height, :width, None]
     largest = jnp.max(images, axis=(1, 2, 3), keepdims=True)
     return jnp.clip((images + layer) * largest / (largest + strength), 0.0, 1.0)
 
 
 def plasma_fractal(
-    draws: Float[Array, "batch numbers"], *, decay: float
+    draws: Float[Array, "batch numbers"], *, decays: Sequence[float], severity: Severity
 ) -> Float[Array, "batch size size"]:
     """Grow a height map in [0, 1] by the diamond-square method, wrapped around at its borders.
 
     Every step halves the grid: the middle of a square becomes the mean of its four corners, the
     middle of an edge the mean of its two ends and of the middles of the two squares beside it, each
-    plus w^2 u with u the draw, uniform in [-1, 1), and w = 100 at first, divided by ``decay`` after
-    every step. (The generator multiplies a draw from -w..w by w.)
+    plus w^2 u with u the draw, uniform in [-1, 1), and w = 100 at first, divided by the severity's
+    decay after every step. (The generator multiplies a draw from -w..w by w.)
     """
     batch, numbers = draws.shape
     corners = jnp.zeros((batch, 1, 1), jnp.float32)
-    step = _FIRST_FOG_STEP
+    steps = round(math.log(numbers + 1, 4))
+    roughness = at(severity, [_roughness(decay, steps) for decay in decays])
     used = 0
-    while used < numbers:
+    for step in range(steps):
         side = corners.shape[1]
-        rough = step**2 * draws[:, used : used + 3 * side**2].reshape(batch, 3, side, side)
+        rough = roughness[step] * draws[:, used : used + 3 * side**2].reshape(batch, 3, side, side)
         used += 3 * side**2
         pairs = corners + jnp.roll(corners, -1, axis=1)
         middles = (pairs + jnp.roll(pairs, -1, axis=2)) / 4 + rough[:, 0]
@@ -212,7 +233,14 @@ def plasma_fractal(
         corners = jnp.stack([upper, lower], axis=2).reshape(batch, 2 * side, 2 * side)
         # Kept apart for the compiler: fused, every step would compute all earlier ones again.
         corners = jax.lax.optimization_barrier(corners)
-        step = step / decay
     lowest = jnp.min(corners, axis=(1, 2), keepdims=True)
     highest = jnp.max(corners, axis=(1, 2), keepdims=True)
     return (corners - lowest) / jnp.maximum(highest - lowest, 1e-6)
+
+
+def _roughness(decay: float, steps: int) -> list[float]:
+    """Return w^2 of every step."""
+    widths = [_FIRST_FOG_STEP]
+    for _ in range(steps - 1):
+        widths.append(widths[-1] / decay)
+    return [width**2 for width in widths]

@@ -135,7 +135,10 @@ def sweep(
         pending = [(planned, lacking) for planned, lacking in pending if lacking]
         with SweepDisplay(len(plan), len(plan) - len(pending), is_main=is_main) as display:
             samples = Samples(path.parent / SAMPLES_NAME)
-            measuring = _Sweep(options, file, display, samples, generator, signals or StopSignals())
+            batch_size = min(options.batch_size, _most_images(plan, options) or options.batch_size)
+            measuring = _Sweep(
+                options, file, display, samples, generator, signals or StopSignals(), batch_size
+            )
             for planned, lacking in pending:
                 measuring.measure(planned, lacking)
                 display.end()
@@ -156,6 +159,7 @@ class _Sweep:
         samples: Samples,
         generator: Generator,
         signals: StopSignals,
+        batch_size: int,
     ):
         self._options = options
         self._samples = samples
@@ -169,7 +173,7 @@ class _Sweep:
         self._generator = generator
         devices = jax.device_count()
         # Every device gets as many rows.
-        self._batch_size = -(-options.batch_size // devices) * devices
+        self._batch_size = -(-batch_size // devices) * devices
         workers = options.num_workers
         self._num_workers = default_num_workers() if workers < 0 else workers
         # Every process scores every image, whoever decoded it.
@@ -339,6 +343,23 @@ class _Sweep:
                 yield batch
         if is_kept:
             self._kept = (images, kept)
+
+
+def _most_images(plan: Sequence[PlannedCell], options: SweepOptions) -> int | None:
+    """Return how many images a cell can have, or None where only opening all of them tells.
+
+    A batch of more would be filled up, and every corruption and model computed for nothing.
+    """
+    if options.limit:
+        return options.limit
+    openers = {planned.open for planned in plan}
+    if len(openers) != 1:
+        return None
+    try:
+        # The clean images alone, and what is made of them.
+        return len(openers.pop()().source)
+    except (ValueError, OSError):
+        return None  # the hole of every cell
 
 
 def _subsets_of(classifier: Classifier) -> tuple[ClassSubset, ...]:

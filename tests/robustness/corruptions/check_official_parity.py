@@ -122,7 +122,7 @@ def main() -> None:
         cell = f"{name}/{severity}"
         if cell in cells:
             continue
-        if corruption_of(name, severity).draw is None:
+        if corruption_of(name).draw is None:
             cells[cell] = compare_pixels(name, severity, clean, golden[f"{cell}/crops"])
         else:
             official = golden[f"{cell}/stats"]
@@ -142,8 +142,8 @@ def report(cells: dict[str, list[str]], keys: int) -> str:
     """Return the page: two tables, and what is missing in them."""
     names = [f"{name}/{severity}" for name in ALL_CORRUPTIONS for severity in SEVERITIES]
     lines = [cells[name] for name in names if name in cells]
-    pixels = [line for line in lines if corruption_of(line[0], 1).draw is None]
-    stats = [line for line in lines if corruption_of(line[0], 1).draw is not None]
+    pixels = [line for line in lines if corruption_of(line[0]).draw is None]
+    stats = [line for line in lines if corruption_of(line[0]).draw is not None]
     missing = [name for name in names if name not in cells]
     text = [
         "# Parity with the official ImageNet-C generator",

@@ -175,7 +175,7 @@ def test_bad_input_is_said_clearly(change, message):
 
 
 def test_corruptions_without_chance_need_no_key():
-    without = [name for name in ALL_CORRUPTIONS if corruption_of(name, 1).draw is None]
+    without = [name for name in ALL_CORRUPTIONS if corruption_of(name).draw is None]
     assert len(without) == 8
     assert corrupted(levels(), "contrast").shape == (2, 33, 45, 3)
 

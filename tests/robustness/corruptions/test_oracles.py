@@ -2,6 +2,7 @@
 
 import functools
 import io
+import math
 
 import jax
 import jax.numpy as jnp
@@ -114,7 +115,7 @@ def test_shot_noise_is_the_quantile_of_the_poisson_distribution(i):
     image, images = inputs()
     draws = noise.draw_shots(KEY, SIDE, SIDE)
     count = noise.SHOT_COUNTS[i]
-    ours = applied(noise.shot_noise, images, draws, count=count, is_levels=True)
+    ours = applied(noise.shot_noise, images, draws, severity=i + 1, is_levels=True)
     oracle = oracles.shot_noise(image, np.asarray(draws.whole, np.float64), count)
     # A draw within float32's rounding of a step of the distribution falls on either side.
     assert (np.abs(ours - oracle) > CLOSE).mean() < 1e-3
@@ -124,7 +125,7 @@ def test_shot_noise_of_values_between_grey_levels_has_their_mean_and_variance():
     images = jnp.full((1, 128, 128, 3), 100.37 / 255)
     draws = noise.draw_shots(KEY, 128, 128)
     ours = applied(
-        noise.shot_noise, images, jax.tree.map(jnp.asarray, draws), count=60, is_levels=False
+        noise.shot_noise, images, jax.tree.map(jnp.asarray, draws), severity=1, is_levels=False
     )
     mean = 60 * 100.37 / 255
     # Five standard errors over 49152 values: of a Poisson mean sqrt(m / n), of its variance about
@@ -154,7 +155,7 @@ def test_defocus_blur_correlates_with_the_smoothed_disk(i):
 def test_zoom_blur_averages_clipped_zooms(i):
     image, images = inputs()
     last, step = blur.ZOOM_RANGES[i]
-    ours = applied(blur.zoom_blur, images, last=last, step=step)
+    ours = applied(blur.zoom_blur, images, severity=i + 1)
     np.testing.assert_allclose(ours, oracles.zoom_blur(image, last, step), atol=CLOSE)
 
 
@@ -163,9 +164,9 @@ def test_zoom_blur_averages_clipped_zooms(i):
 def test_glass_blur_walks_as_the_loop_does(i, faithful):
     image, images = inputs()
     sigma, reach, walks = glass.GLASS_SETTINGS[i]
-    draws = glass.draw_displacements(KEY, SIDE, SIDE, reach=reach, walks=walks)
-    ours = applied(glass.glass_blur, images, draws, sigma=sigma, reach=reach, faithful=faithful)
-    oracle = oracles.glass_blur(image, np.asarray(draws), sigma, reach, swap=not faithful)
+    draws = glass.draw_displacements(KEY, SIDE, SIDE, severity=i + 1)
+    ours = applied(glass.glass_blur, images, draws, severity=i + 1, faithful=faithful)
+    oracle = oracles.glass_blur(image, np.asarray(draws)[:walks], sigma, reach, swap=not faithful)
     # A blurred value within float32's rounding of a grey level can be truncated to the one below:
     # then a pixel and its copies differ by a level, before the second blur.
     assert np.abs(ours - oracle).max() < 1 / 255
@@ -173,7 +174,7 @@ def test_glass_blur_walks_as_the_loop_does(i, faithful):
 
 
 def test_glass_displacements_are_uniform_and_leave_out_the_upper_end():
-    draws = np.asarray(glass.draw_displacements(KEY, SIDE, SIDE, reach=3, walks=4))
+    draws = np.asarray(glass.draw_displacements(KEY, SIDE, SIDE, severity=4))
     values, counts = np.unique(draws, return_counts=True)
     assert values.tolist() == [-3, -2, -1, 0, 1, 2]
     # Five standard deviations of a count.
@@ -182,16 +183,23 @@ def test_glass_displacements_are_uniform_and_leave_out_the_upper_end():
 
 @each_severity
 @pytest.mark.parametrize("angle", [-45.0, 40.0])
-def test_motion_blur_sums_the_taps_of_imagemagick(i, angle):
+def test_motion_blur_sums_the_taps_of_imagemagick(i, angle, monkeypatch):
+    monkeypatch.setattr(filters, "REFERENCE_SIZE", 24)
     image, images = inputs(24)
     radius, sigma = motion.MOTION_SETTINGS[i]
-    taps = applied(motion.blur_along, images, jnp.float32(angle), radius=radius, sigma=sigma)
+    taps = applied(
+        motion.blur_along,
+        images,
+        jnp.float32(angle),
+        settings=motion.MOTION_SETTINGS,
+        severity=i + 1,
+    )
     np.testing.assert_allclose(taps, oracles.moved(image, angle, radius, sigma), atol=CLOSE)
 
 
 def test_motion_blur_truncates_sixteen_bit_values():
     image, images = inputs()
-    ours = applied(motion.motion_blur, images, jnp.float32(20.0), radius=10.0, sigma=3.0)
+    ours = applied(motion.motion_blur, images, jnp.float32(20.0), severity=1)
     # One value in 257 is near enough to the step for float32 to matter.
     off_by_a_level(ours, oracles.motion_blur(image, 20.0, 10, 3), share=1e-3)
 
@@ -200,9 +208,11 @@ def test_motion_blur_truncates_sixteen_bit_values():
 def test_snow_is_zoomed_cut_and_blurred_noise(i):
     image, images = inputs()
     setting = weather.SNOW_SETTINGS[i]
-    draws = weather.draw_snow(KEY, SIDE, SIDE, zoom=setting.zoom)
-    ours = applied(weather.snow, images, draws, setting=setting)
-    oracle = oracles.snow(image, np.asarray(draws.normal), float(draws.angle), *setting)
+    draws = weather.draw_snow(KEY, SIDE, SIDE)
+    ours = applied(weather.snow, images, draws, severity=i + 1)
+    flakes = weather.flake_counts(setting.zoom, SIDE, SIDE)
+    normal = np.asarray(draws.normal)[: math.prod(flakes)].reshape(flakes)
+    oracle = oracles.snow(image, normal, float(draws.angle), *setting)
     # The snow layer is truncated twice; it is added from two places.
     assert np.abs(ours - oracle).max() < 3 / 255
     assert np.abs(ours - oracle).mean() < 1e-2 / 255
@@ -233,7 +243,7 @@ def test_fog_is_a_plasma_fractal(i):
     image, images = inputs()
     strength, decay = weather.FOG_SETTINGS[i]
     numbers = weather.draw_fog(KEY, SIDE, SIDE)
-    ours = applied(weather.fog, images, numbers, strength=strength, decay=decay)
+    ours = applied(weather.fog, images, numbers, severity=i + 1)
     oracle = oracles.fog(image, np.asarray(numbers, np.float64), strength, decay)
     # Heights are sums of numbers up to 10^4 and are then divided by their range.
     np.testing.assert_allclose(ours, oracle, atol=10 * CLOSE)
@@ -291,7 +301,7 @@ def test_jpeg_compression_is_that_of_libjpeg(i, size):
     Image.fromarray(levels).save(file, "JPEG", quality=quality)
     codec = np.asarray(Image.open(file), np.int32)
     ours = applied(
-        jpeg.jpeg_compression, jnp.asarray(levels, jnp.float32)[None] / 255.0, quality=quality
+        jpeg.jpeg_compression, jnp.asarray(levels, jnp.float32)[None] / 255.0, severity=i + 1
     )
     difference = np.abs(np.round(ours * 255) - codec)
     # Fixed-point against float32 transforms: now and then a coefficient lies on the boundary of two
@@ -306,7 +316,7 @@ def test_elastic_transform_interpolates_twice(i, monkeypatch):
     image, images = inputs(224)
     setting = elastic.ELASTIC_SETTINGS[i]
     draws = elastic.draw_elastic(KEY, 224, 224)
-    ours = applied(elastic.elastic_transform, images, draws, setting=setting)
+    ours = applied(elastic.elastic_transform, images, draws, severity=i + 1)
     oracle = oracles.elastic_transform(
         image, np.asarray(draws.corners, np.float64), np.asarray(draws.fields, np.float64), *setting
     )
@@ -322,7 +332,7 @@ def test_spatter_draws_water_or_mud(i):
     image, images = inputs()
     setting = spatter.SPATTER_SETTINGS[i]
     normal = spatter.draw_spatter(KEY, SIDE, SIDE)
-    ours = applied(spatter.spatter, images, normal, setting=setting)
+    ours = applied(spatter.spatter, images, normal, severity=i + 1)
     oracle = oracles.spatter(image, np.asarray(normal, np.float64), *setting)
     # Levels of the liquid and of the height map are truncated: near a step float32 can differ.
     assert np.abs(ours - oracle).mean() < 0.02 / 255

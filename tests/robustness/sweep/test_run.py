@@ -1,5 +1,6 @@
 """The whole sweep on pictures whose answers are known: exact tables, resume, holes, bad input."""
 
+import jax
 import pytest
 from known_models import PREPARED, picture, reader, write_pictures
 
@@ -103,6 +104,20 @@ def test_models_of_other_classes_are_measured_on_their_own_images(tmp_path):
     assert "clean_c/error/brightness/5" in found
     assert summary.scores["clean_c/error/brightness/1"].provenance == "generated"
     assert not any("mean_error" in key or "mce" in key for key in found)
+
+
+@pytest.mark.parametrize(("limit", "rows"), [(3, 3), pytest.param(0, 10, marks=pytest.mark.slow)])
+def test_a_batch_is_not_filled_up_beyond_the_images_of_a_cell(tmp_path, limit, rows):
+    seen = []
+
+    def logits(images):
+        seen.append(len(images))
+        return reader(4)(images)
+
+    options = {**own_options(tmp_path), "preprocessing": PREPARED, "num_workers": 0}
+    evaluate(logits, out=tmp_path / "out", suite="imagenet", batch_size=64, limit=limit, **options)
+    # Every device gets as many rows.
+    assert max(seen) == -(-rows // jax.device_count()) * jax.device_count()
 
 
 def test_several_models_are_measured_in_one_pass_and_named_apart(tmp_path):
