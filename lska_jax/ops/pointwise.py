@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from lska_jax.ops.checks import check_dtype, check_parameter
 from lska_jax.ops.platform import explicit_spec_of, target_platform, vary_alike
+from lska_jax.ops.processor import multiplies_bfloat16
 from lska_jax.ops.reverse_mode import reverse_mode_only
 
 
@@ -60,7 +61,7 @@ def _forward(images: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
 
 def _backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     images, kernel = residuals
-    images_gradient = _mix(gradient, kernel.astype(gradient.dtype).T)
+    images_gradient = _mix(gradient, kernel.astype(gradient.dtype), is_transposed=True)
     kernel_gradient = _kernel_gradient(images, gradient, explicit_spec_of(kernel))
     return images_gradient, kernel_gradient.astype(kernel.dtype)
 
@@ -68,19 +69,45 @@ def _backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, A
 _convolve.defvjp(_forward, _backward)
 
 
-def _mix(images: Array, kernel: Array) -> Array:
+def _mix(images: Array, kernel: Array, *, is_transposed: bool = False) -> Array:
     if target_platform() == "cpu":
-        return (_pixels(images) @ kernel).reshape(*images.shape[:-1], kernel.shape[-1])
+        rows = _multiply(_pixels(images), kernel, is_transposed=is_transposed)
+        return rows.reshape(*images.shape[:-1], rows.shape[-1])
+    kernel = kernel.T if is_transposed else kernel
     return lax.dot_general(images, kernel, (((images.ndim - 1,), (0,)), ((), ())))
 
 
+def _multiply(rows: Array, kernel: Array, *, is_transposed: bool) -> Array:
+    """Return rows @ kernel, or rows @ kernel.T, on CPU."""
+    # XLA's own product of bfloat16 widens both sides first. With a float32 result YNNPACK takes the
+    # processor's instructions, but for a kernel that is transposed ahead of it.
+    has_instructions = rows.dtype == jnp.bfloat16 and multiplies_bfloat16()
+    product = lax.dot_general(
+        rows,
+        kernel,
+        (((1,), (int(is_transposed),)), ((), ())),
+        preferred_element_type=jnp.float32 if has_instructions else None,
+    )
+    return product.astype(rows.dtype)
+
+
 def _kernel_gradient(images: Array, gradient: Array, spec: PartitionSpec | None) -> Array:
-    if target_platform() == "cpu":
-        images, gradient = _pixels(images), _pixels(gradient)
-    pixels = tuple(range(images.ndim - 1))
+    """Return images^T gradient, summed over pixels in float32."""
+    if target_platform() != "cpu":
+        return _sum_products(images, gradient, spec)
+    images, gradient = _pixels(images), _pixels(gradient)
+    if spec is not None or images.shape[1] <= gradient.shape[1]:
+        return _sum_products(images, gradient, spec)
+    # XLA's CPU backend takes up to three times as long where the first of both is the wider one.
+    # The barrier keeps it from turning the product around again.
+    return lax.optimization_barrier(_sum_products(gradient, images, None)).T
+
+
+def _sum_products(left: Array, right: Array, spec: PartitionSpec | None) -> Array:
+    pixels = tuple(range(left.ndim - 1))
     return lax.dot_general(
-        images,
-        gradient,
+        left,
+        right,
         ((pixels, pixels), ((), ())),
         preferred_element_type=jnp.float32,
         out_sharding=spec,
