@@ -4,6 +4,7 @@ The one place that tells kinds of processors apart; other modules ask by what th
 """
 
 import functools
+import os
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -20,6 +21,13 @@ def has_wide_vectors() -> bool:
 def multiplies_bfloat16() -> bool:
     """Tell whether it multiplies bfloat16 and adds up in float32: AVX512_BF16 or AMX."""
     return any(_features() >= needed for needed in _BFLOAT16_PRODUCTS)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use; containers often allow fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _features() -> set[str]:
