@@ -3,7 +3,6 @@
 Parameters are float32; ``dtype`` is the compute dtype.
 """
 
-import math
 from typing import SupportsFloat, SupportsIndex
 
 import jax.numpy as jnp
@@ -14,7 +13,6 @@ from jaxtyping import Array, Float
 from lska_jax.nn.initial_values import RngsLike, as_rngs, fan_out_normal, normal
 from lska_jax.ops import gelu, pointwise_conv
 from lska_jax.ops.broadcast import add_bias
-from lska_jax.ops.images_in_turn import in_turn
 from lska_jax.ops.plain_numbers import plain_float, plain_int
 from lska_jax.ops.platform import dtype_between
 
@@ -118,15 +116,12 @@ class MLP(nnx.Module):
         self.dropout = nnx.data(nnx.Dropout(drop_rate, rngs=rngs) if drop_rate > 0 else None)
 
     def __call__(
-        self, x: Float[Array, "batch *pixels channels"], *, rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "batch *pixels channels"]:
-        """Map (B, ..., C) to the same shape; ``rngs`` overrides the module's own dropout keys."""
-        if self.dropout is not None and not self.dropout.deterministic:
-            hidden = self.dropout(self._expanded(x), rngs=rngs)
-            return self.dropout(self.project(hidden), rngs=rngs)
-        size = self.expand.out_features * math.prod(x.shape[1:-1]) * 4
-        return in_turn(lambda x: self.project(self._expanded(x)), x, bytes_an_image=size)
-
-    def _expanded(self, x: Array) -> Array:
+        self, x: Float[Array, "*pixels channels"], *, rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "*pixels channels"]:
+        """Map (..., C) to the same shape; ``rngs`` overrides the module's own dropout keys."""
         dtype = self.expand.dtype
-        return gelu(self.expand(x, dtype=dtype_between(dtype))).astype(dtype)
+        hidden = gelu(self.expand(x, dtype=dtype_between(dtype))).astype(dtype)
+        return self._drop(self.project(self._drop(hidden, rngs)), rngs)
+
+    def _drop(self, x: Array, rngs: nnx.Rngs | None) -> Array:
+        return x if self.dropout is None else self.dropout(x, rngs=rngs)

@@ -6,7 +6,7 @@ Four 1-D steps are LSKA (arXiv 2309.01439, eq. 4-6), two 2-D ones LKA (arXiv 220
 one or two undilated ones their trivial forms. The backward pass keeps x and y_n alone; the
 maps between the steps and the gate are computed again. With ``pallas`` they never leave the core.
 In one program with the forward pass XLA sees that it has them already, and keeps them, which is
-faster and takes hardly more memory (``remat=True`` of a model saves far more).
+faster and takes hardly more memory (on TPU and GPU ``remat=True`` of a model saves far more).
 """
 
 import functools
