@@ -18,15 +18,9 @@ import grain
 from absl import flags
 
 from lska_jax.data.reading_now import number_this_reader
+from lska_jax.ops.processor import usable_cores as usable_cores
 
 _SHARED_MEMORY = "/dev/shm"
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use; containers often allow fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def prefetch_in_workers(

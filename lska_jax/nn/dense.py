@@ -14,6 +14,7 @@ from lska_jax.nn.initial_values import RngsLike, as_rngs, fan_out_normal, normal
 from lska_jax.ops import gelu, pointwise_conv
 from lska_jax.ops.broadcast import add_bias
 from lska_jax.ops.plain_numbers import plain_float, plain_int
+from lska_jax.ops.platform import dtype_between
 
 # Of the transformers and their relatives; their code truncates at +-2, 100 standard deviations.
 KERNEL_STD = 0.02
@@ -53,11 +54,13 @@ class Dense(nnx.Linear):
         )
 
     def __call__(  # type: ignore[override]
-        self, x: Float[Array, "*pixels in_channels"]
+        self, x: Float[Array, "*pixels in_channels"], *, dtype: DTypeLike | None = None
     ) -> Float[Array, "*pixels channels"]:
-        """Map (..., in_channels) to (..., C) in the compute dtype."""
-        out = pointwise_conv(x.astype(self.dtype), self.kernel[...])
-        return out if self.bias is None else add_bias(out, self.bias[...])
+        """Map (..., in_channels) to (..., C), in the compute dtype unless ``dtype`` is another."""
+        between = dtype_between(self.dtype)
+        out = pointwise_conv(x.astype(self.dtype), self.kernel[...], dtype=between)
+        out = out if self.bias is None else add_bias(out, self.bias[...])
+        return out.astype(dtype or self.dtype)
 
 
 class Pointwise(Dense):
@@ -116,8 +119,9 @@ class MLP(nnx.Module):
         self, x: Float[Array, "*pixels channels"], *, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "*pixels channels"]:
         """Map (..., C) to the same shape; ``rngs`` overrides the module's own dropout keys."""
-        hidden = self._drop(gelu(self.expand(x)), rngs)
-        return self._drop(self.project(hidden), rngs)
+        dtype = self.expand.dtype
+        hidden = gelu(self.expand(x, dtype=dtype_between(dtype))).astype(dtype)
+        return self._drop(self.project(self._drop(hidden, rngs)), rngs)
 
     def _drop(self, x: Array, rngs: nnx.Rngs | None) -> Array:
         return x if self.dropout is None else self.dropout(x, rngs=rngs)

@@ -19,10 +19,12 @@ from lska_jax.ops.batch_norm import affine, moments, normalise
 from lska_jax.ops.broadcast import add_bias, scale_by
 from lska_jax.ops.checks import check_dilation
 from lska_jax.ops.formulations import canonical
+from lska_jax.ops.images_in_turn import in_turn
 from lska_jax.ops.layer_norm import layer_norm
 from lska_jax.ops.pallas import conv_ffn, ffn_fits
 from lska_jax.ops.plain_numbers import plain_float, plain_int
-from lska_jax.ops.platform import takes_pallas
+from lska_jax.ops.platform import dtype_between, takes_pallas
+from lska_jax.ops.strided import strided_conv
 
 # PyTorch's momentum of 0.1 is 0.9 here. The running variance is the biased one, PyTorch's is
 # unbiased: after training they differ by n / (n - 1), with loaded statistics nothing differs.
@@ -73,11 +75,14 @@ class DepthwiseConv(nnx.Module):
         self.implementation = canonical(implementation)
 
     def __call__(
-        self, x: Float[Array, "batch height width channels"]
+        self, x: Float[Array, "batch height width channels"], *, dtype: DTypeLike | None = None
     ) -> Float[Array, "batch height width channels"]:
-        """Convolve (B, H, W, C) and add the bias, if there is one, in the compute dtype."""
+        """Convolve (B, H, W, C) and add the bias, if there is one.
+
+        In the compute dtype unless ``dtype`` is another.
+        """
         out = depthwise_conv(
-            x.astype(self.dtype),
+            x.astype(dtype or self.dtype),
             self.kernel[...],
             dilation=self.dilation,
             implementation=self.implementation,
@@ -239,14 +244,14 @@ class StridedConv(nnx.Conv):
 
         H' = ceil(H / stride) with the usual padding, floor((H - size) / stride) + 1 with none.
         """
-        out = lax.conv_general_dilated(
+        out = strided_conv(
             x.astype(self.dtype),
-            self.kernel[...].astype(self.dtype),
-            self.strides,
-            self.padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            self.kernel[...],
+            stride=self.strides[0],
+            padding=self.padding[0][0],
         )
-        return out if self.bias is None else add_bias(out, self.bias[...])
+        out = out if self.bias is None else add_bias(out, self.bias[...])
+        return out.astype(self.dtype)
 
 
 class PatchEmbedding(nnx.Module):
@@ -346,13 +351,19 @@ class ConvFFN(nnx.Module):
                 (self.project.kernel[...], self.project.bias[...]),
                 scale=None if scale is None else scale.scale[...],
             )
-        x = self.expand(x)
-        x = self.depthwise(nnx.relu(x) if self.use_relu else x)
-        out = self._drop(self.project(self._drop(gelu(x), rngs)), rngs)
+        if self.dropout is not None and not self.dropout.deterministic:
+            hidden = self.dropout(self._expanded(x), rngs=rngs)
+            out = self.dropout(self.project(hidden), rngs=rngs)
+        else:
+            size = self.expand.out_features * x.shape[1] * x.shape[2] * 4
+            out = in_turn(lambda x: self.project(self._expanded(x)), x, bytes_an_image=size)
         return out if scale is None else scale(out)
 
-    def _drop(self, x: Array, rngs: nnx.Rngs | None) -> Array:
-        return x if self.dropout is None else self.dropout(x, rngs=rngs)
+    def _expanded(self, x: Array) -> Array:
+        between = dtype_between(self.dtype)
+        x = self.expand(x, dtype=between)
+        x = self.depthwise(nnx.relu(x) if self.use_relu else x, dtype=between)
+        return gelu(x).astype(self.dtype)
 
     def _is_fused(self, x: Array) -> bool:
         hidden = self.expand.out_features

@@ -6,7 +6,7 @@ Four 1-D steps are LSKA (arXiv 2309.01439, eq. 4-6), two 2-D ones LKA (arXiv 220
 one or two undilated ones their trivial forms. The backward pass keeps x and y_n alone; the
 maps between the steps and the gate are computed again. With ``pallas`` they never leave the core.
 In one program with the forward pass XLA sees that it has them already, and keeps them, which is
-faster and takes hardly more memory (``remat=True`` of a model saves far more).
+faster and takes hardly more memory (on TPU and GPU ``remat=True`` of a model saves far more).
 """
 
 import functools
@@ -20,7 +20,7 @@ from lska_jax.ops.checks import Dilations, check_images, check_parameter, check_
 from lska_jax.ops.depthwise import depthwise_conv
 from lska_jax.ops.formulations import Formulations, canonical
 from lska_jax.ops.pallas import depthwise_chain, fits
-from lska_jax.ops.platform import takes_pallas, vary_alike
+from lska_jax.ops.platform import dtype_between, takes_pallas, vary_alike
 from lska_jax.ops.pointwise import pointwise_conv
 from lska_jax.ops.reverse_mode import reverse_mode_only
 
@@ -135,15 +135,17 @@ _gate.defvjp(_gate_forward, _gate_backward)
 def _convolve(static: _Static, images: Array, chain: _Chain) -> Array:
     dilations, implementation = static
     kernels, biases = chain
+    dtype = images.dtype
     sizes = [(kernel.shape[0], kernel.shape[1]) for kernel in kernels]
     if takes_pallas(implementation, batch=images.shape[0], dtype=images.dtype) and fits(
         images.shape, images.dtype, kernel_sizes=sizes
     ):
         return depthwise_chain(images, kernels, biases, dilations=dilations)
+    images = images.astype(dtype_between(dtype))
     for kernel, bias, dilation in zip(kernels, biases, dilations, strict=True):
         images = depthwise_conv(images, kernel, dilation=dilation, implementation=implementation)
         images = add_bias(images, bias)
-    return images
+    return images.astype(dtype)
 
 
 def _mix(response: Array, pointwise: tuple[Array, Array]) -> Array:

@@ -24,6 +24,15 @@ def target_platform() -> str:
     return "gpu" if platform in ("cuda", "rocm") else platform
 
 
+def dtype_between(dtype: DTypeLike) -> DTypeLike:
+    """Return the dtype of maps that one fused loop hands to the next operation, never kept.
+
+    The compute dtype, but on CPU float32: XLA computes in it anyway, and rounding to bfloat16, for
+    which it has no instruction, takes longer than the bytes that it saves.
+    """
+    return jnp.float32 if target_platform() == "cpu" else dtype
+
+
 def varying_axes(array: jax.Array) -> frozenset[Any]:
     """Return the axes of an enclosing shard_map that an array differs along."""
     return jax.typeof(array).manual_axis_type.varying

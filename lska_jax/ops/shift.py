@@ -124,6 +124,9 @@ def _windows(
     _, height, width, _ = images.shape
     (above, _), (before, _) = padding[1:3]
     platform = target_platform()
+    if platform == "cpu":
+        # XLA pads in float32 there, and of bfloat16 rounds every window of it once more.
+        images = images.astype(jnp.float32)
     if platform == "gpu":
         moves = [(above - tap.row_start, before - tap.column_start) for tap in taps]
         zero = jnp.zeros((), images.dtype)
@@ -132,15 +135,14 @@ def _windows(
     sides = ((0, 0), (above, above + extra), (before, before), (0, 0))
     padded = jnp.pad(images, sides)
     if platform == "cpu":
-        integers = jnp.int32 if images.dtype == jnp.float32 else jnp.int16
-        padded = lax.bitcast_convert_type(padded, integers)
+        padded = lax.bitcast_convert_type(padded, jnp.int32)
     windows = []
     for tap in taps:
         rows = slice(tap.row_start, tap.row_start + height + extra)
         columns = slice(tap.column_start, tap.column_start + width)
         window = padded[:, rows, columns, :]
         if platform == "cpu":
-            window = lax.bitcast_convert_type(window, images.dtype)
+            window = lax.bitcast_convert_type(window, jnp.float32)
         windows.append(window.astype(jnp.float32))
     return windows
 

@@ -17,13 +17,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from lska_jax.ops.processor import has_wide_vectors
 from lska_jax.running.own_process import is_own_process
 
 VARIABLE = "XLA_FLAGS"
 # Twice as many numbers an instruction as XLA's default of 256 bits, where the processor has them.
 WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
-_NEEDED = {"avx512f", "avx512vl", "avx512bw", "avx512dq"}
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 def use_compiler_options() -> None:
@@ -57,17 +56,7 @@ def is_known(option: str) -> bool:
 
 def _options() -> tuple[str, ...]:
     """Return the options for this machine's processor."""
-    return (WIDE_VECTORS,) if _processor_features() >= _NEEDED else ()
-
-
-def _processor_features() -> set[str]:
-    try:
-        with _CPUINFO.open(encoding="utf-8", errors="replace") as lines:
-            # Of the first core: a file of hundreds of cores takes a while to read.
-            line = next((line for line in lines if line.startswith("flags")), "")
-    except OSError:
-        return set()
-    return set(line.split())
+    return (WIDE_VECTORS,) if has_wide_vectors() else ()
 
 
 def _libraries() -> Iterator[Path]:

@@ -59,6 +59,35 @@ def test_bfloat16_images_keep_a_float32_gradient_of_the_kernel(drawn):
     np.testing.assert_allclose(of_kernel, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("is_multiplying", [True, False])
+def test_products_of_bfloat16_on_cpu_are_rounded_once(is_multiplying, monkeypatch):
+    monkeypatch.setattr(pointwise, "multiplies_bfloat16", lambda: is_multiplying)
+    rng = np.random.default_rng(0)
+    images, kernel = (
+        jnp.asarray(rng.standard_normal(shape), jnp.bfloat16) for shape in ((9, 200), (200, 24))
+    )
+    widened = (np.asarray(array, np.float64) for array in (images, kernel))
+    exact = np.matmul(*widened)
+    fresh = jax.jit(lambda *arrays: inspect.unwrap(pointwise_conv)(*arrays))
+    wide = jax.jit(lambda *arrays: inspect.unwrap(pointwise_conv)(*arrays, dtype=jnp.float32))
+    # Half a unit in the last of 8 bits; and sums of 200 products with 24.
+    np.testing.assert_allclose(np.asarray(fresh(images, kernel), float), exact, rtol=2.01**-8)
+    np.testing.assert_allclose(np.asarray(wide(images, kernel), float), exact, atol=2e-5)
+
+
+def test_gradients_of_a_wider_result_are_those_of_bfloat16(drawn):
+    images, kernel, cotangent = drawn
+    halves = images.astype(jnp.bfloat16), kernel
+
+    def pull_back(dtype):
+        out, pull = jax.vjp(lambda *arrays: pointwise_conv(*arrays, dtype=dtype), *halves)
+        return pull(cotangent.astype(jnp.bfloat16).astype(out.dtype))
+
+    for wide, narrow in zip(pull_back(jnp.float32), pull_back(jnp.bfloat16), strict=True):
+        assert wide.dtype == narrow.dtype
+        np.testing.assert_array_equal(np.asarray(wide, float), np.asarray(narrow, float))
+
+
 def test_gradients_of_a_batch_that_is_split_over_explicit_axes(drawn):
     images, kernel, cotangent = (jnp.tile(drawn[0], (2, 1, 1, 1)), drawn[1],
                                  jnp.tile(drawn[2], (2, 1, 1, 1)))  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lska_jax.ops import processor
 from lska_jax.running import compiler_options
 from lska_jax.running.compiler_options import VARIABLE, WIDE_VECTORS, is_known, use_compiler_options
 from lska_jax.running.environment import (
@@ -24,7 +25,7 @@ OURS, ANOTHERS = "python -m lska_jax train", "python -m ipykernel_launcher"
 def flags(monkeypatch, tmp_path):
     """Return what settles a process's options: (command line, features, XLA_FLAGS) -> XLA_FLAGS."""
     monkeypatch.setattr(sys, "gettrace", lambda: None)
-    monkeypatch.setattr(compiler_options, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
 
     def settle(command_line: str, features: str, given: str = "") -> str:
         monkeypatch.setattr(sys, "orig_argv", command_line.split())
@@ -64,7 +65,7 @@ def test_an_option_that_the_installed_xla_does_not_know_is_not_set(flags, monkey
 def test_nothing_is_set_without_a_library_or_a_list_of_processors(flags, monkeypatch, tmp_path):
     monkeypatch.setattr(compiler_options, "_libraries", lambda: iter([tmp_path / "gone.so"]))
     assert flags(OURS, WIDE) == ""
-    monkeypatch.setattr(compiler_options, "_CPUINFO", Path("/nowhere/cpuinfo"))
+    monkeypatch.setattr(processor, "CPUINFO", Path("/nowhere/cpuinfo"))
     assert compiler_options._options() == ()
 
 
