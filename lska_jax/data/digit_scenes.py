@@ -245,7 +245,7 @@ def _draw_scene(split: str, size: tuple[int, int], seed: int, index: int) -> _Sc
             ):
                 visible = np.concatenate([rest, np.zeros((1, *size), bool)])
                 visible[-1, *window] = cover
-                areas.append(np.count_nonzero(cover))
+                areas.append(int(np.count_nonzero(cover)))
                 labels.append(label)
                 layers = (levels, _resize(ink, sides))
                 for part, colour in zip(layers, colours, strict=True):
