@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _measure(cases: list[Case], *, is_quick: bool) -> Iterator[dict[str, Any]]:
     from benchmarks import harness, networks
     from benchmarks.progress import Progress
-    from lska_jax.data.workers import usable_cores
+    from lska_jax.ops.processor import usable_cores
 
     use_torch = networks.has_torch()
     progress = Progress(len(cases))

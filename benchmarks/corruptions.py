@@ -24,6 +24,7 @@ NAME = "corruptions"
 OURS, GENERATOR = "JAX", "generator"
 GLASS = "glass_blur"
 
+_PACKAGES = ("imagecorruptions", "scipy", "scikit-image", "opencv-python-headless")
 _EXPECTED = "three minutes on two quiet cores, most of them for compiling and for the generator"
 
 
@@ -68,7 +69,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     result = results.write_result(
         folder,
         NAME,
-        conditions={**conditions, **_packages(), "setting": setting._asdict(), "dtype": "uint8"},
+        conditions={
+            **conditions,
+            **results.versions_of(_PACKAGES),
+            "setting": setting._asdict(),
+            "dtype": "uint8",
+        },
         rows=list(_measure(setting)),
         is_quick=options.quick,
     )
@@ -141,18 +147,6 @@ def _generated(images: Any, function: Callable[..., Any], severity: int) -> Call
 
     pictures = [Image.fromarray(image) for image in images]
     return lambda: [np.uint8(function(picture, severity)) for picture in pictures]
-
-
-def _packages() -> dict[str, str]:
-    import importlib.metadata
-
-    found = {}
-    for package in ("imagecorruptions", "scipy", "scikit-image", "opencv-python-headless"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:

@@ -247,7 +247,7 @@ def _torch_call(
     import torch
 
     from benchmarks import networks, torch_van
-    from lska_jax.data.workers import usable_cores
+    from lska_jax.ops.processor import usable_cores
 
     torch.set_num_threads(usable_cores())
     layout = torch.channels_last

@@ -14,9 +14,9 @@ import optax
 
 from benchmarks import results
 from benchmarks.operations import TORCH_FORMATS
-from lska_jax.data.workers import usable_cores
 from lska_jax.models.van import VAN
 from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
+from lska_jax.ops.processor import usable_cores
 
 Call = Callable[[], Any]
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from lska_jax.data.workers import usable_cores
 from lska_jax.ops import depthwise_conv, lska, pointwise_conv
 from lska_jax.ops.kernel_spec import kernel_spec
+from lska_jax.ops.processor import usable_cores
 
 # Formulations that run on an accelerator only; elsewhere they are interpreted, which is no speed.
 ACCELERATOR_ONLY = ("pallas",)

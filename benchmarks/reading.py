@@ -30,6 +30,7 @@ DECODING, TRAINING, EVALUATION = "decoding alone", "training recipe", "evaluatio
 IMAGENET_SIZE = (500, 375)
 
 _EXPECTED = "two minutes on one quiet core"
+_PACKAGES = ("pillow", "simplejpeg", "timm", "torchvision")
 _RECIPE = "rand-m9-mstd0.5-inc1"
 _IMAGE_SIZE, _CROP_PCT = 224, 0.9
 _QUALITY = 90
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     result = results.write_result(
         folder,
         NAME,
-        conditions={**conditions, "packages": _packages(), "dtype": "uint8"},
+        conditions={**conditions, "packages": results.versions_of(_PACKAGES), "dtype": "uint8"},
         rows=list(_measure(setting)),
         is_quick=options.quick,
     )
@@ -183,16 +184,6 @@ def photos(size: tuple[int, int]) -> list[bytes]:
             image.save(file, "JPEG", quality=_QUALITY)
             files.append(file.getvalue())
     return files
-
-
-def _packages() -> dict[str, str]:
-    found = {}
-    for package in ("pillow", "simplejpeg", "timm", "torchvision"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lska_jax.data.workers import usable_cores
+from lska_jax.ops.processor import usable_cores
 from lska_jax.running.huge_pages import VARIABLE
 
 DEFAULT_FOLDER = Path("docs/performance")
@@ -83,12 +83,7 @@ def start(expected: str, *, is_quick: bool) -> dict[str, Any]:
 
 def describe_conditions() -> dict[str, Any]:
     """Return machine, threads, load, versions, settings and date."""
-    versions = {"python": platform.python_version()}
-    for package in _VERSIONS_OF:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
+    versions = {"python": platform.python_version(), **versions_of(_VERSIONS_OF)}
     import jax
 
     return {
@@ -105,6 +100,17 @@ def describe_conditions() -> dict[str, Any]:
         WAIT_POLICY: os.environ.get(WAIT_POLICY, "not set"),
         "dtype": "float32",
     }
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """Return the installed version of each package, or that there is none."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
 
 
 def write_result(

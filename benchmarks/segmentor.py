@@ -126,7 +126,7 @@ def _torch_calls(
     import torch
 
     from benchmarks import torch_segmentor
-    from lska_jax.data.workers import usable_cores
+    from lska_jax.ops.processor import usable_cores
 
     torch.set_num_threads(usable_cores())
     peer, targets = torch_segmentor.torch_segmentor(network), torch.from_numpy(labels).long()

@@ -41,7 +41,7 @@ def call(
     """
     torch = require("torch", "Comparing with PyTorch")
     from benchmarks import torch_van
-    from lska_jax.data.workers import usable_cores
+    from lska_jax.ops.processor import usable_cores
 
     torch.set_num_threads(usable_cores())
     is_last = layout.endswith("channels_last")

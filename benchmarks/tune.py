@@ -28,13 +28,13 @@ import jax.numpy as jnp
 from benchmarks.harness import measure_alternately
 from benchmarks.progress import Progress
 from benchmarks.results import describe_conditions
-from lska_jax.data.workers import usable_cores
 from lska_jax.ops import shift
 from lska_jax.ops.depthwise import formulation_module
 from lska_jax.ops.formulations import NAMES, TABLE_PATH, Formulations, Site
 from lska_jax.ops.kernel_spec import kernel_spec
 from lska_jax.ops.pallas import single
 from lska_jax.ops.platform import target_platform
+from lska_jax.ops.processor import usable_cores
 from lska_jax.running import door
 
 # Images that are timed: on CPU as a laptop has them at once, else as a chip is given in training.

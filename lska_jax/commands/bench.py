@@ -107,7 +107,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from lska_jax.data.augment import TrainTransform
     from lska_jax.data.loader import default_num_workers
     from lska_jax.data.opening import open_source
-    from lska_jax.data.workers import usable_cores
+    from lska_jax.ops.processor import usable_cores
 
     cores = usable_cores()
     default = default_num_workers(cores)

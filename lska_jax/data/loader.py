@@ -24,7 +24,8 @@ import numpy as np
 from lska_jax.data.examples import Fields, Reader
 from lska_jax.data.reading_now import ReadingNow
 from lska_jax.data.sources import BrokenImage, Examples
-from lska_jax.data.workers import prefetch_in_workers, usable_cores
+from lska_jax.data.workers import prefetch_in_workers
+from lska_jax.ops.processor import usable_cores
 
 # Padding rows of the last evaluation batch carry this index; a broken image keeps its own.
 _PADDING_INDEX = -1

@@ -18,7 +18,6 @@ import grain
 from absl import flags
 
 from lska_jax.data.reading_now import number_this_reader
-from lska_jax.ops.processor import usable_cores as usable_cores
 
 _SHARED_MEMORY = "/dev/shm"
 

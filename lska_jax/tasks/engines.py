@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lska_jax.data.workers import usable_cores
+from lska_jax.ops.processor import usable_cores
 from lska_jax.weights.export_onnx import METADATA
 from lska_jax.weights.model_facts import ModelFacts, facts_from_json
 

@@ -9,7 +9,7 @@ from PIL import Image
 from lska_jax.commands.bench import main, measure, workers_to_try
 from lska_jax.data.augment import TrainTransform
 from lska_jax.data.digits import DigitsSource
-from lska_jax.data.workers import usable_cores
+from lska_jax.ops.processor import usable_cores
 
 QUICK = ("--seconds", "0.01", "--batch_size", "8", "--image_size", "8")
 
