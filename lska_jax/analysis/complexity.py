@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.extend import core
+from jax.sharding import use_abstract_mesh
 
 from lska_jax.models.build import abstract_model
 from lska_jax.nn.functional import flat_values
+from lska_jax.running.parallel import abstract_mesh
 
 # Which arrays' paths an array inside the trace is computed from, and whether from the images too.
 _Sources = tuple[frozenset[str], bool]
@@ -66,9 +68,11 @@ def module_cost(module: nnx.Module, shape: Sequence[int]) -> Cost:
     )
     graph, state = nnx.split(inference)
     arrays = flat_values(state)
-    trace = jax.make_jaxpr(lambda state, x: nnx.merge(graph, state)(x))(
-        state, jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    )
+    # On CPU some operations take other forms, with other products.
+    with use_abstract_mesh(abstract_mesh(device_count=1, platform="tpu")):
+        trace = jax.make_jaxpr(lambda state, x: nnx.merge(graph, state)(x))(
+            state, jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        )
     paths = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(state)]
     sources: list[_Sources] = [(frozenset({path}), False) for path in paths]
     counted: Counter[str] = Counter()

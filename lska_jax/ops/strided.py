@@ -1,17 +1,18 @@
 """Strided convolution of all channels: stems and overlapping patch embeddings.
 
-``lax.conv_general_dilated``, but on CPU one product of gathered patches where that was measured to
-be faster (docs/performance/notes.md):
+``lax.conv_general_dilated``, but on CPU in another form where that was measured to be faster
+(docs/performance/notes.md):
 
-- of images of a few channels, seven taps at stride 4. The pixels from one window to the next lie
-  side by side, so that a row of a window is a run of numbers, cut in two at its stride.
-- of bfloat16 where the processor multiplies it: XLA's convolution widens both sides.
+- with a channel of zeros more where the channels to read are odd in number, as an image's are, and
+  those to write more than 16 and at most 32: XLA's convolution takes 2 to 11 times as long without.
+- as one product of gathered patches, of bfloat16 where the processor multiplies it: XLA's
+  convolution widens both sides.
 
-Gradients are those of ``lax``, which are faster than those of the product.
+Gradients are those of ``lax`` on what was given, which are faster.
 """
 
 import functools
-import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,8 @@ from lska_jax.ops.pointwise import pointwise_conv
 from lska_jax.ops.processor import multiplies_bfloat16
 from lska_jax.ops.reverse_mode import reverse_mode_only
 
-_FEW_CHANNELS, _STRIDE_OF_FEW = 4, 4
+# Channels to write that XLA's convolution on CPU is slow with.
+_SLOW_CHANNELS = range(17, 33)
 # Of bfloat16. Of 32 channels the gathering takes what the product gains.
 _MANY_CHANNELS = 64
 
@@ -50,22 +52,24 @@ def strided_conv(
       product float32, not yet rounded to it.
     """
     kernel = kernel.astype(images.dtype)
-    run = _pixels_a_run(images, kernel, stride)
-    if run is None:
+    forward = _faster_form(images, kernel, stride)
+    if forward is None:
         return _as_convolution(images, kernel, stride, padding)
-    return _convolve(*vary_alike((images, kernel)), stride, padding, run)
+    return _convolve(*vary_alike((images, kernel)), stride, padding, forward)
 
 
-def _pixels_a_run(images: Array, kernel: Array, stride: int) -> int | None:
-    """Return how many pixels of a window's row are gathered as one, None for no product."""
-    size, channels = kernel.shape[0], images.shape[-1]
+def _faster_form(images: Array, kernel: Array, stride: int) -> Callable[..., Array] | None:
+    """Return what is faster than ``lax`` where the program is to run, None for nothing."""
+    size, _, in_channels, channels = kernel.shape
     is_fixed = isinstance(images.shape[0], int)  # an export's symbolic batch is left to lax
-    if target_platform() != "cpu" or not is_fixed or 0 in images.shape or not size > stride > 1:
+    if target_platform() != "cpu" or not is_fixed or 0 in images.shape:
         return None
-    if channels <= _FEW_CHANNELS:
-        return stride if stride >= _STRIDE_OF_FEW else None
-    is_narrow = images.dtype == jnp.bfloat16 and multiplies_bfloat16()
-    return 1 if is_narrow and channels >= _MANY_CHANNELS else None
+    if in_channels % 2 and channels in _SLOW_CHANNELS:
+        return _with_one_channel_more
+    is_multiplied = images.dtype == jnp.bfloat16 and multiplies_bfloat16()
+    if is_multiplied and in_channels >= _MANY_CHANNELS and size > stride > 1:
+        return _as_product
+    return None
 
 
 def _as_convolution(images: Array, kernel: Array, stride: int, padding: int) -> Array:
@@ -78,30 +82,43 @@ def _as_convolution(images: Array, kernel: Array, stride: int, padding: int) -> 
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _convolve(images: Array, kernel: Array, stride: int, padding: int, run: int) -> Array:
-    """Return the convolution as a product of patches, gathered in runs of some pixels each."""
-    size, _, in_channels, channels = kernel.shape
+def _with_one_channel_more(images: Array, kernel: Array, stride: int, padding: int) -> Array:
+    images = jnp.pad(images, ((0, 0), (0, 0), (0, 0), (0, 1)))
+    kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 1), (0, 0)))
+    return _as_convolution(images, kernel, stride, padding)
+
+
+def _as_product(images: Array, kernel: Array, stride: int, padding: int) -> Array:
+    size, _, _, channels = kernel.shape
     rows, columns = (_places(side, size, stride, padding) for side in images.shape[1:3])
     matrix = kernel.reshape(-1, channels)
 
     def convolve(images: Array) -> Array:
-        # Few channels are gathered faster in float32, which holds the same numbers.
-        images = images.astype(jnp.float32) if in_channels <= _FEW_CHANNELS else images
-        patches = _gather(images, size, stride, padding, run=run)
+        patches = _gather(images, size, stride, padding)
         return pointwise_conv(patches, matrix, dtype=jnp.float32)
 
     return in_turn(convolve, images, bytes_an_image=4 * rows * columns * matrix.shape[0])
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _convolve(
+    images: Array, kernel: Array, stride: int, padding: int, forward: Callable[..., Array]
+) -> Array:
+    return forward(images, kernel, stride, padding)
+
+
 def _forward(
-    images: Array, kernel: Array, stride: int, padding: int, run: int
+    images: Array, kernel: Array, stride: int, padding: int, forward: Callable[..., Array]
 ) -> tuple[Array, tuple[Array, Array]]:
-    return _convolve(images, kernel, stride, padding, run), (images, kernel)
+    return forward(images, kernel, stride, padding), (images, kernel)
 
 
 def _backward(
-    stride: int, padding: int, run: int, residuals: tuple[Array, Array], gradient: Array
+    stride: int,
+    padding: int,
+    forward: Callable[..., Array],
+    residuals: tuple[Array, Array],
+    gradient: Array,
 ) -> tuple[Array, Array]:
     def convolve(images: Array, kernel: Array) -> Array:
         return _as_convolution(images, kernel, stride, padding)
@@ -118,7 +135,7 @@ def _places(side: int, size: int, stride: int, padding: int) -> int:
     return (side + 2 * padding - size) // stride + 1
 
 
-def _gather(images: Array, size: int, stride: int, padding: int, *, run: int) -> Array:
+def _gather(images: Array, size: int, stride: int, padding: int) -> Array:
     """Return (B, H', W', size * size * in_channels): what each place sees, in the kernel's order.
 
     Args:
@@ -126,19 +143,17 @@ def _gather(images: Array, size: int, stride: int, padding: int, *, run: int) ->
       size: of the kernel.
       stride: in pixels.
       padding: on every side, in pixels.
-      run: pixels that are gathered as one, 1 or the stride.
     """
-    batch, height, width, channels = images.shape
-    rows, columns = (_places(side, size, stride, padding) for side in (height, width))
-    # Whole runs behind the last window too.
-    after = (columns - 1) * stride + -(-size // run) * run - width - padding
-    edges = ((0, 0, 0), (padding, padding, 0), (padding, after, 0), (0, 0, 0))
-    padded = lax.pad(images, jnp.zeros((), images.dtype), edges)
-    runs = padded.reshape(batch, padded.shape[1], -1, run * channels)
-    pieces = []
-    for row, first in itertools.product(range(size), range(0, size, run)):
-        below = slice(row, row + (rows - 1) * stride + 1, stride)
-        step = stride // run
-        beside = slice(first // run, first // run + (columns - 1) * step + 1, step)
-        pieces.append(runs[:, below, beside, : min(run, size - first) * channels])
+    rows, columns = (_places(side, size, stride, padding) for side in images.shape[1:3])
+    edges = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    padded = jnp.pad(images, edges)
+    pieces = [
+        padded[
+            :,
+            row : row + (rows - 1) * stride + 1 : stride,
+            column : column + (columns - 1) * stride + 1 : stride,
+        ]
+        for row in range(size)
+        for column in range(size)
+    ]
     return jnp.concatenate(pieces, axis=-1)
