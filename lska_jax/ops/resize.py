@@ -5,15 +5,22 @@ theirs, and nothing is smoothed when a map shrinks (``align_corners=False``, no 
 Nearest, for a map that is about half of the wanted one: pixel i of n is pixel floor(i H / n) of H.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from lska_jax.ops.platform import target_platform
+from lska_jax.ops.reverse_mode import reverse_mode_only
+
 # Whole factors up to it are sums of shifted maps; others are products with a matrix.
 _LARGEST_FACTOR = 8
 
 
+@reverse_mode_only
 def resize_bilinear(
     maps: Float[Array, "batch height width channels"], size: tuple[int, int]
 ) -> Float[Array, "batch new_height new_width channels"]:
@@ -32,7 +39,9 @@ def resize_bilinear(
         if length == given:
             continue
         if length % given == 0 and length // given <= _LARGEST_FACTOR:
-            wide = _stretch(wide, axis, length // given)
+            # XLA's CPU compiler reads what autodiff makes of it many times over.
+            stretch = _stretch_for_cpu if target_platform() == "cpu" else _stretch
+            wide = stretch(wide, axis, length // given)
         else:
             wide = _multiply(axis_weights(length, given), wide, axis)
     return wide.astype(maps.dtype)
@@ -109,9 +118,60 @@ def _stretch(maps: Array, axis: int, factor: int) -> Array:
         lax.slice_in_dim(padded, start, start + length, axis=axis) for start in range(3)
     )
     phases = []
-    for phase in range(factor):
-        offset = (phase + 0.5) / factor - 0.5
+    for offset in _offsets(factor):
         neighbour = before if offset < 0 else behind
         phases.append(centre * (1.0 - abs(offset)) + neighbour * abs(offset) if offset else centre)
     shape = (*maps.shape[:axis], factor * length, *maps.shape[axis + 1 :])
     return jnp.stack(phases, axis=axis + 1).reshape(shape)
+
+
+def _offsets(factor: int) -> list[float]:
+    """Return how far, in given pixels, the new ones lie behind the centre of theirs."""
+    return [(phase + 0.5) / factor - 0.5 for phase in range(factor)]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _stretch_for_cpu(maps: Array, axis: int, factor: int) -> Array:
+    return _stretch(maps, axis, factor)
+
+
+def _forward(maps: Array, axis: int, factor: int) -> tuple[Array, None]:
+    return _stretch(maps, axis, factor), None
+
+
+def _backward(axis: int, factor: int, _: None, gradient: Array) -> tuple[Array]:
+    """Return the sum of what each pixel gave to the new ones: its own and those of both sides."""
+    length = gradient.shape[axis] // factor
+    zero = jnp.zeros((), gradient.dtype)
+    offsets = _offsets(factor)
+
+    def padded(array: Array, before: int, behind: int) -> Array:
+        edges = [(0, 0, 0)] * array.ndim
+        edges[axis] = (before, behind, 0)
+        return lax.pad(array, zero, edges)
+
+    beside = padded(gradient, factor, factor)
+
+    def phase_of(start: int) -> Array:
+        """Return every ``factor``-th pixel from the one ``start`` behind the first's on."""
+        first = start + factor
+        end = first + (length - 1) * factor + 1
+        return lax.slice_in_dim(beside, first, end, factor, axis)
+
+    total = jnp.zeros((), gradient.dtype)
+    of_first = of_last = total
+    for phase, offset in enumerate(offsets):
+        total += phase_of(phase) * (1.0 - abs(offset))
+        if offset > 0:
+            total += phase_of(phase - factor) * offset
+            end = gradient.shape[axis] - factor + phase
+            of_last += lax.slice_in_dim(gradient, end, end + 1, axis=axis) * offset
+        elif offset < 0:
+            total += phase_of(phase + factor) * -offset
+            of_first += lax.slice_in_dim(gradient, phase, phase + 1, axis=axis) * -offset
+    # Beyond the outermost pixels there are copies of them.
+    ends = padded(of_first, 0, length - 1) + padded(of_last, length - 1, 0)
+    return (total + ends,)
+
+
+_stretch_for_cpu.defvjp(_forward, _backward)

@@ -36,6 +36,17 @@ def test_whole_factors_are_those_of_the_matrix():
     np.testing.assert_allclose(resize_bilinear(maps, (12, 15)), by_matrices, atol=1e-6)
 
 
+# Factors with and without a phase in the middle; one pixel, which is both ends; all of the limit.
+@pytest.mark.parametrize(("given", "size"), [((3, 5), (12, 15)), ((1, 2), (2, 16))])
+def test_the_gradient_of_whole_factors_is_that_of_the_matrix(given, size):
+    maps = jax.random.normal(jax.random.key(0), (2, *given, 2))
+    taken = jax.random.normal(jax.random.key(1), (2, *size, 2))
+    gradient = jax.grad(lambda maps: jnp.sum(taken * resize_bilinear(maps, size)))(maps)
+    by_rows = jnp.einsum("oh,bowc->bhwc", axis_weights(size[0], given[0]), taken)
+    by_matrices = jnp.einsum("ow,bhoc->bhwc", axis_weights(size[1], given[1]), by_rows)
+    np.testing.assert_allclose(gradient, by_matrices, atol=1e-5)
+
+
 def test_an_axis_filled_in_part_is_resized_as_if_it_were_alone():
     # Six of eight pixels are there, eleven of sixteen are wanted.
     part = axis_weights(16, 8, wanted=jnp.asarray(11), source=jnp.asarray(6))
