@@ -1,10 +1,10 @@
-"""The Markdown table of what ``benchmarks.tune`` measured on a GPU, from the package's table."""
+"""The Markdown tables of what ``benchmarks.tune`` measured, from the package's table."""
 
 import json
 from typing import Any
 
 from benchmarks.results import markdown_table
-from lska_jax.ops.formulations import TABLE_PATH
+from lska_jax.ops.formulations import NARROW_CPU, TABLE_PATH, WIDE_CPU, choose, site_of
 
 NAME = "formulations"
 _TIMED = ("xla", "shift", "toeplitz")
@@ -12,8 +12,12 @@ _LEFT_OUT = "-"
 
 
 def tables() -> dict[str, str]:
-    """Return {name of the table: Markdown}: microseconds of every formulation at every site."""
-    part = json.loads(TABLE_PATH.read_text())["gpu"]
+    """Return {name of the table: Markdown}: times of every formulation at every site."""
+    table = json.loads(TABLE_PATH.read_text())
+    return {f"{NAME} gpu": _gpu(table["gpu"]), f"{NAME} cpu": _cpu(table)}
+
+
+def _gpu(part: dict[str, Any]) -> str:
     header = ["Kernel", "dilation", "map", "dtype"]
     header += [f"{name}, µs" for name in _TIMED]
     header += [f"{name}, taps' gradient, µs" for name in _TIMED] + ["auto"]
@@ -27,7 +31,37 @@ def tables() -> dict[str, str]:
             line += [_microseconds(times[step].get(name)) for name in _TIMED]
         forward, _, weight_gradient = row["formulations"]
         lines.append([*line, f"{forward}, {weight_gradient}"])
-    return {f"{NAME} gpu": f"{part['source']}\n\n{markdown_table(header, lines)}"}
+    return f"{part['source']}\n\n{markdown_table(header, lines)}"
+
+
+def _cpu(table: dict[str, Any]) -> str:
+    """Return both kinds of CPUs side by side; where one was not measured, its choice alone."""
+    kinds = {"AVX2": NARROW_CPU, "AVX-512": WIDE_CPU}
+    found = {
+        kind: {site_of(row): row["milliseconds"] for row in table[part]["rows"]}
+        for kind, part in kinds.items()
+    }
+    lines = []
+    for site in dict.fromkeys(site for rows in found.values() for site in rows):
+        line = ["x".join(map(str, site.kernel_size)), str(site.dilation)]
+        line.append("x".join(map(str, (*site.map_size, site.channels))))
+        for kind, part in kinds.items():
+            times = found[kind].get(site, {})
+            line += [_three(times.get(step, {})) for step in ("forward", "weight_gradient")]
+            line.append(", ".join(choose(site, platform=part)))
+        lines.append(line)
+    header = ["Kernel", "dilation", "map"]
+    for kind in kinds:
+        header += [f"{kind}: forward, ms", "taps' gradient, ms", "auto"]
+    sources = "\n".join(f"- {table[part]['source']}" for part in kinds.values())
+    return f"{sources}\n\n{markdown_table(header, lines)}"
+
+
+def _three(milliseconds: dict[str, float]) -> str:
+    if not milliseconds:
+        return "not measured"
+    times = (milliseconds.get(name) for name in _TIMED)
+    return " / ".join(_LEFT_OUT if ms is None else f"{ms:.3g}" for ms in times)
 
 
 def _microseconds(milliseconds: Any) -> str:

@@ -4,8 +4,12 @@
 
 Times every formulation of every part (forward, gradient of the images, gradient of the kernel) at
 the sites of the models and around them, on this machine's backend, and replaces that backend's rows
-of ``lska_jax/ops/formulations.json``; other backends' rows stay. On a TPU or GPU run it there: it
-times base's sites at 64 images, in bfloat16 and float32.
+of ``lska_jax/ops/formulations.json``; other backends' rows stay, and of CPUs those of the other
+width of vectors. On a TPU or GPU run it there: it times base's sites at 64 images, in bfloat16 and
+float32.
+
+What is measured is kept at once in a file beside the table. A run that was ended, or that
+``--seconds`` ended, goes on from there.
 
     python -m benchmarks.tune --compiled docs/performance/tpu_bytes.json
 
@@ -17,8 +21,10 @@ import concurrent.futures
 import functools
 import itertools
 import json
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +36,11 @@ from benchmarks.progress import Progress
 from benchmarks.results import describe_conditions
 from lska_jax.ops import shift
 from lska_jax.ops.depthwise import formulation_module
-from lska_jax.ops.formulations import NAMES, TABLE_PATH, Formulations, Site
+from lska_jax.ops.formulations import NAMES, TABLE_PATH, Formulations, Site, part_of, site_of
 from lska_jax.ops.kernel_spec import kernel_spec
 from lska_jax.ops.pallas import single
 from lska_jax.ops.platform import target_platform
-from lska_jax.ops.processor import usable_cores
+from lska_jax.ops.processor import has_wide_vectors, usable_cores
 from lska_jax.running import door
 
 # Images that are timed: on CPU as a laptop has them at once, else as a chip is given in training.
@@ -47,11 +53,21 @@ _SECONDS_EACH = 0.1
 # To start a program takes an accelerator longer than to run a small convolution: one program runs
 # as many, one after the other.
 _IN_A_PROGRAM = 20
+# Sites, of nine programs each.
+_COMPILED_AT_ONCE = 6
 
 _MAPS = ((56, 32), (56, 64), (28, 64), (14, 160), (14, 320), (7, 256))
 _HIDDEN_MAPS = ((56, 256), (28, 512), (14, 640), (14, 1280), (7, 1024))
 _LINES = ((3, 1), (5, 1), (7, 3), (17, 3), (53, 1))
 _SQUARES = ((5, 1), (7, 3), (11, 1), (17, 3), (23, 1))
+# Of the other families at 224 pixels, as their tables of sizes have them: ConvNeXt-T's 7 x 7;
+# UniRepLKNet-T's 13 x 13, which its first stage has not; the bands of InceptionNeXt-T and its
+# 3 x 3, each on an eighth of the channels; the 3 x 3 of PVTv2-B2's MLPs, which VAN-base's FFNs
+# have too.
+_CONVNEXT_MAPS = ((56, 96), (28, 192), (14, 384), (7, 768))
+_UNIREPLKNET_MAPS = ((28, 160), (14, 320), (7, 640))
+_INCEPTION_NEXT_MAPS = ((56, 12), (28, 24), (14, 48), (7, 96))
+_PVT_V2_MAPS = ((56, 512), (28, 1024), (14, 1280), (7, 2048))
 # Accelerators are tuned for base, which they train.
 _ACCELERATOR_MAPS = ((56, 64, 512), (28, 128, 1024), (14, 320, 1280), (7, 512, 2048))
 _ACCELERATOR_LINES = ((5, 1), (7, 3), (17, 3), (53, 1))
@@ -80,7 +96,19 @@ def sites() -> list[Site]:
         for site in _squares(side, channels, _SQUARES)
     ]
     hidden = [Site((3, 3), 1, (side, side), channels) for side, channels in _HIDDEN_MAPS]
-    return lines + squares + hidden
+    return list(dict.fromkeys([*lines, *squares, *hidden, *_sites_of_other_families()]))
+
+
+def _sites_of_other_families() -> Iterator[Site]:
+    """Yield the convolutions of the families beside VAN, in float32."""
+    for taps, maps in ((7, _CONVNEXT_MAPS), (13, _UNIREPLKNET_MAPS)):
+        for side, channels in maps:
+            yield Site((taps, taps), 1, (side, side), channels)
+    for side, channels in _INCEPTION_NEXT_MAPS:
+        for size in ((1, 11), (11, 1), (3, 3)):
+            yield Site(size, 1, (side, side), channels)
+    for side, channels in _PVT_V2_MAPS:
+        yield Site((3, 3), 1, (side, side), channels)
 
 
 def _lines(side: int, channels: int, kernels: Any, dtype: str = "float32") -> list[Site]:
@@ -118,6 +146,8 @@ def measure(
             seconds_each=_SECONDS_EACH,
             min_repetitions=3,
             max_repetitions=15,
+            # A hundred times as slow where it is slow on CPU.
+            fewer={"xla": 3} if target_platform() == "cpu" else None,
             show=show,
         )
         seconds = {name: timing.seconds / _repetitions() for name, timing in timings.items()}
@@ -212,6 +242,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--only", type=int, help="measure this many sites only, to see that it runs; needs --out"
     )
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="begin nothing more after these seconds"
+    )
     parser.add_argument("--compiled", type=Path, help="take the TPU's rows from this file")
     options = parser.parse_args(arguments)
     if options.only and not options.out:
@@ -223,15 +256,42 @@ def main(arguments: list[str] | None = None) -> None:
         return
     conditions = describe_conditions() | {"dtype": ", ".join({s.dtype: None for s in sites()})}
     print("\n".join(f"{name:<14} {value}" for name, value in conditions.items()))
-    print("Expected to take 5 to 8 minutes on two cores, about as long on a GPU.", flush=True)
-    partial = out.with_suffix(".partial.json")
-    partial.write_text(out.read_text() if out.exists() else "{}")
-    rows: list[dict[str, Any]] = []
+    print("Expected to take 8 to 12 minutes on two cores, about as long on a GPU.", flush=True)
     todo = sites()[: options.only]
-    progress = Progress(len(todo))
-    for alike, group in itertools.groupby(todo, key=lambda site: (site.map_size, site.dtype)):
-        chunk = list(group)
-        progress.begin(f"compiling for maps of {alike}")
+    kept = out.with_suffix(".partial.json")
+    name = part_of(target_platform())
+    part = _begun(kept, name) or {"part": name, "source": _source(conditions), "rows": []}
+    if not _measure_missing(todo, part, kept, ends=time.monotonic() + options.seconds):
+        print(f"Not all is measured; the same command goes on, from {kept}.")
+        return
+    _update(out, name, {"source": part["source"], "rows": part["rows"]})
+    kept.unlink()
+    print(f"Wrote {out}.")
+
+
+def _begun(kept: Path, name: str) -> dict[str, Any] | None:
+    """Return what an earlier run measured of this part of the table."""
+    begun = json.loads(kept.read_text()) if kept.exists() else {}
+    return begun if begun.get("part") == name else None
+
+
+def _measure_missing(
+    todo: Sequence[Site], part: dict[str, Any], kept: Path, *, ends: float
+) -> bool:
+    """Measure the sites that a part of the table has not; tell whether all are done.
+
+    Args:
+      todo: sites.
+      part: of the table; its rows grow.
+      kept: file that gets the part after every row. The table itself stays whole until the end.
+      ends: when no further site is begun, by ``time.monotonic``.
+    """
+    known = {site_of(row) for row in part["rows"]}
+    missing = [site for site in todo if site not in known]
+    progress = Progress(len(missing))
+    while missing and time.monotonic() < ends:
+        chunk, missing = missing[:_COMPILED_AT_ONCE], missing[_COMPILED_AT_ONCE:]
+        progress.begin("compiling")
         for site, calls in zip(chunk, compiled(chunk), strict=True):
             if not all(calls.values()):
                 print(f"{site} is left out: nothing could be compiled.", flush=True)
@@ -239,14 +299,12 @@ def main(arguments: list[str] | None = None) -> None:
             progress.begin(f"{site.kernel_size} on {site.map_size}, {site.channels} channels")
             formulations, milliseconds = measure(site, calls, progress.show)
             progress.end()
-            rows.append(
+            part["rows"].append(
                 {**site._asdict(), "formulations": formulations, "milliseconds": milliseconds}
             )
-        # Beside the table, which stays whole until all is measured.
-        _update(partial, target_platform(), {"source": _source(conditions), "rows": rows})
-    os.replace(partial, out)
+            kept.write_text(json.dumps(part))
     progress.close()
-    print(f"Wrote {out}.")
+    return not missing
 
 
 def compiled_part(counted: dict[str, Any]) -> dict[str, Any]:
@@ -283,10 +341,12 @@ def _least_bytes(stage: dict[str, Any], mode: str) -> str:
     return min(found, key=lambda name: found[name]["bytes_accessed_mb"])
 
 
-def _update(path: Path, platform: str, part: dict[str, Any]) -> None:
+def _update(path: Path, name: str, part: dict[str, Any]) -> None:
     table = json.loads(path.read_text()) if path.exists() else {}
-    table[platform] = part
-    path.write_text(_as_json(table))
+    table[name] = part
+    written = path.with_suffix(".new")
+    written.write_text(_as_json(table))
+    os.replace(written, path)
 
 
 def _is_left_out(name: str, site: Site, part: str) -> bool:
@@ -307,19 +367,25 @@ def _source(conditions: dict[str, Any]) -> str:
     versions = conditions["versions"]
     return (
         f"Measured by python -m benchmarks.tune on {conditions['date'][:10]}: "
-        f"{conditions['processor']}, {conditions['cores']} cores, backend "
+        f"{_processor(conditions)}, {conditions['cores']} cores, backend "
         f"{conditions['backend']}, jax {versions['jax']}, batch {_batch()}, "
         f"load {conditions['load_at_start'][0]} at its start; medians in ms."
     )
 
 
+def _processor(conditions: dict[str, Any]) -> str:
+    if target_platform() != "cpu":
+        return str(conditions["processor"])
+    return f"{conditions['processor']} with {'AVX-512' if has_wide_vectors() else 'AVX2'}"
+
+
 def _as_json(table: dict[str, Any]) -> str:
     """Write one row a line, so that a difference can be read."""
     parts = []
-    for platform, part in table.items():
+    for name, part in table.items():
         rows = ",\n".join(f"   {json.dumps(row)}" for row in part["rows"])
         source = json.dumps(part["source"])
-        parts.append(f' "{platform}": {{\n  "source": {source},\n  "rows": [\n{rows}\n  ]\n }}')
+        parts.append(f' "{name}": {{\n  "source": {source},\n  "rows": [\n{rows}\n  ]\n }}')
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 

@@ -1,7 +1,8 @@
 """Which formulation ``depthwise_conv`` takes where: names, and the table behind "auto".
 
-The table, ``formulations.json``, is made by ``python -m benchmarks.tune``. Each platform's part
-says where its rows come from: measured on which machine, or compiled only.
+The table, ``formulations.json``, is made by ``python -m benchmarks.tune``. Each of its parts says
+where its rows come from: measured on which machine, or compiled only. CPUs have two parts, one for
+each width of their vectors; GPU and TPU have one each.
 """
 
 import functools
@@ -11,8 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lska_jax.ops.processor import has_wide_vectors
+
 NAMES = ("xla", "shift", "toeplitz", "pallas")
 TABLE_PATH = Path(__file__).with_name("formulations.json")
+# Of the table: what was measured on a processor with AVX-512, and on one without.
+WIDE_CPU, NARROW_CPU = "cpu avx512", "cpu avx2"
 # How far apart, in doublings, two sites are for having maps of different dtypes.
 _OTHER_DTYPE = 2.0
 
@@ -85,9 +90,10 @@ def choose(site: Site, *, platform: str) -> Formulations:
 
     Args:
       site: the convolution.
-      platform: "cpu", "gpu" or "tpu"; any other takes the reference.
+      platform: "cpu", of which the processor at hand decides the part of the table, "gpu" or
+        "tpu"; or a part's own name. Any other takes the reference.
     """
-    rows = _table().get(platform, ())
+    rows = _table().get(part_of(platform), ())
     alike = [row for row in rows if _kind(row[0]) == _kind(site)]
     if not alike:
         return parse("xla")
@@ -95,17 +101,35 @@ def choose(site: Site, *, platform: str) -> Formulations:
 
 
 @functools.cache
+def part_of(platform: str) -> str:
+    """Return the part of the table that holds a platform's rows.
+
+    A CPU without AVX-512, whatever its kind, takes the rows of the one that was measured.
+
+    Args:
+      platform: as ``platform.target_platform`` names it.
+    """
+    if platform != "cpu":
+        return platform
+    return WIDE_CPU if has_wide_vectors() else NARROW_CPU
+
+
+@functools.cache
 def _table() -> Mapping[str, Sequence[tuple[Site, Formulations]]]:
     return {
-        platform: [_row(row) for row in part["rows"]]
-        for platform, part in json.loads(TABLE_PATH.read_text()).items()
+        name: [_row(row) for row in part["rows"]]
+        for name, part in json.loads(TABLE_PATH.read_text()).items()
     }
 
 
 def _row(row: Mapping[str, Any]) -> tuple[Site, Formulations]:
+    return site_of(row), parse(row["formulations"])
+
+
+def site_of(row: Mapping[str, Any]) -> Site:
+    """Return the site of one of the table's rows."""
     kernel_size, map_size = tuple(row["kernel_size"]), tuple(row["map_size"])
-    site = Site(kernel_size, row["dilation"], map_size, row["channels"], row["dtype"])
-    return site, parse(row["formulations"])
+    return Site(kernel_size, row["dilation"], map_size, row["channels"], row["dtype"])
 
 
 @functools.cache

@@ -10,14 +10,20 @@ from jax import export
 
 from lska_jax.ops import formulations, platform
 from lska_jax.ops.depthwise import choose_for, depthwise_conv
-from lska_jax.ops.formulations import NAMES, TABLE_PATH, Formulations, Site, choose, parse
+from lska_jax.ops.formulations import (
+    NAMES,
+    NARROW_CPU,
+    TABLE_PATH,
+    WIDE_CPU,
+    Formulations,
+    Site,
+    choose,
+    parse,
+    part_of,
+    site_of,
+)
 
 TABLE = json.loads(TABLE_PATH.read_text())
-
-
-def site_of(row):
-    size, maps = tuple(row["kernel_size"]), tuple(row["map_size"])
-    return Site(size, row["dilation"], maps, row["channels"], row["dtype"])
 
 
 @pytest.fixture
@@ -29,15 +35,35 @@ def table(monkeypatch):
         (Site((7, 7), 3, (56, 56), 32), Formulations("xla", "xla", "xla")),
         (Site((3, 3), 1, (56, 56), 32), Formulations("xla", "shift", "xla")),
     ]
-    monkeypatch.setattr(formulations, "_table", lambda: {"cpu": rows})
+    monkeypatch.setattr(formulations, "_table", lambda: {part_of("cpu"): rows})
 
 
 def test_every_platform_says_where_its_rows_come_from():
-    assert set(TABLE) == {"cpu", "gpu", "tpu"}
+    assert set(TABLE) == {WIDE_CPU, NARROW_CPU, "gpu", "tpu"}
     assert all(part["source"] and part["rows"] for part in TABLE.values())
-    assert TABLE["cpu"]["source"].startswith("Measured by python -m benchmarks.tune")
+    for part, words in ((WIDE_CPU, "AVX-512"), (NARROW_CPU, "AVX2")):
+        assert TABLE[part]["source"].startswith("Measured by python -m benchmarks.tune")
+        assert words in TABLE[part]["source"]
     assert "Compiled only, never run" in TABLE["tpu"]["source"]
     assert TABLE["gpu"]["source"].startswith("Measured by python -m benchmarks.tune")
+
+
+@pytest.mark.parametrize(("is_wide", "part"), [(True, WIDE_CPU), (False, NARROW_CPU)])
+def test_the_processor_at_hand_decides_the_part_of_a_cpu(is_wide, part, monkeypatch):
+    monkeypatch.setattr(formulations, "has_wide_vectors", lambda: is_wide)
+    part_of.cache_clear()
+    try:
+        assert part_of("cpu") == part
+        for row in TABLE[part]["rows"]:
+            assert choose(site_of(row), platform="cpu") == tuple(row["formulations"])
+    finally:
+        part_of.cache_clear()
+
+
+def test_the_parts_of_cpus_differ_where_they_were_measured_to_differ():
+    site = Site((53, 1), 1, (56, 56), 32)
+    assert choose(site, platform=NARROW_CPU) == parse("toeplitz")
+    assert choose(site, platform=WIDE_CPU) == parse("shift")
 
 
 def test_auto_on_a_gpu_asks_for_no_kernel_that_jax_will_remove():
@@ -64,14 +90,14 @@ def test_every_row_is_chosen_at_its_own_site(platform_name):
     ],
 )
 def test_the_nearest_row_of_the_same_kind_is_taken(table, site, row):
-    assert choose(site, platform="cpu") == formulations._table()["cpu"][row][1]
+    assert choose(site, platform="cpu") == formulations._table()[part_of("cpu")][row][1]
 
 
 def test_another_dtype_is_as_far_as_two_doublings(monkeypatch):
     wide = Site((1, 5), 1, (56, 56), 64, "float32")
     narrow = Site((1, 5), 1, (56, 56), 32, "bfloat16")
     rows = [(wide, parse("shift")), (narrow, parse("toeplitz"))]
-    monkeypatch.setattr(formulations, "_table", lambda: {"gpu": rows, "cpu": rows[:1]})
+    monkeypatch.setattr(formulations, "_table", lambda: {"gpu": rows, part_of("cpu"): rows[:1]})
     assert choose(wide, platform="gpu") == parse("shift")
     assert choose(wide._replace(dtype="bfloat16"), platform="gpu") == parse("toeplitz")
     much_wider = wide._replace(dtype="bfloat16", channels=512)
@@ -159,7 +185,7 @@ def test_auto_takes_a_kernel_only_where_it_can_be_placed(
 
 def test_auto_sums_no_more_slices_than_pay(monkeypatch):
     rows = [(Site((11, 11), 1, (56, 56), 32), parse("shift"))]
-    monkeypatch.setattr(formulations, "_table", lambda: {"cpu": rows})
+    monkeypatch.setattr(formulations, "_table", lambda: {part_of("cpu"): rows})
     assert choose_for((8, 56, 56, 32), (11, 11, 1, 32), 1, jnp.float32) == parse("shift")
     assert choose_for((8, 56, 56, 32), (15, 15, 1, 32), 1, jnp.float32) == parse("toeplitz")
     # Of the larger kernel few taps reach into the smaller map.
