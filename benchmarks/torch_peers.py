@@ -47,7 +47,7 @@ def call(
     is_last = layout.endswith("channels_last")
     memory_format = torch.channels_last if is_last else torch.contiguous_format
     batch = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
-    placed = _peer(model, network).to(memory_format=memory_format)
+    placed = make_peer(model, network).to(memory_format=memory_format)
     placed.train(mode == "train")
     run = torch.compile(placed) if is_compiled else placed
     if mode == "inference":
@@ -62,7 +62,14 @@ def call(
     return step
 
 
-def _peer(model: str, network: Any) -> Any:
+def make_peer(model: str, network: Any, **architecture: Any) -> Any:
+    """Return the PyTorch network with the same weights.
+
+    Args:
+      model: name of the network.
+      network: ours.
+      **architecture: what timm's is given beside its name, for networks of another size.
+    """
     from benchmarks import torch_van
 
     if model_entry(model).family == "van":
@@ -71,7 +78,8 @@ def _peer(model: str, network: Any) -> Any:
 
     timm = require("timm", "Comparing with timm")
     # Swin drops paths by default.
-    peer = timm.create_model(model, num_classes=network.config.num_classes, drop_path_rate=0.0)
+    classes = network.config.num_classes
+    peer = timm.create_model(model, num_classes=classes, drop_path_rate=0.0, **architecture)
     state = {name: torch.from_numpy(array) for name, array in make_state_dict(network).items()}
     peer.load_state_dict(state)
     return copy.deepcopy(peer)

@@ -31,7 +31,7 @@ from benchmarks import (
 from benchmarks.harness import Timing, measure_alternately
 from lska_jax import create_model
 from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
-from lska_jax.ops.formulations import Site
+from lska_jax.ops.formulations import Site, part_of
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
@@ -171,7 +171,7 @@ def test_tuning_writes_the_fastest_formulation_of_every_part(tmp_path, monkeypat
     tune.main(["--only", "1", "--out", str(table)])
     written = json.loads(table.read_text())
     assert written["tpu"]["source"] == "kept"
-    (row,) = written["cpu"]["rows"]
+    (row,) = written[part_of("cpu")]["rows"]
     assert (row["kernel_size"], row["map_size"], row["channels"]) == ([1, 3], [4, 4], 2)
     assert row["formulations"] == ["shift", "toeplitz", "xla"]
     assert row["milliseconds"]["forward"] == {"xla": 3000.0, "shift": 1100.0, "toeplitz": 1000.0}
@@ -207,6 +207,39 @@ def test_without_an_accelerator_the_command_for_it_says_what_to_run(capsys):
     with pytest.raises(SystemExit):
         accelerator.main([])
     assert "no GPU or TPU here; on CPU run python -m benchmarks.model" in capsys.readouterr().err
+
+
+def test_a_run_on_an_accelerator_goes_on_with_the_cases_that_are_missing(
+    folder, monkeypatch, capsys
+):
+    wanted = accelerator.rounds()
+    every = [case for cases in wanted for case in cases]
+    assert len(set(every)) == len(every) == 3 * 2 * 6
+    assert {case.batch_size for case in wanted[0]} == {64}
+    begun = []
+
+    def measure(cases, **_):
+        begun.append(cases)
+        for case in cases[:-1]:  # the last is not compiled in time
+            timing = {"seconds": 0.01, "quartiles": (0.01, 0.01), "repetitions": 5, "calls": 1}
+            row = {**case._asdict(), "contender": "JAX", "memory_bytes": 2e9, "flops": 1e12}
+            yield [{**row, **timing}]
+
+    conditions = {"backend": "gpu, NVIDIA H200", "date": "", "command": ""}
+    monkeypatch.setattr(results, "start", lambda *_, **__: dict(conditions))
+    monkeypatch.setattr(accelerator, "keep_programs", lambda folder: None)
+    monkeypatch.setattr(accelerator, "_measure", measure)
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    accelerator.main(["--out", str(folder)])
+    assert begun == wanted
+    printed = capsys.readouterr().out
+    assert f"{len(wanted)} cases are missing" in printed
+    # 100 TFLOP/s of 989.5.
+    assert "| van_lska_tiny | inference | bfloat16 | 64 | 10.0 | - | - | - | 6,400 |" in printed
+    assert "| 2.00 | - | 10.1 % |" in printed
+    begun.clear()
+    accelerator.main(["--out", str(folder)])
+    assert begun == [cases[-1:] for cases in wanted]
 
 
 def test_on_a_gpu_what_auto_cannot_take_is_not_timed(monkeypatch):
