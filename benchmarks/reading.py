@@ -35,6 +35,8 @@ _RECIPE = "rand-m9-mstd0.5-inc1"
 _IMAGE_SIZE, _CROP_PCT = 224, 0.9
 _QUALITY = 90
 _MEAN = (0.485, 0.456, 0.406)
+# Of PIL.ImageOps.posterize.
+_NO_BITS = "bits must be between"
 
 
 class Setting(NamedTuple):
@@ -151,10 +153,11 @@ def _contenders() -> dict[str, dict[str, Callable[[bytes], Any]]]:
         while True:
             try:
                 return trains(image)
-            except ValueError:
+            except ValueError as error:
                 # One image in a thousand is to be posterised to no bit at all, which timm leaves
                 # to Pillow, and recent versions of that refuse. It is drawn anew.
-                continue
+                if _NO_BITS not in str(error):
+                    raise
 
     made[DECODING][TIMM] = lambda data: np.asarray(opened(data))
     made[TRAINING][TIMM] = lambda data: drawn(opened(data))
