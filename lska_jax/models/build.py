@@ -1,22 +1,22 @@
-"""Networks from configs of any family: built, or their shapes alone."""
+"""Networks from configs of any family: built, or their shapes alone.
+
+Flax, a fifth of a second to import, is not: a prediction whose program is kept needs no network.
+"""
 
 import functools
 from collections.abc import Mapping
 from typing import Any
 
-from flax import nnx
-
 from lska_jax.models.table import family_of, fields_of, load
-from lska_jax.nn.functional import flat_values
-from lska_jax.nn.initial_values import OneKey
 
 
-def build(config: Any, *, rngs: nnx.Rngs) -> Any:
+def build(config: Any, *, rngs: Any) -> Any:
     """Return a config's network in training mode, freshly initialised.
 
     Args:
       config: of any family.
-      rngs: source of the initial parameters and, with dropout or drop path, of their keys.
+      rngs: an ``nnx.Rngs``, source of the initial parameters and, with dropout or drop path, of
+        their keys.
     """
     return load(family_of(config).network)(config, rngs=rngs)
 
@@ -33,6 +33,8 @@ def config_of(section: Mapping[str, Any]) -> Any:
 
 def abstract_model(config: Any) -> Any:
     """Return a config's network with shapes in place of arrays; no value is computed."""
+    from flax import nnx
+
     graph, state = _abstract(config)
     return nnx.merge(graph, state, copy=True)
 
@@ -44,10 +46,22 @@ def array_shapes(config: Any) -> dict[str, tuple[int, ...]]:
 
 @functools.lru_cache(maxsize=64)
 def _abstract(config: Any) -> tuple[Any, Any]:
-    return nnx.split(nnx.eval_shape(lambda: build(config, rngs=OneKey())))
+    from flax import nnx
+
+    from lska_jax.nn.initial_values import OneKey, only_shapes
+
+    def model() -> Any:
+        with only_shapes():
+            return build(config, rngs=OneKey())
+
+    return nnx.split(nnx.eval_shape(model))
 
 
 @functools.lru_cache(maxsize=64)
 def _shapes(config: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    from flax import nnx
+
+    from lska_jax.nn.functional import flat_values
+
     kept = nnx.state(nnx.merge(*_abstract(config)), nnx.Any(nnx.Param, nnx.BatchStat))
     return tuple((path, tuple(array.shape)) for path, array in flat_values(kept).items())

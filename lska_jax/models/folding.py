@@ -8,7 +8,7 @@ float64 and rounded once.
 
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from lska_jax.nn.layers import BatchNorm
@@ -39,5 +39,5 @@ def fold_into_output(layer: Any, scale: np.ndarray, shift: np.ndarray | float = 
 
 def set_layer(layer: Any, kernel: np.ndarray, bias: np.ndarray) -> None:
     """Give a layer another kernel and bias, rounded to float32."""
-    layer.kernel.set_value(jnp.asarray(kernel, jnp.float32))
-    layer.bias.set_value(jnp.asarray(bias, jnp.float32))
+    layer.kernel.set_value(jax.device_put(kernel.astype(np.float32)))
+    layer.bias.set_value(jax.device_put(bias.astype(np.float32)))

@@ -14,7 +14,8 @@ its convolution, after whose padding it stands. LayerNorms depend on the input a
 
 from typing import Any
 
-import jax.numpy as jnp
+import jax
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -34,7 +35,7 @@ class FoldedBlock(nnx.Module):
         self.proj_out = attention.proj_out
         fold_into_input(self.proj_in, scale, shift)
         fold_into_output(self.proj_out, layer_scale, layer_scale * shift)
-        self.shortcut = nnx.Param(jnp.asarray(1 + layer_scale * scale, jnp.float32))
+        self.shortcut = nnx.Param(jax.device_put((1 + layer_scale * scale).astype(np.float32)))
         self.ffn = block.ffn
         self.ffn.dropout = nnx.data(None)
         fold_into_input(self.ffn.expand, *affine_of(block.norm_2))

@@ -27,8 +27,9 @@ def build_from_arrays(config: Any, arrays: Mapping[str, Any], *, rngs: nnx.Rngs)
     """
     model = abstract_model(config)
     head = family_of(config).head
-    # Copies on the device: NumPy's memory may be a view of a file.
-    loaded = {path: jnp.array(array, jnp.float32) for path, array in arrays.items()}
+    # Copies, which the device may take over: the memory of ``arrays`` may be a view of a file. All
+    # at once: each array on its own is a program to compile for every shape.
+    loaded = jax.device_put({p: np.array(array, np.float32) for p, array in arrays.items()})
     if head_of(config) and head[0] not in arrays:
         fresh = parameters(build(config, rngs=rngs))
         loaded |= {path: fresh[path] for path in head}

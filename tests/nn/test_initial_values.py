@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lska_jax.nn.initial_values import OneKey, as_rngs, normal
+from lska_jax.nn.initial_values import OneKey, as_rngs, normal, xavier_uniform
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -19,6 +19,19 @@ def test_values_are_those_of_the_initializer_of_nnx_bit_for_bit(shape):
     ours, theirs = (init(key, shape) for init in (normal(0.3), nnx.initializers.normal(0.3)))
     assert ours.dtype == theirs.dtype == jnp.float32
     assert np.asarray(ours).tobytes() == np.asarray(theirs).tobytes()
+
+
+def test_uniform_values_are_those_of_jax_bit_for_bit():
+    key, shape = jax.random.key(4), (3, 3, 40, 100)
+    bound = np.float32((6 / (9 * 140)) ** 0.5)
+    theirs = bound * np.asarray(jax.random.uniform(key, shape, jnp.float32, -1.0, 1.0))
+    assert np.asarray(xavier_uniform(3, 3)(key, shape)).tobytes() == theirs.tobytes()
+
+
+@pytest.mark.parametrize("key", [jax.random.key(1, impl="rbg"), jax.random.PRNGKey(1)], ids=str)
+def test_keys_of_other_kinds_draw_what_the_initializer_of_nnx_draws(key):
+    ours, theirs = (init(key, (3, 5)) for init in (normal(0.3), nnx.initializers.normal(0.3)))
+    np.testing.assert_array_equal(ours, theirs)
 
 
 def test_values_under_a_trace_are_those_without_one():
