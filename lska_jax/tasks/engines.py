@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from lska_jax.ops.processor import usable_cores
-from lska_jax.weights.export_onnx import METADATA
 from lska_jax.weights.model_facts import ModelFacts, facts_from_json
 
 JAX, ONNXRUNTIME, OPENVINO = "jax", "onnxruntime", "openvino"
@@ -55,6 +54,8 @@ def read_onnx_file(path: str | Path) -> tuple[ModelFacts, bytes]:
       ImportError: onnx is not installed.
       ValueError: it is no ONNX file, or none that ``lska-jax export`` wrote.
     """
+    from lska_jax.weights.export_onnx import METADATA
+
     onnx: Any = importlib.import_module("onnx")
     data = Path(path).read_bytes()
     try:

@@ -15,9 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lska_jax.tasks.table import DEFAULT_TASK
 from lska_jax.training.checkpoint.load_tree import CHECKPOINTS_FOLDER, find_step_folder, load_tree
-from lska_jax.training.run_record import check_record, class_names_of
 from lska_jax.weights.hub import HUB_PREFIX
 from lska_jax.weights.in_the_box import BOX_PREFIX, explain_hidden, find_on_disk
 from lska_jax.weights.model_facts import CONFIG_NAME, FORMAT, WEIGHTS_NAME, ModelFacts
@@ -106,6 +104,8 @@ class TrainedWeights(NamedTuple):
     @property
     def task(self) -> str:
         """The task that they were trained for; classification where they are no run's."""
+        from lska_jax.tasks.table import DEFAULT_TASK
+
         config = self.record.get("config")
         return str(config.get("task", DEFAULT_TASK)) if isinstance(config, dict) else DEFAULT_TASK
 
@@ -119,6 +119,8 @@ def read_weights(place: str | Path) -> TrainedWeights:
     if path is None or not is_run(path):
         facts, arrays = read_model(place)
         return TrainedWeights(arrays, str(place), facts.class_names, facts=facts)
+    from lska_jax.training.run_record import check_record, class_names_of
+
     loaded = load_tree(path, step="best")
     check_record(loaded.metadata, where=loaded.folder)
     return TrainedWeights(

@@ -11,8 +11,7 @@ import jax
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from lska_jax.ops.pallas import blocks
-from lska_jax.ops.pallas.chain import depthwise_chain
+from lska_jax.ops.pallas import blocks, depthwise_chain
 from lska_jax.ops.platform import target_platform
 
 
