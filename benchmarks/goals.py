@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import first_step, model, ops, reading, tpu_tables
+from benchmarks import first_answer, first_step, model, ops, reading, tpu_tables
 from benchmarks.results import NOT_YET_RUN, markdown_table, read_result
 
 NAME = "goals"
@@ -89,6 +89,15 @@ def _goals(folder: Path) -> Iterator[Goal]:
         if (row["size"], row["form"]) == (_SIZE, first_step.AS_IT_IS)
     ]
     yield Goal("tiny, trace + compile + first train step, in seconds", 25, 25, seconds, True)
+
+    starts = {
+        (row["what"], row["start"]): row["seconds"]
+        for row in (read_result(folder, first_answer.NAME) or {"rows": []})["rows"]
+    }
+    ours = starts.get((first_answer.PREDICT, first_answer.SECOND))
+    timm = starts.get((first_answer.TIMM, first_answer.SECOND))
+    found = [timm / ours] if ours and timm else []
+    yield Goal("predict, one photo, second start, over timm's convnext_atto", 1.3, 2, found)
 
     read = {
         row["contender"]: row["images"] / row["seconds"]

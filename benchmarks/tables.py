@@ -24,6 +24,7 @@ from benchmarks import (
     families,
     family_tables,
     fine_tuning,
+    first_answer,
     first_step,
     formulation_tables,
     goals,
@@ -96,7 +97,7 @@ def _table(name: str, made: dict[str, dict[str, str]]) -> str:
 
 # Whose tables need nothing but their own rows.
 _MODULES = (
-    *(ops, model, engines, huge_pages, first_step, compiler_options, accelerator),
+    *(ops, model, engines, huge_pages, first_step, first_answer, compiler_options, accelerator),
     *(dense_ops, segmentor, stage_choices, fine_tuning, starts, reading, corruptions),
 )
 _MEASURED = (
@@ -107,6 +108,7 @@ _MEASURED = (
     cost_against_k.TPU_NAME,
     huge_pages.NAME,
     first_step.NAME,
+    first_answer.NAME,
     compiler_options.NAME,
     accelerator.NAME,
     dense_ops.NAME,

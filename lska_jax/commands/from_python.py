@@ -242,7 +242,9 @@ def _prepare(
     check_sources(settings, is_training=is_training)
     import jax
 
-    _keep_compiled_programs(compilation_cache)
+    from lska_jax.running.compilation_cache import keep_in_running_process
+
+    keep_in_running_process(compilation_cache)
     try:
         device_count = jax.device_count()
     except (RuntimeError, AssertionError) as error:
@@ -294,16 +296,3 @@ def _change(config: ConfigDict, changes: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{key}={value!r} has the wrong type. Allowed: {describe_type(config, key)}."
             ) from error
-
-
-def _keep_compiled_programs(choice: str | None) -> None:
-    # "off" leaves the process's own settings alone, unlike the command's.
-    if choice == "off":
-        return
-    from jax.experimental.compilation_cache import compilation_cache
-
-    from lska_jax.running.compilation_cache import use_compilation_cache
-
-    if use_compilation_cache(choice) is not None:
-        # Whatever was compiled here before has settled for JAX that there is no cache.
-        compilation_cache.reset_cache()

@@ -22,6 +22,7 @@ def predict(
     batch_size: int = 32,
     views: str = "one",
     max_image_pixels: int = MAX_PIXELS,
+    compilation_cache: str | None = None,
 ) -> list[Prediction]:
     """Classify image files.
 
@@ -33,6 +34,7 @@ def predict(
       batch_size: images that go through the network at once.
       views: "one"; "flip" averages over each image and its mirror image, "ten" over ten crops.
       max_image_pixels: an image file of more is broken, whatever its format.
+      compilation_cache: folder that keeps compiled programs, "off", or None for the usual one.
 
     Returns:
       One prediction for each image file, in their order; a broken image has a problem instead of
@@ -43,11 +45,13 @@ def predict(
         holds no image.
       FileNotFoundError: there is no such model or image.
     """
+    from lska_jax.running.compilation_cache import keep_in_running_process
     from lska_jax.tasks import predict as task
     from lska_jax.training.model_places import as_model_folder
 
     places = [images] if isinstance(images, str | Path) else images
     found = task.find_images(places)
+    keep_in_running_process(compilation_cache)
     with as_model_folder(model) as folder:
         return list(
             task.predict(
@@ -66,6 +70,7 @@ def predict_objects(
     images: str | Path | Sequence[str | Path],
     *,
     max_image_pixels: int = MAX_PIXELS,
+    compilation_cache: str | None = None,
 ) -> list[ObjectPrediction]:
     """Find objects in image files with a detector; arguments are those of ``predict``.
 
@@ -77,11 +82,13 @@ def predict_objects(
       ValueError: the model is no detector, or a folder holds no image.
       FileNotFoundError: there is no such model or image.
     """
+    from lska_jax.running.compilation_cache import keep_in_running_process
     from lska_jax.tasks import predict_objects as task
     from lska_jax.tasks.predict import find_images
     from lska_jax.training.model_places import as_model_folder
 
     found = find_images([images] if isinstance(images, str | Path) else images)
+    keep_in_running_process(compilation_cache)
     with as_model_folder(model) as folder:
         return list(task.predict_objects(folder, found, max_image_pixels=max_image_pixels))
 
@@ -91,6 +98,7 @@ def predict_label_maps(
     images: str | Path | Sequence[str | Path],
     *,
     max_image_pixels: int = MAX_PIXELS,
+    compilation_cache: str | None = None,
 ) -> list[LabelMapPrediction]:
     """Classify the pixels of image files with a segmentor; arguments are those of ``predict``.
 
@@ -102,10 +110,12 @@ def predict_label_maps(
       ValueError: the model is no segmentor, or a folder holds no image.
       FileNotFoundError: there is no such model or image.
     """
+    from lska_jax.running.compilation_cache import keep_in_running_process
     from lska_jax.tasks import predict_label_maps as task
     from lska_jax.tasks.predict import find_images
     from lska_jax.training.model_places import as_model_folder
 
     found = find_images([images] if isinstance(images, str | Path) else images)
+    keep_in_running_process(compilation_cache)
     with as_model_folder(model) as folder:
         return list(task.predict_label_maps(folder, found, max_image_pixels=max_image_pixels))

@@ -20,13 +20,14 @@ import jax
 from lska_jax.running.whole_file import write_whole
 
 _WRITABLE_BY_OTHERS = 0o022
-_ENTRY, _SEAL = "-cache", "-cache.sha256"
+ENTRY, _SEAL = "-cache", "-cache.sha256"
 _LARGEST_FOLDER = 4 * 2**30
 # An entry without a seal is being written, or was when its process was killed.
 _SECONDS_TO_SEAL = 3600.0
 # JAX's default of 1 s leaves out programs that make up a second of every start.
 _MIN_COMPILE_SECONDS = 0.1
 _COMPILED = "/jax/core/compile/backend_compile_duration"
+_used_folder: Path | None = None
 
 
 def use_compilation_cache(choice: str | None = None) -> Path | None:
@@ -42,6 +43,8 @@ def use_compilation_cache(choice: str | None = None) -> Path | None:
     Returns:
       The folder, or None where there is none or JAX was told its own.
     """
+    global _used_folder
+    _used_folder = None
     if choice == "off":
         jax.config.update("jax_enable_compilation_cache", False)
         return None
@@ -76,12 +79,35 @@ def use_compilation_cache(choice: str | None = None) -> Path | None:
     if settings.jax_persistent_cache_min_compile_time_secs == 1.0:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_COMPILE_SECONDS)
 
-    def seal_new(event: str, duration_secs: float, **_: str | int) -> None:
+    def seal_compiled(event: str, duration_secs: float, **_: str | int) -> None:
         if event == _COMPILED and duration_secs >= _MIN_COMPILE_SECONDS:
-            _seal(folder)
+            seal_new(folder)
 
-    jax.monitoring.register_event_duration_secs_listener(seal_new)
+    jax.monitoring.register_event_duration_secs_listener(seal_compiled)
+    _used_folder = folder
     return folder
+
+
+def keep_in_running_process(choice: str | None) -> None:
+    """Keep compiled programs in a process that may have compiled some already, a notebook's say.
+
+    Args:
+      choice: as ``use_compilation_cache`` takes it, but "off" leaves the settings as they are.
+    """
+    if choice == "off" or (choice is None and kept_in() is not None):
+        return
+    from jax.experimental.compilation_cache import compilation_cache
+
+    if use_compilation_cache(choice) is not None:
+        # Whatever was compiled here before has settled for JAX that there is no cache.
+        compilation_cache.reset_cache()
+
+
+def kept_in() -> Path | None:
+    """Return the folder that ``use_compilation_cache`` chose, while JAX uses it; else None."""
+    settings: Any = jax.config
+    is_used = settings.jax_compilation_cache_dir == str(_used_folder)
+    return _used_folder if is_used and settings.jax_enable_compilation_cache else None
 
 
 def default_folder() -> Path:
@@ -107,11 +133,11 @@ def _machine() -> str:
     return f"{platform.machine()}-{hashlib.sha256(described.encode()).hexdigest()[:12]}"
 
 
-def _seal(folder: Path) -> None:
+def seal_new(folder: Path) -> None:
     """Write the SHA-256 of every entry that has none yet."""
     # A cache that cannot be written costs time, not the run.
     try:
-        for entry in folder.glob(f"*{_ENTRY}"):
+        for entry in folder.glob(f"*{ENTRY}"):
             seal = _seal_of(entry)
             if not seal.exists():
                 write_whole(seal, _digest(entry))
@@ -119,8 +145,14 @@ def _seal(folder: Path) -> None:
         pass
 
 
+def remove(entry: Path) -> None:
+    """Remove an entry of the folder and its seal."""
+    entry.unlink(missing_ok=True)
+    _seal_of(entry).unlink(missing_ok=True)
+
+
 def _remove_damaged(folder: Path) -> None:
-    for entry in folder.glob(f"*{_ENTRY}"):
+    for entry in folder.glob(f"*{ENTRY}"):
         seal = _seal_of(entry)
         try:
             if seal.exists():
@@ -132,13 +164,12 @@ def _remove_damaged(folder: Path) -> None:
             continue
         if not is_good:
             print(f"Removed a damaged compiled program: {entry}", file=sys.stderr)
-            entry.unlink(missing_ok=True)
-            seal.unlink(missing_ok=True)
+            remove(entry)
 
 
 def _remove_oldest(folder: Path, largest: int) -> None:
     found = []
-    for entry in folder.glob(f"*{_ENTRY}"):
+    for entry in folder.glob(f"*{ENTRY}"):
         try:
             found.append((entry.stat().st_mtime, entry.stat().st_size, entry))
         except FileNotFoundError:
@@ -147,13 +178,12 @@ def _remove_oldest(folder: Path, largest: int) -> None:
     for _, size, entry in sorted(found):
         if total <= largest:
             return
-        entry.unlink(missing_ok=True)
-        _seal_of(entry).unlink(missing_ok=True)
+        remove(entry)
         total -= size
 
 
 def _seal_of(entry: Path) -> Path:
-    return entry.with_name(entry.name.removesuffix(_ENTRY) + _SEAL)
+    return entry.with_name(entry.name.removesuffix(ENTRY) + _SEAL)
 
 
 def _digest(entry: Path) -> str:

@@ -6,10 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import UInt8
 
 from lska_jax.data.augment import EvalTransform
@@ -17,10 +15,8 @@ from lska_jax.data.class_folders import IMAGE_SUFFIXES
 from lska_jax.data.examples import LabelledImages
 from lska_jax.data.folder_tree import FolderTree
 from lska_jax.data.limits import MAX_PIXELS
-from lska_jax.data.mixing import normalise
 from lska_jax.data.plain_file import read_plain_file
 from lska_jax.data.sources import BrokenImage
-from lska_jax.models.fold import fold_for_inference
 from lska_jax.models.heads import head_of
 from lska_jax.models.table import Preprocessing
 from lska_jax.tasks.engines import (
@@ -31,8 +27,8 @@ from lska_jax.tasks.engines import (
     read_onnx_file,
 )
 from lska_jax.tasks.pictures.colours import Colour
+from lska_jax.tasks.predict_in_jax import probabilities_in_jax
 from lska_jax.tasks.views import ONE, TEN, VIEWS, average_views
-from lska_jax.weights.create import create_model
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import read_facts
 
@@ -121,10 +117,12 @@ def predict(
     (shape, _) = LabelledImages(transform).fields["image"][:2]
     names = class_names_of(facts)
     if engine == JAX:
-        model = fold_for_inference(create_model(pretrained=pretrained))
-        probabilities = _in_jax(model, facts, views)
+        probabilities = probabilities_in_jax(
+            pretrained, facts, views=views, is_one_batch=len(images) <= batch_size
+        )
     else:
         if not file:
+            from lska_jax.weights.create import create_model
             from lska_jax.weights.export_onnx import export_onnx
 
             file = export_onnx(create_model(pretrained=pretrained), facts=facts)
@@ -146,25 +144,6 @@ def predict(
                     yield Prediction(image, [], item)
                 else:
                     yield Prediction(image, _best(row_scores, names, top))
-
-
-def _in_jax(model: Any, facts: ModelFacts, views: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from pixels to probabilities: one program for all weights of a network."""
-    graph, state = nnx.split(model)
-
-    @jax.jit
-    def probabilities(state: Any, pixels: jax.Array) -> jax.Array:
-        network = nnx.merge(graph, state, copy=True)
-        prepared = facts.preprocessing
-        logits = average_views(
-            lambda view: network(normalise(view, mean=prepared.mean, std=prepared.std)),
-            pixels,
-            views=views,
-            is_multi_label=facts.is_multi_label,
-        )
-        return jax.nn.sigmoid(logits) if facts.is_multi_label else jax.nn.softmax(logits)
-
-    return lambda pixels: np.asarray(probabilities(state, jnp.asarray(pixels)))
 
 
 def _in_engine(

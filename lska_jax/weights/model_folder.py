@@ -163,6 +163,18 @@ def read_model_folder(place: str | Path | Located) -> tuple[ModelFacts, dict[str
     return opened.facts, opened.arrays()
 
 
+def read_own_arrays(place: str | Path | Located) -> dict[str, np.ndarray] | None:
+    """Return the arrays of a model folder of this package as they are stored; None of another's.
+
+    Their hash is verified, and not whether they fit the config: for who has seen that they do.
+
+    Args:
+      place: see ``read_model_folder``, also for what is raised.
+    """
+    opened = _open(place)
+    return opened.arrays(is_checked=False) if isinstance(opened, _OwnModel) else None
+
+
 def is_model_folder(folder: Path) -> bool:
     """Tell whether a folder is a model folder of this package or another, damaged or not."""
     return (folder / CONFIG_NAME).is_file() and any(
@@ -178,8 +190,8 @@ class _OwnModel:
         self._folder, self._root = folder, root
         self._weights = record.get("weights")
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return {path: array} float32, having verified their hash."""
+    def arrays(self, *, is_checked: bool = True) -> dict[str, np.ndarray]:
+        """Return {path: array} float32, having verified their hash, and the shapes as well."""
         folder, weights = self._folder, self._weights
         if not isinstance(weights, dict) or not isinstance(weights.get("sha256"), str):
             raise ValueError(f"{folder / CONFIG_NAME} records no SHA-256 of the weights.")
@@ -202,7 +214,8 @@ class _OwnModel:
                 f"{', '.join(STORED_DTYPES)}."
             )
         stored = open_safetensors(path)
-        _check_shapes({n: a.shape for n, a in stored.items()}, self.facts.config, str(path))
+        if is_checked:
+            _check_shapes({n: a.shape for n, a in stored.items()}, self.facts.config, str(path))
         return {name: _float32(name, array, path, dtype) for name, array in stored.items()}
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from benchmarks import claims, cost_tables, formulation_tables, results, tables
+from benchmarks import claims, cost_tables, first_answer, formulation_tables, results, tables
 from benchmarks.cost_cells import ATTENTION, NETWORK
 from lska_jax.running.huge_pages import VARIABLE
 
@@ -131,3 +131,26 @@ def test_the_table_of_a_gpu_has_a_line_for_every_row_of_the_package():
         f"| 1x5 | 1 | 56x56x64 | bfloat16 | {forward['xla']} | {forward['shift']} | "
         f"{forward['toeplitz']} | - |"
     )
+
+
+def test_the_table_of_cpus_has_both_kinds_of_processors_beside_one_another():
+    parts = json.loads(formulation_tables.TABLE_PATH.read_text())
+    made = formulation_tables.tables()["formulations cpu"].splitlines()
+    assert "AVX2" in made[0] and "AVX-512" in made[1]
+    lines = [line for line in made if line[2:3].isdigit()]
+    assert len(lines) == len(parts["cpu avx512"]["rows"]) >= len(parts["cpu avx2"]["rows"])
+    (line,) = [line for line in lines if line.startswith("| 7x7 | 1 | 56x56x96 |")]
+    # Not timed on AVX2: what its nearest row says is taken.
+    assert line.count("not measured") == 2 and line.count("shift, shift, shift") == 2
+
+
+def test_the_table_of_first_answers_compares_with_timm():
+    row = {"least": 1.0, "largest": 3.0, "cpu_seconds": 2.0, "repetitions": 3}
+    made = {"programs": {"first": 4, "second": 0}}
+    rows = [
+        {**row, "what": first_answer.TIMM, "start": "second", "seconds": 3.0, "programs": None},
+        {**row, "what": first_answer.PREDICT, "start": "second", "seconds": 1.5} | made,
+    ]  # fmt: skip
+    ours, timm = first_answer.tables({"rows": rows})[first_answer.NAME].splitlines()[2:]
+    assert ours == "| lska-jax predict | second | 1.50 (1.00 to 3.00) | 2.00 | 0 | 2.00 |"
+    assert timm == "| timm, convnext_atto | every | 3.00 (1.00 to 3.00) | 2.00 | none |  |"

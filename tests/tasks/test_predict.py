@@ -15,6 +15,7 @@ from lska_jax import create_model
 from lska_jax.commands.predict import main
 from lska_jax.data.augment import EvalTransform
 from lska_jax.models.table import Preprocessing
+from lska_jax.running import compilation_cache
 from lska_jax.tasks.predict import find_images, predict
 from lska_jax.weights import ModelFacts, load_state_dict, write_model_folder
 from lska_jax.weights.pretrained import arrays_of
@@ -206,3 +207,28 @@ def test_a_model_without_a_classifier_predicts_nothing(tmp_path, pictures, capsy
     folder = write_model_folder(tmp_path / "body", facts, arrays_of(model))
     assert main([str(folder), str(pictures)]) == 2
     assert "has no classifier" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("views", ["one", "ten"])
+def test_a_second_start_builds_no_network_and_gives_the_same(
+    folder, pictures, views, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    before = getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009
+    images = find_images([pictures])
+    usual = list(predict(folder, images, top=6, views=views, batch_size=2))
+    # Folded and in several batches against as it is: float32 rounding.
+    assert compilation_cache.use_compilation_cache(str(tmp_path / "kept"))
+    try:
+        kept = list(predict(folder, images, top=6, views=views))
+        monkeypatch.setattr("lska_jax.weights.create.create_model", None)
+        again = list(predict(folder, images, top=6, views=views))
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert again == kept
+    for one, other in zip(usual, kept, strict=True):
+        assert [s.label for s in one.scores] == [s.label for s in other.scores]
+        np.testing.assert_allclose(
+            [s.probability for s in one.scores], [s.probability for s in other.scores], rtol=1e-5
+        )
