@@ -29,6 +29,7 @@ from lska_jax.data.class_folders import file_stem, readable
 from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.robustness.report.drawing import Picture
 from lska_jax.robustness.report.html_page import document, figures, pairs
+from lska_jax.running.compilation_cache import keep_in_running_process
 from lska_jax.running.whole_file import check_writable, write_whole
 
 METHODS = ("gradcam", "occlusion", "gates", "rollout", "receptive_field")
@@ -53,6 +54,7 @@ def explain(
     compare: Sequence[str | Path] = (),
     image_size: int | None = None,
     max_image_pixels: int = MAX_PIXELS,
+    compilation_cache: str | None = None,
     report: Callable[[str], None] = print,
 ) -> Path:
     """Write what a model looks at in photos, and how far it sees.
@@ -71,6 +73,7 @@ def explain(
       compare: other models whose receptive fields are drawn beside this one's.
       image_size: side of the images in place of that of the model's preprocessing.
       max_image_pixels: a photo that declares more is broken.
+      compilation_cache: folder that keeps compiled programs, "off", or None for the usual one.
       report: receives what is going on, one line each.
 
     Returns:
@@ -89,6 +92,7 @@ def explain(
     # Before the work, which takes minutes: a place that cannot be written costs none.
     for name in (PAGE, ARRAYS, TABLE):
         check_writable(out / name)
+    keep_in_running_process(compilation_cache)
     load = functools.partial(
         load_model, image_size=image_size, max_image_pixels=max_image_pixels, report=report
     )

@@ -44,6 +44,7 @@ def _explain(arguments: argparse.Namespace) -> None:
         compare=arguments.compare,
         image_size=arguments.image_size,
         max_image_pixels=arguments.max_image_pixels,
+        compilation_cache="off",  # as they are kept already, or the process is not ours
         report=frame.remark,
     )
     print(f"Wrote {page}.")
