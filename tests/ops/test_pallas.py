@@ -11,7 +11,8 @@ import pytest
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from lska_jax.ops.pallas import depthwise_chain, fits
+from lska_jax.ops.pallas import fits
+from lska_jax.ops.pallas.chain import depthwise_chain
 
 Sizes = tuple[tuple[int, int], ...]
 LSKA: Sizes = ((1, 5), (5, 1), (1, 7), (7, 1))
