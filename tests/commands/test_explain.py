@@ -47,9 +47,9 @@ def test_every_picture_and_array_is_written_and_shown_on_one_page(folder, photo,
     page = (out / "explain.html").read_text()
     assert page.count("<figure>") == 7 and "http" not in page
     assert "arXiv 1610.02391" in page and "&#x27;b, thing&#x27;" in page
-    arrays = np.load(out / "explain.npz")
-    assert arrays["01_photo/gradcam"].shape == (8, 8)
-    assert arrays["receptive_field/van/stage1"].shape == (32, 32)
+    with np.load(out / "explain.npz") as arrays:
+        assert arrays["01_photo/gradcam"].shape == (8, 8)
+        assert arrays["receptive_field/van/stage1"].shape == (32, 32)
     with (out / "receptive_field.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["share"] for row in rows] == ["0.2", "0.3", "0.5", "0.99"]
@@ -61,7 +61,8 @@ def test_receptive_fields_of_several_models_are_drawn_against_k(folder, photo, t
     out = tmp_path / "out"
     assert main([folder, photo, "--compare", other, "--out", str(out)]) == 0
     assert (out / "receptive_field_growth.png").stat().st_size > 10_000
-    assert {key.split("/")[1] for key in np.load(out / "explain.npz")} == {"van", "other"}
+    with np.load(out / "explain.npz") as arrays:
+        assert {key.split("/")[1] for key in arrays} == {"van", "other"}
 
 
 @pytest.mark.slow
