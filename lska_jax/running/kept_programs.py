@@ -4,7 +4,8 @@ JAX's own cache of compiled programs is asked with a program, which Python has t
 first, with the network built: most of what it takes to predict one photo. Here the compiled program
 is kept under a hash of all that decides it: what it computes in words, this package's code,
 versions, settings and the shapes of its arguments. Entries are sealed, removed and limited as those
-of ``compilation_cache``, whose folder they lie in; like those they are code that will run.
+of ``compilation_cache``, whose folder they lie in; like those they are code that will run, here in
+a pickle of JAX's (docs/trust.md).
 
 On CPU only, and on one device, where it was measured; anywhere else nothing is kept.
 """
