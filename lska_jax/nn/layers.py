@@ -24,6 +24,7 @@ from lska_jax.ops.layer_norm import layer_norm
 from lska_jax.ops.pallas import conv_ffn, ffn_fits
 from lska_jax.ops.plain_numbers import plain_float, plain_int
 from lska_jax.ops.platform import dtype_between, takes_pallas
+from lska_jax.ops.rounding import round_to
 from lska_jax.ops.strided import strided_conv
 
 # PyTorch's momentum of 0.1 is 0.9 here. The running variance is the biased one, PyTorch's is
@@ -363,7 +364,7 @@ class ConvFFN(nnx.Module):
         between = dtype_between(self.dtype)
         x = self.expand(x, dtype=between)
         x = self.depthwise(nnx.relu(x) if self.use_relu else x, dtype=between)
-        return gelu(x).astype(self.dtype)
+        return round_to(gelu(x), self.dtype)
 
     def _is_fused(self, x: Array) -> bool:
         hidden = self.expand.out_features
