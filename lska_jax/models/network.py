@@ -20,6 +20,7 @@ from lska_jax.nn.dense import Dense
 from lska_jax.nn.functional import one_program, parameters
 from lska_jax.nn.initial_values import RngsLike, as_rngs
 from lska_jax.ops.plain_numbers import plain_int
+from lska_jax.ops.platform import target_platform
 
 
 class Network(nnx.Module):
@@ -389,10 +390,12 @@ def run_blocks(
     Args:
       blocks: called as ``block(x, rngs)``.
       x: maps or tokens.
-      remat: recompute each in the backward pass instead of keeping its activations.
+      remat: recompute each in the backward pass instead of keeping its activations. Not on CPU:
+        XLA would do so at once, and keep them.
       rngs: keys for dropout and drop path.
     """
+    is_kept = not remat or target_platform() == "cpu"
     for block in blocks:
         call: Any = type(block).__call__
-        x = (nnx.remat(call) if remat else call)(block, x, rngs)
+        x = (call if is_kept else nnx.remat(call))(block, x, rngs)
     return x

@@ -93,11 +93,12 @@ def _as_product(images: Array, kernel: Array, stride: int, padding: int) -> Arra
     rows, columns = (_places(side, size, stride, padding) for side in images.shape[1:3])
     matrix = kernel.reshape(-1, channels)
 
-    def convolve(images: Array) -> Array:
+    def convolve(images: Array, matrix: Array) -> Array:
         patches = _gather(images, size, stride, padding)
         return pointwise_conv(patches, matrix, dtype=jnp.float32)
 
-    return in_turn(convolve, images, bytes_an_image=4 * rows * columns * matrix.shape[0])
+    size_between = 4 * rows * columns * matrix.shape[0]
+    return in_turn(convolve, images, matrix, bytes_an_image=size_between)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
