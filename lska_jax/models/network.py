@@ -390,12 +390,10 @@ def run_blocks(
     Args:
       blocks: called as ``block(x, rngs)``.
       x: maps or tokens.
-      remat: recompute each in the backward pass instead of keeping its activations. Not on CPU:
-        XLA would do so at once, and keep them.
+      remat: recompute each in the backward pass (on CPU XLA would do so at once, and keep it all).
       rngs: keys for dropout and drop path.
     """
-    is_kept = not remat or target_platform() == "cpu"
     for block in blocks:
         call: Any = type(block).__call__
-        x = (call if is_kept else nnx.remat(call))(block, x, rngs)
+        x = (nnx.remat(call) if remat and target_platform() != "cpu" else call)(block, x, rngs)
     return x

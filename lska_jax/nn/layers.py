@@ -18,6 +18,7 @@ from lska_jax.ops import depthwise_conv, gelu
 from lska_jax.ops.batch_norm import affine, moments, normalise
 from lska_jax.ops.broadcast import add_bias, scale_by
 from lska_jax.ops.checks import check_dilation
+from lska_jax.ops.expand import expand_and_convolve
 from lska_jax.ops.formulations import canonical
 from lska_jax.ops.images_in_turn import in_turn
 from lska_jax.ops.layer_norm import layer_norm
@@ -370,6 +371,14 @@ class ConvFFN(nnx.Module):
 
     def _expanded(self, x: Array, expand: Pointwise, depthwise: DepthwiseConv) -> Array:
         between = dtype_between(self.dtype)
+        if jnp.dtype(self.dtype) == jnp.float32 and not self.use_relu:
+            maps = expand_and_convolve(
+                x.astype(self.dtype),
+                (expand.kernel[...], expand.bias[...]),
+                (depthwise.kernel[...], depthwise.bias[...]),
+                implementation=depthwise.implementation,
+            )
+            return gelu(maps)
         x = expand(x, dtype=between)
         x = depthwise(nnx.relu(x) if self.use_relu else x, dtype=between)
         return round_to(gelu(x), self.dtype)
