@@ -20,6 +20,7 @@ from lska_jax.nn.dense import Dense
 from lska_jax.nn.functional import one_program, parameters
 from lska_jax.nn.initial_values import RngsLike, as_rngs
 from lska_jax.ops.plain_numbers import plain_int
+from lska_jax.ops.platform import target_platform
 
 
 class Network(nnx.Module):
@@ -389,10 +390,10 @@ def run_blocks(
     Args:
       blocks: called as ``block(x, rngs)``.
       x: maps or tokens.
-      remat: recompute each in the backward pass instead of keeping its activations.
+      remat: recompute each in the backward pass (on CPU XLA would do so at once, and keep it all).
       rngs: keys for dropout and drop path.
     """
     for block in blocks:
         call: Any = type(block).__call__
-        x = (nnx.remat(call) if remat else call)(block, x, rngs)
+        x = (nnx.remat(call) if remat and target_platform() != "cpu" else call)(block, x, rngs)
     return x

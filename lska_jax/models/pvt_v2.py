@@ -146,6 +146,7 @@ class Block(nnx.Module):
             drop_rate=config.drop_rate,
             linear_init=normal(KERNEL_STD),
             use_relu=config.is_linear,
+            remat=config.remat,
             dtype=config.dtype,
             implementation=config.implementation,
             rngs=rngs,

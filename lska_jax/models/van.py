@@ -151,6 +151,7 @@ class Block(nnx.Module):
             channels,
             channels * ffn_ratio,
             drop_rate=config.drop_rate,
+            remat=config.remat,
             dtype=config.dtype,
             implementation=config.implementation,
             rngs=rngs,

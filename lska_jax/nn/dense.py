@@ -15,6 +15,7 @@ from lska_jax.ops import gelu, pointwise_conv
 from lska_jax.ops.broadcast import add_bias
 from lska_jax.ops.plain_numbers import plain_float, plain_int
 from lska_jax.ops.platform import dtype_between
+from lska_jax.ops.rounding import round_to
 
 # Of the transformers and their relatives; their code truncates at +-2, 100 standard deviations.
 KERNEL_STD = 0.02
@@ -120,7 +121,7 @@ class MLP(nnx.Module):
     ) -> Float[Array, "*pixels channels"]:
         """Map (..., C) to the same shape; ``rngs`` overrides the module's own dropout keys."""
         dtype = self.expand.dtype
-        hidden = gelu(self.expand(x, dtype=dtype_between(dtype))).astype(dtype)
+        hidden = round_to(gelu(self.expand(x, dtype=dtype_between(dtype))), dtype)
         return self._drop(self.project(self._drop(hidden, rngs)), rngs)
 
     def _drop(self, x: Array, rngs: nnx.Rngs | None) -> Array:

@@ -18,12 +18,14 @@ from lska_jax.ops import depthwise_conv, gelu
 from lska_jax.ops.batch_norm import affine, moments, normalise
 from lska_jax.ops.broadcast import add_bias, scale_by
 from lska_jax.ops.checks import check_dilation
+from lska_jax.ops.expand import expand_and_convolve
 from lska_jax.ops.formulations import canonical
 from lska_jax.ops.images_in_turn import in_turn
 from lska_jax.ops.layer_norm import layer_norm
 from lska_jax.ops.pallas import conv_ffn, ffn_fits
 from lska_jax.ops.plain_numbers import plain_float, plain_int
 from lska_jax.ops.platform import dtype_between, takes_pallas
+from lska_jax.ops.rounding import round_to
 from lska_jax.ops.strided import strided_conv
 
 # PyTorch's momentum of 0.1 is 0.9 here. The running variance is the biased one, PyTorch's is
@@ -300,6 +302,8 @@ class ConvFFN(nnx.Module):
       drop_rate: of the dropout behind GELU and behind the last 1x1.
       linear_init: of the kernels of both 1x1; None is VAN's, normal with std sqrt(2 / fan_out).
       use_relu: whether a ReLU stands ahead of the depth-wise convolution.
+      remat: whether on CPU large maps between the layers are computed again for the gradients,
+        instead of being kept; not with dropout.
       dtype: compute dtype.
       implementation: formulation of the depth-wise convolution, see ``ops.depthwise_conv``.
       rngs: source of the initial parameters and of the dropout's keys.
@@ -313,6 +317,7 @@ class ConvFFN(nnx.Module):
         drop_rate: SupportsFloat = 0.0,
         linear_init: nnx.Initializer | None = None,
         use_relu: bool = False,
+        remat: bool = False,
         dtype: DTypeLike = jnp.float32,
         implementation: str | Sequence[str] = "auto",
         rngs: RngsLike,
@@ -328,7 +333,7 @@ class ConvFFN(nnx.Module):
         self.project = Pointwise(
             hidden_channels, channels, kernel_init=linear_init, dtype=dtype, rngs=rngs
         )
-        self.use_relu = use_relu
+        self.use_relu, self.remat = use_relu, remat
         self.dropout = nnx.data(nnx.Dropout(drop_rate, rngs=rngs) if drop_rate > 0 else None)
         self.dtype = dtype
 
@@ -352,18 +357,31 @@ class ConvFFN(nnx.Module):
                 scale=None if scale is None else scale.scale[...],
             )
         if self.dropout is not None and not self.dropout.deterministic:
-            hidden = self.dropout(self._expanded(x), rngs=rngs)
+            hidden = self.dropout(self._expanded(x, self.expand, self.depthwise), rngs=rngs)
             out = self.dropout(self.project(hidden), rngs=rngs)
         else:
             size = self.expand.out_features * x.shape[1] * x.shape[2] * 4
-            out = in_turn(lambda x: self.project(self._expanded(x)), x, bytes_an_image=size)
+            layers = (self.expand, self.depthwise, self.project)
+            out = in_turn(self._branch, x, layers, bytes_an_image=size, remat=self.remat)
         return out if scale is None else scale(out)
 
-    def _expanded(self, x: Array) -> Array:
+    def _branch(self, x: Array, layers: tuple[Pointwise, DepthwiseConv, Pointwise]) -> Array:
+        expand, depthwise, project = layers
+        return project(self._expanded(x, expand, depthwise))
+
+    def _expanded(self, x: Array, expand: Pointwise, depthwise: DepthwiseConv) -> Array:
         between = dtype_between(self.dtype)
-        x = self.expand(x, dtype=between)
-        x = self.depthwise(nnx.relu(x) if self.use_relu else x, dtype=between)
-        return gelu(x).astype(self.dtype)
+        if jnp.dtype(self.dtype) == jnp.float32 and not self.use_relu:
+            maps = expand_and_convolve(
+                x.astype(self.dtype),
+                (expand.kernel[...], expand.bias[...]),
+                (depthwise.kernel[...], depthwise.bias[...]),
+                implementation=depthwise.implementation,
+            )
+            return gelu(maps)
+        x = expand(x, dtype=between)
+        x = depthwise(nnx.relu(x) if self.use_relu else x, dtype=between)
+        return round_to(gelu(x), self.dtype)
 
     def _is_fused(self, x: Array) -> bool:
         hidden = self.expand.out_features

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from lska_jax.ops.checks import check_dtype
 from lska_jax.ops.reverse_mode import reverse_mode_only
+from lska_jax.ops.rounding import round_to
 
 _SQRT_HALF = math.sqrt(0.5)
 _DENSITY_AT_ZERO = 1.0 / math.sqrt(2.0 * math.pi)
@@ -43,7 +44,7 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def _gelu(x: Array) -> Array:
     wide = x.astype(jnp.float32)
     # The select also keeps XLA's CPU backend from merging whole layers into one slow fusion.
-    return jnp.where(wide < LEAST, 0.0, wide * _distribution(wide)).astype(x.dtype)
+    return round_to(jnp.where(wide < LEAST, 0.0, wide * _distribution(wide)), x.dtype)
 
 
 def _forward(x: Array) -> tuple[Array, Array]:
@@ -57,7 +58,7 @@ def _backward(x: Array, gradient: Array) -> tuple[Array]:
     density = _DENSITY_AT_ZERO * jnp.exp(-0.5 * jnp.square(wide))
     slope = _distribution(wide) + wide * density
     scaled = gradient.astype(jnp.float32) * slope
-    return (jnp.where(wide < LEAST, 0.0, scaled).astype(x.dtype),)
+    return (round_to(jnp.where(wide < LEAST, 0.0, scaled), x.dtype),)
 
 
 _gelu.defvjp(_forward, _backward)

@@ -1,10 +1,12 @@
 """A branch of a network, some images after the others, where all at once do not fit into caches.
 
 An FFN expands a map to several times its channels. On CPU the expanded maps of a whole batch go to
-main memory and back between the operations; those of a few images stay in the last cache. In
-training they are computed again in the backward pass, image by image: what is kept of the branch is
-its input alone. (``jax.checkpoint`` of a whole branch saves nothing on CPU: XLA computes everything
-again as early as it can, and keeps it. A loop it leaves as it is.)
+main memory and back between the operations; those of a few images stay in the last cache.
+
+Gradients need those maps again. Kept, they go to main memory anyway, and to compute them again
+image by image takes longer than that: so a branch that is differentiated is computed at once, or,
+for less memory, in turn in both passes. (``jax.checkpoint`` of a whole branch saves nothing on CPU:
+XLA computes everything again as early as it can, and keeps it. A loop it leaves as it is.)
 """
 
 import math
@@ -16,34 +18,73 @@ from jax import lax
 from jax.sharding import AxisType
 from jaxtyping import Array, Float
 
-from lska_jax.ops.platform import target_platform
+from lska_jax.ops.platform import target_platform, vary_alike
 from lska_jax.ops.processor import usable_cores
+from lska_jax.ops.reverse_mode import reverse_mode_only
 
 # Of the largest map between, for each core. Not the size of a cache: the best of 2, 4 and 16 MB.
 BYTES_A_CORE = 2**22
 
 
+@reverse_mode_only
 def in_turn(
-    function: Callable[[Array], Array],
+    function: Callable[[Array, Any], Array],
     images: Float[Array, "batch ..."],
+    held: Any,
     *,
     bytes_an_image: int,
+    remat: bool = False,
 ) -> Float[Array, "batch ..."]:
-    """Return function(images), computed for some images at a time where that is faster.
+    """Return function(images, held), computed for some images at a time where that is faster.
 
     Args:
-      function: of images alone, each on its own; what else it takes of arrays, it holds. It has
-        nothing random, and what it computes is computed again for its gradients.
+      function: of images, each on its own, and of ``held``. It has nothing random, and what it
+        computes may be computed again for its gradients.
       images: (B, ...).
+      held: what else it takes, a tree of floating-point arrays.
       bytes_an_image: of the largest map that it makes between.
+      remat: whether nothing else is kept for the gradients, which are then computed in turn too.
+
+    Returns:
+      (B, ...). Gradients are reverse mode.
     """
     at_a_time = _images_at_a_time(images.shape[0], bytes_an_image)
     if at_a_time == images.shape[0]:
-        return function(images)
+        return function(images, held)
+    if remat:
+        # In a loop both passes are apart without a barrier.
+        function = jax.checkpoint(function, prevent_cse=False)
+        return _loop(function, at_a_time, images, held)
+    return _apply(function, at_a_time, *vary_alike((images, held)))
+
+
+def _loop(
+    function: Callable[[Array, Any], Array], at_a_time: int, images: Array, held: Any
+) -> Array:
     groups = images.reshape(-1, at_a_time, *images.shape[1:])
-    # In a loop both passes are apart without a barrier.
-    out = lax.map(jax.checkpoint(function, prevent_cse=False), groups)
+    out = lax.map(lambda some: function(some, held), groups)
     return out.reshape(-1, *out.shape[2:])
+
+
+_apply = jax.custom_vjp(_loop, nondiff_argnums=(0, 1))
+
+
+def _forward(
+    function: Callable[[Array, Any], Array], at_a_time: int, images: Array, held: Any
+) -> tuple[Array, Callable[[Array], tuple[Array, Any]]]:
+    return jax.vjp(function, images, held)
+
+
+def _backward(
+    function: Callable[[Array, Any], Array],
+    at_a_time: int,
+    pull_back: Callable[[Array], tuple[Array, Any]],
+    gradient: Array,
+) -> tuple[Array, Any]:
+    return pull_back(gradient)
+
+
+_apply.defvjp(_forward, _backward)
 
 
 def _images_at_a_time(batch: Any, bytes_an_image: int) -> Any:

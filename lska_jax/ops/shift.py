@@ -42,28 +42,37 @@ class _Tap(NamedTuple):
 def convolve(images: Array, kernel: Array, dilation: int) -> Array:
     """Convolve; arguments and result are those of ``depthwise_conv``."""
     taps, padding = _live_taps(images.shape, kernel.shape, dilation)
-    weights = kernel.astype(jnp.float32)
-
-    def products(some: list[_Tap]) -> list[Array]:
-        windows = _windows(images, some, padding)
-        return [
-            window * along_channels(weights[tap.row, tap.column, 0], window)
-            for tap, window in zip(some, windows, strict=True)
-        ]
-
     if len(taps) <= _MOST_SLICES or target_platform() != "cpu":
-        return functools.reduce(operator.add, products(taps)).astype(images.dtype)
+        windows = _windows(images, taps, padding)
+        return _add_products(windows, taps, kernel).astype(images.dtype)
     count = math.ceil(len(taps) / _SLICES_A_PIECE)
 
     def add_piece(number: int, total: Array) -> Array:
         piece = slice(number * len(taps) // count, (number + 1) * len(taps) // count)
-        return functools.reduce(operator.add, products(taps[piece]), total)
+        windows = _windows(images, taps[piece], padding)
+        return _add_products(windows, taps[piece], kernel, total)
 
     # A loop whose every round is another branch: XLA would merge anything less into one loop again.
     pieces = [functools.partial(add_piece, number) for number in range(count)]
     total, _ = vary_alike((jnp.zeros(images.shape, jnp.float32), images))
     total = lax.fori_loop(0, count, lambda n, total: lax.switch(n, pieces, total), total)
     return total.astype(images.dtype)
+
+
+def convolve_padded(padded: Array, kernel: Array) -> Array:
+    """Convolve a map that has the zeros around it already.
+
+    Args:
+      padded: (B, H + kh - 1, W + kw - 1, C).
+      kernel: (kh, kw, 1, C), undilated; of a map that every tap reaches into.
+
+    Returns:
+      (B, H, W, C) in the dtype of ``padded``.
+    """
+    batch, height, width, channels = padded.shape
+    shape = (batch, height - kernel.shape[0] + 1, width - kernel.shape[1] + 1, channels)
+    taps, _ = _live_taps(shape, kernel.shape, 1)
+    return _add_products(_cut(padded, taps, shape[1:3]), taps, kernel).astype(padded.dtype)
 
 
 def weight_gradient(images: Array, kernel: Array, dilation: int, output_gradient: Array) -> Array:
@@ -109,6 +118,18 @@ def _number_of_slices(site: Site) -> int:
     return len(_live_taps((1, height, width, 1), (rows, columns, 1, 1), site.dilation)[0])
 
 
+def _add_products(
+    windows: list[Array], taps: list[_Tap], kernel: Array, total: Array | None = None
+) -> Array:
+    """Return the sum of all windows, each times its tap, in float32."""
+    weights = kernel.astype(jnp.float32)
+    products = [
+        window * along_channels(weights[tap.row, tap.column, 0], window)
+        for tap, window in zip(taps, windows, strict=True)
+    ]
+    return functools.reduce(operator.add, products if total is None else [total, *products])
+
+
 def _windows(
     images: Array, taps: list[_Tap], padding: list[tuple[int, int]], extra: int = 0
 ) -> list[Array]:
@@ -133,15 +154,20 @@ def _windows(
         edges = [((0, 0, 0), (y, extra - y, 0), (x, -x, 0), (0, 0, 0)) for y, x in moves]
         return [lax.pad(images, zero, edge).astype(jnp.float32) for edge in edges]
     sides = ((0, 0), (above, above + extra), (before, before), (0, 0))
-    padded = jnp.pad(images, sides)
-    if platform == "cpu":
+    return _cut(jnp.pad(images, sides), taps, (height + extra, width))
+
+
+def _cut(padded: Array, taps: list[_Tap], size: tuple[int, int]) -> list[Array]:
+    """Return the windows of a padded map, each of a size in rows and columns."""
+    is_cpu = target_platform() == "cpu"
+    if is_cpu:
         padded = lax.bitcast_convert_type(padded, jnp.int32)
     windows = []
     for tap in taps:
-        rows = slice(tap.row_start, tap.row_start + height + extra)
-        columns = slice(tap.column_start, tap.column_start + width)
+        rows = slice(tap.row_start, tap.row_start + size[0])
+        columns = slice(tap.column_start, tap.column_start + size[1])
         window = padded[:, rows, columns, :]
-        if platform == "cpu":
+        if is_cpu:
             window = lax.bitcast_convert_type(window, jnp.float32)
         windows.append(window.astype(jnp.float32))
     return windows

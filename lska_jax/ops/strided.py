@@ -5,8 +5,8 @@
 
 - with a channel of zeros more where the channels to read are odd in number, as an image's are, and
   those to write more than 16 and at most 32: XLA's convolution takes 2 to 11 times as long without.
-- as one product of gathered patches, of bfloat16 where the processor multiplies it: XLA's
-  convolution widens both sides.
+- as one product of gathered patches where the channels to read are many: XLA's convolution leaves
+  most of it to one core, and of bfloat16, a product where the processor has it, widens both sides.
 
 Gradients are those of ``lax`` on what was given, which are faster.
 """
@@ -27,7 +27,7 @@ from lska_jax.ops.reverse_mode import reverse_mode_only
 
 # Channels to write that XLA's convolution on CPU is slow with.
 _SLOW_CHANNELS = range(17, 33)
-# Of bfloat16. Of 32 channels the gathering takes what the product gains.
+# Of 32 channels the gathering takes what the product gains.
 _MANY_CHANNELS = 64
 
 
@@ -66,7 +66,7 @@ def _faster_form(images: Array, kernel: Array, stride: int) -> Callable[..., Arr
         return None
     if in_channels % 2 and channels in _SLOW_CHANNELS:
         return _with_one_channel_more
-    is_multiplied = images.dtype == jnp.bfloat16 and multiplies_bfloat16()
+    is_multiplied = images.dtype == jnp.float32 or multiplies_bfloat16()
     if is_multiplied and in_channels >= _MANY_CHANNELS and size > stride > 1:
         return _as_product
     return None
@@ -93,11 +93,12 @@ def _as_product(images: Array, kernel: Array, stride: int, padding: int) -> Arra
     rows, columns = (_places(side, size, stride, padding) for side in images.shape[1:3])
     matrix = kernel.reshape(-1, channels)
 
-    def convolve(images: Array) -> Array:
+    def convolve(images: Array, matrix: Array) -> Array:
         patches = _gather(images, size, stride, padding)
         return pointwise_conv(patches, matrix, dtype=jnp.float32)
 
-    return in_turn(convolve, images, bytes_an_image=4 * rows * columns * matrix.shape[0])
+    size_between = 4 * rows * columns * matrix.shape[0]
+    return in_turn(convolve, images, matrix, bytes_an_image=size_between)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))

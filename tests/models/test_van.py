@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from lska_jax import VAN, VANConfig, create_model
+from lska_jax.models import network
 from lska_jax.models.build import abstract_model, config_of
 from lska_jax.models.table import section_of
 from lska_jax.nn.functional import ModelFunctions, batch_stats, parameters
@@ -280,7 +281,9 @@ def training_step(model: VAN, images: jax.Array):
 
 
 @pytest.mark.slow
-def test_rematerialisation_changes_neither_outputs_nor_statistics_nor_gradients():
+def test_rematerialisation_changes_neither_outputs_nor_statistics_nor_gradients(monkeypatch):
+    # On CPU blocks are not computed again.
+    monkeypatch.setattr(network, "target_platform", lambda: "tpu")
     found = []
     for remat in (False, True):
         model = narrow(drop_path_rate=0.3, drop_rate=0.2, remat=remat, **ONE_STAGE)
@@ -292,7 +295,9 @@ def test_rematerialisation_changes_neither_outputs_nor_statistics_nor_gradients(
         np.testing.assert_allclose(a, b, **FUSED)
 
 
-def test_rematerialisation_keeps_fewer_values_for_the_backward_pass():
+def test_rematerialisation_keeps_fewer_values_for_the_backward_pass(monkeypatch):
+    monkeypatch.setattr(network, "target_platform", lambda: "tpu")
+
     def residuals(remat: bool) -> int:
         model = narrow(remat=remat, **ONE_STAGE)
         functions, stats = ModelFunctions(model), batch_stats(model)

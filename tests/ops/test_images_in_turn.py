@@ -14,7 +14,7 @@ ONE_IMAGE = 4 * 8 * 8 * 64  # bytes of its map between
 SIZE = (4, 8, 8, 4)
 
 
-def branch(kernels, images):
+def branch(images, kernels):
     expanded = jnp.tanh(images @ kernels[0])
     return jnp.tanh(expanded @ kernels[1])
 
@@ -42,8 +42,8 @@ def one_device():
     return jax.set_mesh(jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,)))
 
 
-def apply(images, kernels):
-    return in_turn(functools.partial(branch, kernels), images, bytes_an_image=ONE_IMAGE)
+def apply(images, kernels, *, remat=False):
+    return in_turn(branch, images, kernels, bytes_an_image=ONE_IMAGE, remat=remat)
 
 
 def traced(images, kernels):
@@ -61,12 +61,16 @@ def value_and_gradients(function, images, kernels, cotangent):
 
 
 @pytest.mark.parametrize(("most", "expected"), [(1, 1), (2, 2), (3, 2)])
-def test_value_and_gradients_are_those_of_all_images_at_once(drawn, at_a_time, most, expected):
+@pytest.mark.parametrize("remat", [False, True])
+def test_value_and_gradients_are_those_of_all_images_at_once(
+    drawn, at_a_time, most, expected, remat
+):
     at_a_time(most)
+    function = functools.partial(apply, remat=remat)
     with one_device():
         assert f"f32[{4 // expected},{expected},8,8,4]" in traced(*drawn[:2])
-        found = jax.jit(lambda *arrays: value_and_gradients(apply, *arrays))(*drawn)
-    whole = value_and_gradients(lambda images, kernels: branch(kernels, images), *drawn)
+        found = jax.jit(lambda *arrays: value_and_gradients(function, *arrays))(*drawn)
+    whole = value_and_gradients(branch, *drawn)
     for actual, wanted in zip(found, whole, strict=True):
         # Sums of up to 256 products in another order, float32 roundings of 6e-8 each.
         np.testing.assert_allclose(actual, wanted, rtol=1e-5, atol=1e-5)
@@ -98,12 +102,27 @@ def test_only_programs_for_cpu_have_a_loop(drawn, at_a_time, platform, monkeypat
         assert not is_in_turn(*drawn[:2])
 
 
-def test_maps_between_are_not_kept_for_the_gradients(drawn, at_a_time):
+@pytest.mark.parametrize("remat", [False, True])
+def test_gradients_are_computed_in_turn_only_to_save_memory(drawn, at_a_time, remat):
     at_a_time(1)
-    gradients = functools.partial(value_and_gradients, apply)
+    gradients = functools.partial(value_and_gradients, functools.partial(apply, remat=remat))
     with one_device():
-        looped = jax.jit(gradients).lower(*drawn).compile()
-    whole = functools.partial(value_and_gradients, lambda images, kernels: branch(kernels, images))
+        assert ("scan" in str(jax.make_jaxpr(gradients)(*drawn))) == remat
+
+
+def test_with_remat_maps_between_are_not_kept_for_the_gradients(drawn, at_a_time):
+    at_a_time(1)
+    in_turn = functools.partial(value_and_gradients, functools.partial(apply, remat=True))
+    with one_device():
+        looped = jax.jit(in_turn).lower(*drawn).compile()
+    whole = functools.partial(value_and_gradients, branch)
     at_once = jax.jit(whole).lower(*drawn).compile()
     needed = [program.memory_analysis().temp_size_in_bytes for program in (looped, at_once)]
     assert needed[0] < 0.6 * needed[1]
+
+
+def test_forward_mode_is_refused_by_name(drawn, at_a_time):
+    at_a_time(1)
+    images, kernels, _ = drawn
+    with one_device(), pytest.raises(TypeError, match="in_turn has derivatives of reverse mode"):
+        jax.jvp(lambda images: apply(images, kernels), (images,), (images,))

@@ -83,6 +83,14 @@ def test_bfloat16_maps_are_multiplied_where_the_processor_can(is_multiplying, mo
     np.testing.assert_allclose(np.asarray(found, np.float32), exact, rtol=2**-8, atol=1e-4)
 
 
+def test_a_patch_embedding_of_many_channels_is_a_product():
+    images, kernel = drawn((2, 7, 6, 64), 3)
+    assert has_product(images, kernel, 2)
+    found = strided_conv(images, kernel, stride=2, padding=1)
+    # Sums of 576 products in another order.
+    np.testing.assert_allclose(found, lax_conv(images, kernel, 2, 1), rtol=1e-5, atol=1e-4)
+
+
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_other_platforms_convolve(platform, monkeypatch):
     monkeypatch.setattr(strided, "target_platform", lambda: platform)
@@ -93,4 +101,4 @@ def test_what_another_form_gains_nothing_for_is_left_to_lax():
     assert channels_read(*drawn((1, 8, 8, 3), 3, channels=16)) == 3
     assert channels_read(*drawn((1, 8, 8, 3), 3, channels=33)) == 3
     assert channels_read(*drawn((1, 8, 8, 4), 3, channels=32)) == 4
-    assert not has_product(*drawn((1, 8, 8, 64), 3), 2)
+    assert not has_product(*drawn((1, 8, 8, 63), 3), 2)
