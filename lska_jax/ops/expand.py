@@ -9,18 +9,17 @@ would take longer, and keep more.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from lska_jax.ops import shift
+from lska_jax.ops import shift, two_forms
 from lska_jax.ops.broadcast import add_bias
 from lska_jax.ops.depthwise import choose_for, depthwise_conv
 from lska_jax.ops.formulations import parse
-from lska_jax.ops.platform import target_platform, vary_alike
+from lska_jax.ops.platform import target_platform
 from lska_jax.ops.pointwise import pointwise_conv
 from lska_jax.ops.reverse_mode import reverse_mode_only
 
@@ -51,7 +50,7 @@ def expand_and_convolve(
     both = functools.partial(_one_after_the_other, implementation=implementation)
     if not _is_padded_ahead(images, depthwise[0], implementation):
         return both(images, expand, depthwise)
-    return _convolve(both, *vary_alike((images, expand, depthwise)))
+    return two_forms.apply(_padded_ahead, both, images, expand, depthwise)
 
 
 def _is_padded_ahead(images: Array, kernel: Array, implementation: str | Sequence[str]) -> bool:
@@ -75,29 +74,9 @@ def _one_after_the_other(
     return add_bias(maps, depthwise[1])
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _convolve(
-    both: Callable[..., Array], images: Array, expand: _Layer, depthwise: _Layer
-) -> Array:
+def _padded_ahead(images: Array, expand: _Layer, depthwise: _Layer) -> Array:
     one, zero = jnp.ones((), images.dtype), jnp.zeros((), images.dtype)
     with_ones = lax.pad(images, one, ((0, 0, 0), (0, 0, 0), (0, 0, 0), (0, 1, 0)))
     padded = lax.pad(with_ones, zero, ((0, 0, 0), (1, 1, 0), (1, 1, 0), (0, 0, 0)))
     maps = pointwise_conv(padded, jnp.concatenate([expand[0], expand[1][None]]))
     return add_bias(shift.convolve_padded(maps, depthwise[0]), depthwise[1])
-
-
-def _forward(
-    both: Callable[..., Array], images: Array, expand: _Layer, depthwise: _Layer
-) -> tuple[Array, Callable[[Array], tuple[Array, _Layer, _Layer]]]:
-    return jax.vjp(both, images, expand, depthwise)
-
-
-def _backward(
-    both: Callable[..., Array],
-    pull_back: Callable[[Array], tuple[Array, _Layer, _Layer]],
-    gradient: Array,
-) -> tuple[Array, _Layer, _Layer]:
-    return pull_back(gradient)
-
-
-_convolve.defvjp(_forward, _backward)

@@ -9,6 +9,7 @@ for less memory, in turn in both passes. (``jax.checkpoint`` of a whole branch s
 XLA computes everything again as early as it can, and keeps it. A loop it leaves as it is.)
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,8 @@ from jax import lax
 from jax.sharding import AxisType
 from jaxtyping import Array, Float
 
-from lska_jax.ops.platform import target_platform, vary_alike
+from lska_jax.ops import two_forms
+from lska_jax.ops.platform import target_platform
 from lska_jax.ops.processor import usable_cores
 from lska_jax.ops.reverse_mode import reverse_mode_only
 
@@ -55,7 +57,7 @@ def in_turn(
         # In a loop both passes are apart without a barrier.
         function = jax.checkpoint(function, prevent_cse=False)
         return _loop(function, at_a_time, images, held)
-    return _apply(function, at_a_time, *vary_alike((images, held)))
+    return two_forms.apply(functools.partial(_loop, function, at_a_time), function, images, held)
 
 
 def _loop(
@@ -64,27 +66,6 @@ def _loop(
     groups = images.reshape(-1, at_a_time, *images.shape[1:])
     out = lax.map(lambda some: function(some, held), groups)
     return out.reshape(-1, *out.shape[2:])
-
-
-_apply = jax.custom_vjp(_loop, nondiff_argnums=(0, 1))
-
-
-def _forward(
-    function: Callable[[Array, Any], Array], at_a_time: int, images: Array, held: Any
-) -> tuple[Array, Callable[[Array], tuple[Array, Any]]]:
-    return jax.vjp(function, images, held)
-
-
-def _backward(
-    function: Callable[[Array, Any], Array],
-    at_a_time: int,
-    pull_back: Callable[[Array], tuple[Array, Any]],
-    gradient: Array,
-) -> tuple[Array, Any]:
-    return pull_back(gradient)
-
-
-_apply.defvjp(_forward, _backward)
 
 
 def _images_at_a_time(batch: Any, bytes_an_image: int) -> Any:

@@ -7,6 +7,7 @@ SHA-256 beside it as soon as it is written, and what does not match goes before 
 An entry is code that will run: whoever can write to the folder can run programs as you.
 """
 
+import functools
 import hashlib
 import os
 import platform
@@ -79,13 +80,20 @@ def use_compilation_cache(choice: str | None = None) -> Path | None:
     if settings.jax_persistent_cache_min_compile_time_secs == 1.0:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", _MIN_COMPILE_SECONDS)
 
-    def seal_compiled(event: str, duration_secs: float, **_: str | int) -> None:
-        if event == _COMPILED and duration_secs >= _MIN_COMPILE_SECONDS:
-            seal_new(folder)
-
-    jax.monitoring.register_event_duration_secs_listener(seal_compiled)
+    _seal_what_is_compiled()
     _used_folder = folder
     return folder
+
+
+@functools.cache
+def _seal_what_is_compiled() -> None:
+    """Seal every entry that JAX writes from now on to the folder in use; once in a process."""
+
+    def seal_compiled(event: str, duration_secs: float, **_: str | int) -> None:
+        if event == _COMPILED and duration_secs >= _MIN_COMPILE_SECONDS and _used_folder:
+            seal_new(_used_folder)
+
+    jax.monitoring.register_event_duration_secs_listener(seal_compiled)
 
 
 def keep_in_running_process(choice: str | None) -> None:
