@@ -218,7 +218,9 @@ def _peak_memory(model: str, name: str) -> int:
     import resource
 
     from benchmarks import harness, torch_peers
+    from lska_jax.running.inline_dispatch import use_inline_dispatch
 
+    use_inline_dispatch()
     mode, batch_size = MEMORY_OF
     network, images, labels = _inputs(model, batch_size)
     if name == OURS:

@@ -66,7 +66,7 @@ def output_folder(options: argparse.Namespace) -> Path:
 
 
 def start(expected: str, *, is_quick: bool) -> dict[str, Any]:
-    """Settle how threads wait, print and return the conditions that figures hold for.
+    """Settle how threads and programs wait, print and return the conditions that figures hold for.
 
     Args:
       expected: how long a full run takes, in words.
@@ -75,6 +75,9 @@ def start(expected: str, *, is_quick: bool) -> dict[str, Any]:
     # PyTorch's OpenMP threads otherwise spin between two operations. Where anything else wants the
     # cores, it then takes several times as long. libgomp reads this when torch is imported.
     os.environ.setdefault(WAIT_POLICY, "PASSIVE")
+    from lska_jax.running.inline_dispatch import use_inline_dispatch
+
+    use_inline_dispatch()
     conditions = describe_conditions()
     print("\n".join(f"{name:<14} {value}" for name, value in conditions.items()))
     print(f"Expected to take {'seconds' if is_quick else expected}.", flush=True)

@@ -56,7 +56,9 @@ def started(arguments: argparse.Namespace, signals: StopSignals | None) -> Itera
     """
     from lska_jax.running import parallel
     from lska_jax.running.borrowed_signals import BorrowedSignals
+    from lska_jax.running.inline_dispatch import use_inline_dispatch
 
+    use_inline_dispatch()
     parallel.start_processes(
         coordinator_address=arguments.coordinator_address,
         num_processes=arguments.num_processes,
