@@ -50,5 +50,6 @@ def small_segmentation(root: Path) -> ConfigDict:
         config.segmentation[name] = (32, 32)
     config.optimizer.update({"epochs": 2, "warmup_epochs": 1, "muon_learning_rate": 0.0})
     config.training.update({"batch_size": 8, "eval_batch_size": 8, "eval_every_epochs": 1})
-    config.training.update({"log_every_steps": 2, "writers": ("jsonl",), "ema_decay": 0.98})
+    config.training.update({"log_every_steps": 2, "writers": ("jsonl",)})
+    config.training.update({"ema_decay": 0.98, "ema_warmup": True})
     return config
