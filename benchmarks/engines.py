@@ -39,6 +39,8 @@ _PACKAGES = {
     OPENVINO: "openvino",
     OPENVINO_BFLOAT16: "openvino",
 }
+# Besides those that every benchmark states.
+VERSIONS_OF = ("onnxruntime", "openvino")
 
 
 class Case(NamedTuple):

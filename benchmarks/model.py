@@ -90,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     conditions = results.start(expected, is_quick=options.quick)
     folder = results.output_folder(options)
     if options.engines:
+        conditions["versions"] |= results.versions_of(engines.VERSIONS_OF)
         rows = list(engines.measure(is_quick=options.quick))
         result = results.write_result(
             folder, engines.NAME, conditions=conditions, rows=rows, is_quick=options.quick
