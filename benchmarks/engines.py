@@ -23,7 +23,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-NAME = "engines"
+from lska_jax.ops.processor import has_wide_vectors
+
+# A file of results a kind of processor: what is ahead on one is behind on the other.
+WIDE, NARROW = "engines_avx512", "engines_avx2"
 CHILD = "--serve"
 JAX, JAX_BFLOAT16 = "JAX", "JAX bfloat16"
 EAGER, COMPILED = "torch eager", "torch.compile"
@@ -61,6 +64,11 @@ CASES = (
     *(Case("train", size, 23) for size in (8, 32)),
 )
 QUICK = (Case("inference", 2, 7), Case("train", 2, 7))
+
+
+def result_name() -> str:
+    """Return the name of the results on this processor."""
+    return WIDE if has_wide_vectors() else NARROW
 
 
 def measure(*, is_quick: bool) -> Iterator[dict[str, Any]]:
@@ -325,7 +333,8 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
             line.append(f"{min(best) / ours:.2f}" if best else NOT_YET_RUN)
             lines.append(line)
         header = ["k", "Batch", *(f"{name}, ms" for name in contenders)]
-        found[f"{NAME} {mode}"] = markdown_table([*header, "JAX over the best float32"], lines)
+        header.append("JAX over the best float32")
+        found[f"{result['benchmark']} {mode}"] = markdown_table(header, lines)
     return found
 
 

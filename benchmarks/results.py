@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lska_jax.ops.processor import usable_cores
+from lska_jax.ops.processor import usable_cores, widest_vectors
 from lska_jax.running.huge_pages import VARIABLE
 
 DEFAULT_FOLDER = Path("docs/performance")
@@ -242,4 +242,5 @@ def _processor() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    name = names[0] if names else platform.machine()
+    return f"{name} with {widest_vectors()}" if widest_vectors() else name

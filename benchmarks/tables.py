@@ -97,13 +97,14 @@ def _table(name: str, made: dict[str, dict[str, str]]) -> str:
 
 # Whose tables need nothing but their own rows.
 _MODULES = (
-    *(ops, model, engines, huge_pages, first_step, first_answer, compiler_options, accelerator),
+    *(ops, model, huge_pages, first_step, first_answer, compiler_options, accelerator),
     *(dense_ops, segmentor, stage_choices, fine_tuning, starts, reading, corruptions),
 )
 _MEASURED = (
     ops.NAME,
     model.NAME,
-    engines.NAME,
+    engines.WIDE,
+    engines.NARROW,
     cost_against_k.NAME,
     cost_against_k.TPU_NAME,
     huge_pages.NAME,
@@ -146,6 +147,8 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
         for module in _MODULES:
             if name == module.NAME:
                 found[name] |= module.tables(result)
+        if name in (engines.WIDE, engines.NARROW):
+            found[name] |= engines.tables(result)
         if name == families.NAME:
             found[name] |= family_tables.tables(result)
     if cost_against_k.NAME in found:

@@ -40,7 +40,7 @@ from lska_jax.ops.formulations import NAMES, TABLE_PATH, Formulations, Site, par
 from lska_jax.ops.kernel_spec import kernel_spec
 from lska_jax.ops.pallas import single
 from lska_jax.ops.platform import target_platform
-from lska_jax.ops.processor import has_wide_vectors, usable_cores
+from lska_jax.ops.processor import usable_cores
 from lska_jax.running import door
 
 # Images that are timed: on CPU as a laptop has them at once, else as a chip is given in training.
@@ -367,16 +367,10 @@ def _source(conditions: dict[str, Any]) -> str:
     versions = conditions["versions"]
     return (
         f"Measured by python -m benchmarks.tune on {conditions['date'][:10]}: "
-        f"{_processor(conditions)}, {conditions['cores']} cores, backend "
+        f"{conditions['processor']}, {conditions['cores']} cores, backend "
         f"{conditions['backend']}, jax {versions['jax']}, batch {_batch()}, "
         f"load {conditions['load_at_start'][0]} at its start; medians in ms."
     )
-
-
-def _processor(conditions: dict[str, Any]) -> str:
-    if target_platform() != "cpu":
-        return str(conditions["processor"])
-    return f"{conditions['processor']} with {'AVX-512' if has_wide_vectors() else 'AVX2'}"
 
 
 def _as_json(table: dict[str, Any]) -> str:

@@ -72,9 +72,9 @@ def _backward(
     # Of a wider result it is what came back through one rounding, or is rounded here.
     gradient = gradient.astype(images.dtype)
     kernel_of_images = kernel.astype(images.dtype)
-    images_gradient = _mix(gradient, kernel_of_images, images.dtype, is_transposed=True)
-    kernel_gradient = _kernel_gradient(images, gradient, explicit_spec_of(kernel))
-    return images_gradient, kernel_gradient.astype(kernel.dtype)
+    of_images = _mix(gradient, kernel_of_images, images.dtype, is_transposed=True)
+    of_kernel = kernel_gradient(images, gradient, explicit_spec_of(kernel))
+    return of_images, of_kernel.astype(kernel.dtype)
 
 
 _convolve.defvjp(_forward, _backward)
@@ -105,8 +105,14 @@ def _multiply(rows: Array, kernel: Array, dtype: DTypeLike, *, is_transposed: bo
     return product.astype(dtype)
 
 
-def _kernel_gradient(images: Array, gradient: Array, spec: PartitionSpec | None) -> Array:
-    """Return images^T gradient, summed over pixels in float32."""
+def kernel_gradient(images: Array, gradient: Array, spec: PartitionSpec | None = None) -> Array:
+    """Return images^T gradient, (in_channels, C), summed over pixels in float32.
+
+    Args:
+      images: (..., in_channels).
+      gradient: (..., C), of the product of ``images`` and a kernel, in their dtype.
+      spec: how the result is split on a mesh with axes of type Explicit, None without.
+    """
     if target_platform() != "cpu":
         return _sum_products(images, gradient, spec)
     images, gradient = _pixels(images), _pixels(gradient)

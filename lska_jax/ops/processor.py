@@ -17,6 +17,13 @@ def has_wide_vectors() -> bool:
     return _features() >= _WIDE_VECTORS
 
 
+def widest_vectors() -> str:
+    """Return "AVX-512" as ``has_wide_vectors`` means it, "AVX2", or "" of neither."""
+    if has_wide_vectors():
+        return "AVX-512"
+    return "AVX2" if "avx2" in _features() else ""
+
+
 @functools.cache
 def multiplies_bfloat16() -> bool:
     """Tell whether it multiplies bfloat16 and adds up in float32: AVX512_BF16 or AMX."""

@@ -1,4 +1,4 @@
-"""Strided convolution of all channels: stems and overlapping patch embeddings.
+"""Convolution of all channels with any stride: stems, overlapping patch embeddings, dense heads.
 
 ``lax.conv_general_dilated``, but on CPU in another form where that was measured to be faster
 (docs/performance/notes.md):
@@ -8,7 +8,10 @@
 - as one product of gathered patches where the channels to read are many: XLA's convolution leaves
   most of it to one core, and of bfloat16, a product where the processor has it, widens both sides.
 
-Gradients are those of ``lax`` on what was given, which are faster.
+The gradient of a kernel is there one product for each of its rows, of maps beside one another:
+XLA's convolution of two maps takes 1.3 to 12 times as long, the longer the larger they are. (Not of
+stems, nor with a stride on processors with wide vectors: there it is as fast.) That of the images
+is ``lax``'s.
 """
 
 import functools
@@ -20,15 +23,17 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from lska_jax.ops.images_in_turn import in_turn
-from lska_jax.ops.platform import target_platform, vary_alike
-from lska_jax.ops.pointwise import pointwise_conv
-from lska_jax.ops.processor import multiplies_bfloat16
+from lska_jax.ops.platform import explicit_spec_of, target_platform, vary_alike
+from lska_jax.ops.pointwise import kernel_gradient, pointwise_conv
+from lska_jax.ops.processor import has_wide_vectors, multiplies_bfloat16
 from lska_jax.ops.reverse_mode import reverse_mode_only
 
 # Channels to write that XLA's convolution on CPU is slow with.
 _SLOW_CHANNELS = range(17, 33)
 # Of 32 channels the gathering takes what the product gains.
 _MANY_CHANNELS = 64
+# Columns of a product for one row of a kernel: of the 21 of a stem it is slower than ``lax``.
+_LEAST_COLUMNS = 48
 
 
 @reverse_mode_only
@@ -52,24 +57,22 @@ def strided_conv(
       product float32, not yet rounded to it.
     """
     kernel = kernel.astype(images.dtype)
-    forward = _faster_form(images, kernel, stride)
-    if forward is None:
+    is_fixed = isinstance(images.shape[0], int)  # an export's symbolic batch is left to lax
+    if target_platform() != "cpu" or not is_fixed or 0 in images.shape:
         return _as_convolution(images, kernel, stride, padding)
+    forward = _faster_form(images, kernel, stride)
     return _convolve(*vary_alike((images, kernel)), stride, padding, forward)
 
 
-def _faster_form(images: Array, kernel: Array, stride: int) -> Callable[..., Array] | None:
-    """Return what is faster than ``lax`` where the program is to run, None for nothing."""
+def _faster_form(images: Array, kernel: Array, stride: int) -> Callable[..., Array]:
+    """Return the fastest form on CPU without gradients."""
     size, _, in_channels, channels = kernel.shape
-    is_fixed = isinstance(images.shape[0], int)  # an export's symbolic batch is left to lax
-    if target_platform() != "cpu" or not is_fixed or 0 in images.shape:
-        return None
     if in_channels % 2 and channels in _SLOW_CHANNELS:
         return _with_one_channel_more
     is_multiplied = images.dtype == jnp.float32 or multiplies_bfloat16()
     if is_multiplied and in_channels >= _MANY_CHANNELS and size > stride > 1:
         return _as_product
-    return None
+    return _as_convolution
 
 
 def _as_convolution(images: Array, kernel: Array, stride: int, padding: int) -> Array:
@@ -121,11 +124,18 @@ def _backward(
     residuals: tuple[Array, Array],
     gradient: Array,
 ) -> tuple[Array, Array]:
+    images, kernel = residuals
+    gradient = gradient.astype(images.dtype)
+
     def convolve(images: Array, kernel: Array) -> Array:
         return _as_convolution(images, kernel, stride, padding)
 
     of_images: Array
-    of_images, of_kernel = jax.vjp(convolve, *residuals)[1](gradient.astype(residuals[0].dtype))
+    of_images, of_kernel = jax.vjp(convolve, images, kernel)[1](gradient)
+    size, _, in_channels, _ = kernel.shape
+    is_slow = size * in_channels >= _LEAST_COLUMNS and (stride == 1 or not has_wide_vectors())
+    if is_slow and explicit_spec_of(kernel) is None:
+        of_kernel = _row_by_row(images, gradient, size, stride, padding).astype(kernel.dtype)
     return of_images, of_kernel
 
 
@@ -136,8 +146,22 @@ def _places(side: int, size: int, stride: int, padding: int) -> int:
     return (side + 2 * padding - size) // stride + 1
 
 
+def _row_by_row(images: Array, gradient: Array, size: int, stride: int, padding: int) -> Array:
+    """Return the gradient of the kernel, (size, size, in_channels, C), float32."""
+    rows = [
+        kernel_gradient(jnp.concatenate(row, axis=-1), gradient)
+        for row in _pieces(images, size, stride, padding)
+    ]
+    return jnp.stack(rows).reshape(size, size, images.shape[-1], gradient.shape[-1])
+
+
 def _gather(images: Array, size: int, stride: int, padding: int) -> Array:
-    """Return (B, H', W', size * size * in_channels): what each place sees, in the kernel's order.
+    """Return (B, H', W', size * size * in_channels): what each place sees."""
+    return jnp.concatenate(sum(_pieces(images, size, stride, padding), []), axis=-1)
+
+
+def _pieces(images: Array, size: int, stride: int, padding: int) -> list[list[Array]]:
+    """Return what each tap of a kernel sees, (B, H', W', in_channels), by row and column.
 
     Args:
       images: (B, H, W, in_channels).
@@ -148,13 +172,14 @@ def _gather(images: Array, size: int, stride: int, padding: int) -> Array:
     rows, columns = (_places(side, size, stride, padding) for side in images.shape[1:3])
     edges = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     padded = jnp.pad(images, edges)
-    pieces = [
-        padded[
-            :,
-            row : row + (rows - 1) * stride + 1 : stride,
-            column : column + (columns - 1) * stride + 1 : stride,
+    return [
+        [
+            padded[
+                :,
+                row : row + (rows - 1) * stride + 1 : stride,
+                column : column + (columns - 1) * stride + 1 : stride,
+            ]
+            for column in range(size)
         ]
         for row in range(size)
-        for column in range(size)
     ]
-    return jnp.concatenate(pieces, axis=-1)
