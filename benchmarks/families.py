@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     conditions = results.start(_EXPECTED, is_quick=options.quick)
     folder = results.output_folder(options)
     known = None if options.quick else results.read_result(folder, NAME)
-    rows = [row for row in known["rows"] if not _is_measured_anew(row, options)] if known else []
+    rows = _kept(known, conditions, options) if known else []
     result: dict[str, Any] = {"rows": rows}
     for of_model in _measure(options):
         rows = [*rows, *of_model]
@@ -88,8 +88,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _is_measured_anew(row: dict[str, Any], options: argparse.Namespace) -> bool:
-    return row["model"] in options.models and row["batch_size"] in options.batch_sizes
+def _kept(
+    known: dict[str, Any], conditions: dict[str, Any], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Return the rows of an earlier run that this one does not measure again.
+
+    Raises:
+      SystemExit: there are such rows, and they are of another processor.
+    """
+    kept = [
+        row
+        for row in known["rows"]
+        if row["model"] not in options.models or row["batch_size"] not in options.batch_sizes
+    ]
+    theirs, ours = known["conditions"]["processor"], conditions["processor"]
+    if kept and theirs != ours:
+        raise SystemExit(
+            f"The rows to be kept are of {theirs}, this is {ours}, and one table is of one "
+            "processor: measure all models, or write elsewhere with --out."
+        )
+    return kept
 
 
 def _measure(options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:

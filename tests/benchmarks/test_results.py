@@ -5,7 +5,15 @@ import re
 
 import pytest
 
-from benchmarks import claims, cost_tables, first_answer, formulation_tables, results, tables
+from benchmarks import (
+    claims,
+    cost_tables,
+    families,
+    first_answer,
+    formulation_tables,
+    results,
+    tables,
+)
 from benchmarks.cost_cells import ATTENTION, NETWORK
 from lska_jax.running.huge_pages import VARIABLE
 
@@ -50,6 +58,14 @@ def test_figures_of_a_quick_run_are_refused(tmp_path):
     write(tmp_path, is_quick=True)
     with pytest.raises(ValueError, match="comes from a --quick run"):
         results.read_result(tmp_path, "ops")
+
+
+def test_rows_of_another_processor_are_not_kept_beside_new_ones(tmp_path):
+    conditions = {**results.describe_conditions(), "processor": "another"}
+    row = {"model": "swin_tiny_patch4_window7_224", "batch_size": 8}
+    results.write_result(tmp_path, families.NAME, conditions=conditions, rows=[row], is_quick=False)
+    with pytest.raises(SystemExit, match="are of another, this is .* measure all models"):
+        families.main(["--out", str(tmp_path), "--models", "convnext_tiny"])
 
 
 def test_a_missing_package_ends_with_the_command_that_installs_it():
