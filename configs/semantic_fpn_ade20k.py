@@ -20,8 +20,7 @@ def get_config(argument: str = "") -> ConfigDict:
     """Return the config; the argument is the name of a model, van_lska_tiny by default."""
     name = argument or "van_lska_tiny"
     is_lska = "lska" in name
-    of_van = 0.3 if name.endswith("_base") else 0.2
-    config = ade20k_config(name, "semantic_fpn", drop_path_rate=0.1 if is_lska else of_van)
+    config = ade20k_config(name, "semantic_fpn", drop_path_rate=0.1 if is_lska else 0.2)
     config.optimizer.learning_rate = 1e-4 if is_lska else 2e-4
     config.optimizer.weight_decay = 1e-4
     config.optimizer.decay = "all"

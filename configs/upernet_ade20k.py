@@ -18,8 +18,7 @@ from lska_jax.training.dense_recipe import ade20k_config
 def get_config(argument: str = "") -> ConfigDict:
     """Return the config; the argument is the name of a model, van_lska_tiny by default."""
     name = argument or "van_lska_tiny"
-    rate = 0.3 if name.endswith("_base") else 0.1
-    config = ade20k_config(name, "upernet", drop_path_rate=rate)
+    config = ade20k_config(name, "upernet", drop_path_rate=0.1)
     config.optimizer.learning_rate = 6e-5
     config.optimizer.weight_decay = 0.01
     config.optimizer.decay = "not_backbone_norms"

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from lska_jax.data.class_folders import readable
-from lska_jax.data.coco_file import CocoFile, listing, load_coco_json, read_coco_file
+from lska_jax.data.coco_file import CocoFile, load_coco_json, read_coco_file
 from lska_jax.data.coco_masks import decode_mask
+from lska_jax.data.decode import upright_size
 from lska_jax.data.image_file import read_header
+from lska_jax.data.long_lists import list_lines
 from lska_jax.data.notes import say_once
 from lska_jax.data.plain_file import read_plain_file
 from lska_jax.data.scenes import ObjectImage
@@ -46,6 +47,7 @@ _INSIDE = "_annotations.coco.json"
 # compare their sizes with the file's.
 _PROBED_NAMES, _PROBED_IMAGES = 20, 1024
 _THREADS = 16
+_SHOWN_CATEGORIES = 5
 
 
 class _Place(NamedTuple):
@@ -83,6 +85,7 @@ class CocoSource:
             self._kept = self._kept[self._file.is_trained_on[self._kept]]
         if not len(self._kept):
             raise ValueError(f"{self.name} has no images" + " with boxes." * is_for_training)
+        self._say_missing_categories(" to train on" * is_for_training)
         self._folder = self._find_folder(place)
         self._check_sizes()
         self.class_names = self._file.class_names
@@ -146,6 +149,21 @@ class CocoSource:
     def _file_of(self, index: int) -> Path:
         return self._folder / self._file.file_names[int(self._kept[index])]
 
+    def _say_missing_categories(self, purpose: str) -> None:
+        """Say which categories have no box in these images."""
+        is_kept = np.zeros(len(self._file.image_ids), bool)
+        is_kept[self._kept] = True
+        labels = self._file.labels[np.repeat(is_kept, np.diff(self._file.starts))]
+        names = self._file.class_names
+        counts = np.bincount(labels, minlength=len(names))
+        missing = [name for name, count in zip(names, counts, strict=True) if not count]
+        if missing:
+            more = ", ..." if len(missing) > _SHOWN_CATEGORIES else ""
+            say_once(
+                f"{self.name}: {len(missing)} of {len(names)} categories have no box{purpose}: "
+                f"{', '.join(missing[:_SHOWN_CATEGORIES])}{more}."
+            )
+
     def _find_folder(self, place: _Place) -> Path:
         """Return the folder of the images, each of which is there."""
         names = [self._file.file_names[index] for index in self._kept.tolist()]
@@ -157,7 +175,7 @@ class CocoSource:
             raise ValueError(
                 f"{len(missing)} of the {len(names)} images of {place.file} are not in {folder}. "
                 "Add them, or remove them and their annotations from the file:"
-                + listing([readable(name) for name in missing])
+                + list_lines(missing)
             )
         return folder
 
@@ -166,7 +184,9 @@ class CocoSource:
         count = min(len(self), _PROBED_IMAGES)
         probed = np.linspace(0, len(self) - 1, count).astype(int).tolist()
         with ThreadPoolExecutor(_THREADS) as pool:
-            sizes = list(pool.map(lambda index: read_header(self._file_of(index), _size), probed))
+            sizes = list(
+                pool.map(lambda index: read_header(self._file_of(index), upright_size), probed)
+            )
         wrong = []
         for index, size in zip(probed, sizes, strict=True):
             stated = self.sizes[index].tolist()
@@ -178,7 +198,7 @@ class CocoSource:
         if wrong:
             raise ValueError(
                 f"{len(wrong)} of {count} images looked at have another size than "
-                f"{self._file.path} states. Repair or remove these entries:" + listing(wrong)
+                f"{self._file.path} states. Repair or remove these entries:" + list_lines(wrong)
             )
 
 
@@ -192,10 +212,6 @@ def inspect_coco(location: str, *, split: str, use_masks: bool = False) -> Sourc
     file = read_coco_file(place.file, use_masks=use_masks)
     kept, _ = _choose(file, part, str(place.file))
     return SourceFacts(len(file.class_names), len(kept))
-
-
-def _size(image: Image.Image) -> tuple[int, int]:
-    return image.height, image.width
 
 
 def _find(location: str, split: str) -> tuple[Slice, _Place]:

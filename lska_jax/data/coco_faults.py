@@ -2,17 +2,20 @@
 
 Faults refuse the file: nothing is trained on an annotation that cannot mean what it says. Boxes
 without a pixel of their image are no faults: the reference leaves them out, and so does
-``coco_file``, which says so.
+``coco_file``, which says so. Where masks are trained on, it leaves out those without a pixel too.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from lska_jax.data.class_folders import readable
+from lska_jax.data.polygon_area import has_area_inside
 
 _LEAST_POINTS = 3
 # Pixels from the corner of an image: images have fewer, and masks are drawn along the whole of an
@@ -21,6 +24,8 @@ MOST_PIXELS = 1_000_000
 _LARGEST_AREA = MOST_PIXELS**2
 # Of compressed run lengths: five bits each, more than any number of pixels needs.
 _MOST_CHARACTERS = 13
+# Pixels: x and width of a box are often rounded to hundredths, and their sum may end that far out.
+_ROUNDING = 0.02
 _LIMIT = f"at most {MOST_PIXELS:,} from 0"
 _SHOWN_LETTERS = 80
 
@@ -74,6 +79,26 @@ def is_box_usable(
     return min(seen_width, seen_height, area) > 0 and min(box_width, box_height) >= 1
 
 
+def reaches_outside(box: Sequence[int | float], *, height: int, width: int) -> bool:
+    """Tell whether a part of a box lies outside its image; arguments are ``is_box_usable``'s."""
+    x, y, box_width, box_height = box
+    beyond = max(-x, -y, x + box_width - width, y + box_height - height)
+    return beyond > _ROUNDING
+
+
+def is_mask_usable(segmentation: Any, *, height: int, width: int) -> bool:
+    """Tell whether a segmentation without a fault has an area within its image.
+
+    One of several polygons is enough. Arguments are those of ``find_segmentation_fault``.
+    """
+    if isinstance(segmentation, list):
+        return any(has_area_inside(one, height=height, width=width) for one in segmentation)
+    counts = segmentation["counts"]
+    runs = _unpack_counts(counts) if isinstance(counts, str) else counts
+    # Every other run is of pixels inside.
+    return any(itertools.islice(runs, 1, None, 2))
+
+
 def find_segmentation_fault(segmentation: Any, *, height: int, width: int) -> str:
     """Return what is wrong with the segmentation of an annotation, or "".
 
@@ -106,7 +131,8 @@ def _find_run_fault(runs: Mapping[str, Any], height: int, width: int) -> str:
         return f"its run lengths have the size {_shown(size)}, the image [{height}, {width}]"
     counts = runs["counts"]
     if isinstance(counts, str):
-        counts = _unpack_counts(counts)
+        with contextlib.suppress(ValueError):
+            counts = list(_unpack_counts(counts))
     if not isinstance(counts, list) or not all(type(count) is int for count in counts):
         return "its run lengths are neither a list of whole numbers nor compressed text"
     if min(counts, default=0) < 0 or sum(counts) != height * width:
@@ -114,29 +140,32 @@ def _find_run_fault(runs: Mapping[str, Any], height: int, width: int) -> str:
     return ""
 
 
-def _unpack_counts(text: str) -> list[int] | None:
-    """Return the run lengths of COCO's compressed text; None where it ends in the middle.
+def _unpack_counts(text: str) -> Iterator[int]:
+    """Return the run lengths of COCO's compressed text, one after the other.
 
-    Five bits a character, the lowest first, 32 where another one follows; from the third number on
-    a run is stated by its difference to the one before the last.
+    Five bits a character, the lowest first, 32 where another one follows; from the fourth number
+    on a run is stated by its difference to the one before the last.
+
+    Raises:
+      ValueError: a character is none of these, or a number is too long or without its end.
     """
     counts: list[int] = []
     number, shift = 0, 0
     for character in text:
         bits = ord(character) - 48
-        if not 0 <= bits < 64:
-            return None
+        if not 0 <= bits < 64 or shift == 5 * _MOST_CHARACTERS:
+            raise ValueError("no compressed text")
         number |= (bits & 31) << shift
         shift += 5
         if bits & 32:
-            if shift == 5 * _MOST_CHARACTERS:
-                return None
             continue
         if bits & 16:
             number -= 1 << shift
         counts.append(number + (counts[-2] if len(counts) > 2 else 0))
+        yield counts[-1]
         number, shift = 0, 0
-    return counts if not shift else None
+    if shift:
+        raise ValueError("no compressed text")
 
 
 def _are_finite(numbers: list[Any], *, most: int = MOST_PIXELS) -> bool:

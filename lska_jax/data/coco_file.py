@@ -6,6 +6,9 @@ narrower or lower than one pixel; crowds are left out too. They have no effect o
 losses. Images without annotations, and those with a side below 32 pixels, are not trained on, while
 images with nothing but crowds are.
 
+Deviation: where masks are read, an annotation is also left out if its segmentation has no area
+within the image. The reference trains on it as on an object that is nowhere in its box.
+
 Source: https://cocodataset.org/#format-data
 """
 
@@ -28,12 +31,13 @@ from lska_jax.data.coco_faults import (
     find_segmentation_fault,
     is_box_usable,
     is_id,
+    is_mask_usable,
+    reaches_outside,
 )
+from lska_jax.data.long_lists import list_lines
 from lska_jax.data.plain_file import read_plain_file
 
 _LEAST_SIDE = 32
-_SHOWN = 20
-_SHOWN_SHORT = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +56,7 @@ class CocoFile:
       boxes: (M, 4) float32, x1 y1 x2 y2.
       labels: (M,) int32, positions in ``category_ids``.
       segmentations: JSON texts of the M segmentations; None where they were not asked for.
-      remarks: what was left out, a sentence each.
+      remarks: what was left out, and what reaches beyond its image, a sentence each.
     """
 
     path: str
@@ -116,7 +120,7 @@ class _Reading:
         self._path, self._use_masks = path, use_masks
         self._faults: list[str] = []
         self._left_out: list[str] = []
-        self._crowds = 0
+        self._cut_off: list[str] = []
 
     def result(self) -> CocoFile:
         content = load_coco_json(self._path)
@@ -142,7 +146,6 @@ class _Reading:
         boxes = np.array([annotation["bbox"] for annotation in kept], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         names = tuple(readable(str(categories[identity]["name"])) for identity in category_ids)
-        found = np.array([labels[annotation["category_id"]] for annotation in kept], np.int32)
         return CocoFile(
             path=str(self._path),
             image_ids=np.array(list(images), np.int64),
@@ -159,9 +162,9 @@ class _Reading:
             class_names=names,
             starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             boxes=boxes.astype(np.float32),
-            labels=found,
+            labels=np.array([labels[annotation["category_id"]] for annotation in kept], np.int32),
             segmentations=self._pack_segmentations(kept),
-            remarks=tuple(self._remarks(len(content["annotations"]), names, found)),
+            remarks=tuple(self._remarks(len(content["annotations"]))),
         )
 
     def _by_id(
@@ -212,12 +215,10 @@ class _Reading:
                 where += f" of {readable(str(image['file_name']))}"
             if fault:
                 self._faults.append(f"{where}: {fault}")
-            elif annotation.get("iscrowd"):
-                self._crowds += 1
-            elif self._is_usable(annotation, images[annotation["image_id"]]):
+            elif not annotation.get("iscrowd") and self._is_usable(
+                annotation, images[annotation["image_id"]], where
+            ):
                 kept.append(annotation)
-            else:
-                self._left_out.append(f"{where}: bbox {annotation['bbox']}")
         return kept
 
     def _find_fault(self, annotation: dict[str, Any], image: dict[str, Any]) -> str:
@@ -231,10 +232,21 @@ class _Reading:
             annotation.get("segmentation"), height=image["height"], width=image["width"]
         )
 
-    def _is_usable(self, annotation: dict[str, Any], image: dict[str, Any]) -> bool:
-        box = annotation["bbox"]
+    def _is_usable(self, annotation: dict[str, Any], image: dict[str, Any], where: str) -> bool:
+        """Tell whether an annotation is trained on, and note what is said of it."""
+        height, width, box = image["height"], image["width"], annotation["bbox"]
         area = annotation.get("area", box[2] * box[3])
-        return is_box_usable(box, area, height=image["height"], width=image["width"])
+        if not is_box_usable(box, area, height=height, width=width):
+            self._left_out.append(f"{where}: bbox {box}")
+            return False
+        if self._use_masks and not is_mask_usable(
+            annotation["segmentation"], height=height, width=width
+        ):
+            self._left_out.append(f"{where}: its segmentation has no area within the image")
+            return False
+        if reaches_outside(box, height=height, width=width):
+            self._cut_off.append(f"{where}: bbox {box}, the image has {width} x {height} pixels")
+        return True
 
     def _note(self, where: str, fault: str) -> None:
         if fault:
@@ -253,27 +265,19 @@ class _Reading:
         count = len(self._faults)
         raise ValueError(
             f"{self._path} has {count} fault{'s' * (count > 1)}. Repair or remove these entries:"
-            + listing(self._faults)
+            + list_lines(self._faults)
         )
 
-    def _remarks(self, total: int, names: tuple[str, ...], labels: np.ndarray) -> Iterable[str]:
+    def _remarks(self, total: int) -> Iterable[str]:
         if self._left_out:
             yield (
                 f"{self._path}: {len(self._left_out)} of {total} annotations have no area within "
                 f"their image, or less than a pixel; they are not trained on:"
-                + listing(self._left_out)
+                + list_lines(self._left_out)
             )
-        counts = np.bincount(labels, minlength=len(names))
-        unseen = [name for name, count in zip(names, counts, strict=True) if not count]
-        if unseen:
-            more = ", ..." if len(unseen) > _SHOWN_SHORT else ""
+        if self._cut_off:
             yield (
-                f"{self._path}: {len(unseen)} of {len(names)} categories have no box: "
-                f"{', '.join(unseen[:_SHOWN_SHORT])}{more}."
+                f"{self._path}: {len(self._cut_off)} of {total} annotations have a box that "
+                "reaches beyond its image; what lies outside is cut off:"
+                + list_lines(self._cut_off)
             )
-
-
-def listing(lines: list[str]) -> str:
-    """Return lines as they follow a sentence, the first ones and how many more there are."""
-    more = [f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-    return "".join(f"\n  {line}" for line in [*lines[:_SHOWN], *more])

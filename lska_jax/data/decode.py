@@ -13,15 +13,19 @@ Deviations from a plain ``Image.open(...).convert("RGB")``, each with its reason
   them, which makes them almost white. What states none is refused.
 * One limit on the number of pixels holds for every format; Pillow has one for some of them.
 
-EXIF orientation is ignored and transparency is dropped, both as in the reference.
+Transparency is dropped. EXIF orientation is ignored by ``decode_rgb``, as timm does, and heeded by
+``upright_pixels_of``, which reads the images of segmentors and detectors: mmcv reads with OpenCV,
+and boxes and label maps are drawn on what viewers show.
 """
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import ExifTags, Image
 
 from lska_jax.data.deep_greys import is_deep_grey, scale_deep_grey
 from lska_jax.data.image_file import OUT_OF_MEMORY, check_num_pixels, read_image
@@ -31,6 +35,8 @@ from lska_jax.data.sources import BrokenImage
 _JPEG_START = b"\xff\xd8"
 # simplejpeg also accepts CMYK and YCCK, but converts their inks differently from Pillow.
 _FAST_COLORSPACES = frozenset({"YCbCr", "RGB", "Gray"})
+# EXIF orientations from it on exchange rows and columns.
+_TRANSPOSED = 5
 
 
 SHRINKS = (8, 4, 2)
@@ -80,6 +86,44 @@ def ordinary_jpeg_size(data: bytes) -> tuple[int, int] | None:
 def pixels_of(image: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Return an image's pixels, decoded if it is a file; see ``decode_rgb``."""
     return decode_rgb(image, max_pixels=max_pixels) if isinstance(image, bytes) else image
+
+
+def upright_pixels_of(
+    image: bytes | np.ndarray, *, max_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Return an image's pixels, decoded and turned as the EXIF orientation of a JPEG says.
+
+    Raises:
+      BrokenImage: as ``decode_rgb``.
+    """
+    if not isinstance(image, bytes):
+        return image
+    pixels = decode_rgb(image, max_pixels=max_pixels)
+    orientation = read_image(image, orientation_of, max_pixels=max_pixels)
+    if orientation >= _TRANSPOSED:
+        pixels = pixels.swapaxes(0, 1)
+    upside_down, mirrored = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(pixels[:: -1 if upside_down else 1, :: -1 if mirrored else 1])
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation of an opened JPEG file, 1 to 8; 1 is as it lies, and all others.
+
+    Of a PNG file Pillow decodes everything to find it, and cameras write none.
+    """
+    if image.format not in ("JPEG", "MPO"):
+        return 1
+    try:
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except (ValueError, TypeError, SyntaxError, OSError, struct.error):
+        return 1  # damaged facts about a picture that can be read
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return height and width of an opened image as ``upright_pixels_of`` has them."""
+    size = image.height, image.width
+    return size[::-1] if orientation_of(image) >= _TRANSPOSED else size
 
 
 def _decode_ordinary_jpeg(data: bytes, max_pixels: int, shrink: int) -> np.ndarray | None:

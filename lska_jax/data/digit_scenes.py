@@ -161,6 +161,7 @@ class DigitSceneMaps(_Scenes):
     """Scenes of digits with a class a pixel: 0 is what is no digit, and digit d is d + 1."""
 
     class_names = ("background", *DigitScenes.class_names)
+    first_id = 0
 
     def __getitem__(self, index: int) -> PixelLabels:
         """Return scene ``index`` and its label map."""

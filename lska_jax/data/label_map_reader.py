@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from lska_jax.data.decode import MAX_PIXELS, pixels_of
+from lska_jax.data.decode import MAX_PIXELS, upright_pixels_of
 from lska_jax.data.examples import Field, Fields
 from lska_jax.data.scene_moves import (
     Move,
@@ -152,7 +152,7 @@ def decoded(example: PixelLabels, max_pixels: int) -> np.ndarray:
     Raises:
       BrokenImage: it cannot be decoded, or is of another size than its labels.
     """
-    pixels = pixels_of(example.image, max_pixels=max_pixels)
+    pixels = upright_pixels_of(example.image, max_pixels=max_pixels)
     if pixels.shape[:2] != example.label_map.shape:
         size, labels = pixels.shape[:2], example.label_map.shape
         raise BrokenImage(

@@ -23,10 +23,12 @@ import numpy as np
 from PIL import Image
 
 from lska_jax.data.class_folders import IMAGE_SUFFIXES, readable
+from lska_jax.data.decode import upright_size
 from lska_jax.data.folder_tree import FolderTree
 from lska_jax.data.image_file import read_header
 from lska_jax.data.label_maps import find_format_fault, read_label_map
 from lska_jax.data.limits import MAX_PIXELS
+from lska_jax.data.long_lists import list_lines
 from lska_jax.data.plain_file import read_plain_file
 from lska_jax.data.scenes import IGNORED_LABEL, PixelLabels
 from lska_jax.data.sources import BrokenImage, Extent, SourceFacts, check_index
@@ -34,7 +36,7 @@ from lska_jax.data.split_names import choose_split
 from lska_jax.data.split_slices import drawn_ranks, parse_slices, slice_bounds
 
 _MAP_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".pgm")
-_SHOWN = 20
+_MOST = f"and ids of 8 bits, of which {IGNORED_LABEL} is no class, tell {IGNORED_LABEL} apart"
 _THREADS = 16
 # Maps are read whole when a split is opened, from all over it: of so many pixels, or this many.
 _PROBED_PIXELS, _LEAST_PROBED = 200_000_000, 64
@@ -47,22 +49,20 @@ class PairLayout(NamedTuple):
       kind: its short name.
       labels: the folder of the label maps.
       classes: the file of the classes' names.
-      counts_from_one: whether 0 is no class, and n is class n - 1.
+      first_id: id of the first class; where it is 1, 0 is no class.
       num_classes: if it is fixed, else 0.
     """
 
     kind: str
     labels: str
     classes: str
-    counts_from_one: bool = False
+    first_id: int = 0
     num_classes: int = 0
 
 
 LAYOUTS = {
     "maps": PairLayout("maps", "labels", "classes.txt"),
-    "ade20k": PairLayout(
-        "ade20k", "annotations", "objectInfo150.txt", counts_from_one=True, num_classes=150
-    ),
+    "ade20k": PairLayout("ade20k", "annotations", "objectInfo150.txt", first_id=1, num_classes=150),
 }
 
 
@@ -78,7 +78,7 @@ class LabelPairs:
 
     Raises:
       ValueError: the folder or split is missing, files have no partner, sizes differ, or a label
-        map is none; every file is named, up to twenty.
+        map is none; every file is named.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class LabelPairs:
     ) -> None:
         self.name, self._max_pixels = f"{kind}:{location}/{split}", max_pixels
         self._layout, self._root = LAYOUTS[kind], Path(location).expanduser()
+        self.first_id = self._layout.first_id
         pairs = _list_pairs(self._layout, self._root, split)
         self._images, self._maps = [p[0] for p in pairs.files], [p[1] for p in pairs.files]
         self.extents = pairs.extents
@@ -120,21 +121,19 @@ class LabelPairs:
         except BrokenImage as error:
             raise BrokenImage(f"its label map {path}: {error}") from error
         ids = ids.astype(np.int32)
-        if self._layout.counts_from_one:
-            ids = np.where(ids == 0, IGNORED_LABEL, ids - 1)
-        is_wrong = (ids >= len(self.class_names)) & (ids != IGNORED_LABEL)
+        is_none = ids == (0 if self.first_id else IGNORED_LABEL)
+        is_wrong = (ids >= len(self.class_names) + self.first_id) & ~is_none
         if is_wrong.any():
-            shift = int(self._layout.counts_from_one)
             raise BrokenImage(
-                f"its label map {path} has the id {int(ids[is_wrong].max()) + shift}, beyond the "
+                f"its label map {path} has the id {int(ids[is_wrong].max())}, beyond the "
                 f"{len(self.class_names)} classes"
             )
-        return ids.astype(np.uint8)
+        return np.where(is_none, IGNORED_LABEL, ids - self.first_id).astype(np.uint8)
 
     def _check_pairs(self) -> np.ndarray:
         """Return the sizes of all images, (N, 2); refuse pairs that are none."""
         with ThreadPoolExecutor(_THREADS) as pool:
-            images = [header.size for header in pool.map(_header_of, self._images)]
+            images = list(pool.map(_size_of, self._images))
             maps = list(pool.map(_header_of, self._maps))
             faults = {
                 index: f"{self._maps[index]}: {fault}"
@@ -208,20 +207,35 @@ def _split_folder(images: Path, split: str) -> str:
 def _all_pairs(layout: PairLayout, root: Path, inner: str) -> list[tuple[Path, Path]]:
     places = root / "images" / inner, root / layout.labels / inner
     suffixes = (IMAGE_SUFFIXES, _MAP_SUFFIXES)
-    images, maps = (_by_stem(place, kinds) for place, kinds in zip(places, suffixes, strict=True))
+    what = f"of {layout.kind}:{root}"
+    images, maps = (
+        _by_stem(place, kinds, what) for place, kinds in zip(places, suffixes, strict=True)
+    )
     alone = [str(path) for stem, path in images.items() if stem not in maps]
     alone += [str(path) for stem, path in maps.items() if stem not in images]
-    _refuse(f"Files of {layout.kind}:{root} have no partner of their name", alone)
+    _refuse(f"Files {what} have no partner of their name", alone)
     return [(path, maps[stem]) for stem, path in images.items()]
 
 
-def _by_stem(place: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+def _by_stem(place: Path, suffixes: tuple[str, ...], what: str) -> dict[str, Path]:
     (names,) = FolderTree(place, suffixes).files_of("", [""]) if place.is_dir() else ([],)
-    return {str(Path(name).with_suffix("")): place / name for name in names}
+    found: dict[str, Path] = {}
+    twice = []
+    for name in names:
+        stem, path = str(Path(name).with_suffix("")), place / name
+        if stem in found:
+            twice.append(f"{found[stem]} and {path}")
+        found[stem] = path
+    _refuse(f"Files {what} differ in their suffix alone, and pairs are told by the rest", twice)
+    return found
+
+
+def _size_of(path: Path) -> tuple[int, int] | None:
+    return read_header(path, upright_size)
 
 
 class _Header(NamedTuple):
-    """What an image file states: height and width, None if it cannot be read; if it is no map."""
+    """What the file of a label map states: height and width, None if unreadable; why it is none."""
 
     size: tuple[int, int] | None
     fault: str
@@ -253,7 +267,10 @@ def _spread(indices: list[int], sizes: Sequence[tuple[int, int] | None]) -> list
 def _read_class_names(layout: PairLayout, root: Path, num_classes: int) -> tuple[str, ...]:
     file = root / layout.classes
     if not file.exists():
-        return tuple(f"class {n}" for n in range(layout.num_classes or num_classes))
+        count = layout.num_classes or num_classes
+        if count > IGNORED_LABEL:
+            raise ValueError(f"{root}: {count} classes are asked for, {_MOST}.")
+        return tuple(f"class {n}" for n in range(count))
     try:
         text = read_plain_file(file).decode("utf-8-sig")
     except ValueError as error:
@@ -267,11 +284,10 @@ def _read_class_names(layout: PairLayout, root: Path, num_classes: int) -> tuple
     if layout.num_classes and len(names) != layout.num_classes:
         raise ValueError(f"{file} names {len(names)} classes, not {layout.num_classes}.")
     if len(names) > IGNORED_LABEL:
-        raise ValueError(f"{file} names {len(names)} classes; at most {IGNORED_LABEL} are read.")
+        raise ValueError(f"{file} names {len(names)} classes, {_MOST}.")
     return tuple(readable(str(name).strip()) for name in names)
 
 
 def _refuse(what: str, problems: Sequence[str]) -> None:
     if problems:
-        more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise ValueError(f"{what}:\n  " + "\n  ".join(problems[:_SHOWN]) + more)
+        raise ValueError(f"{what}:{list_lines(problems)}")

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from lska_jax.data.decode import MAX_PIXELS, pixels_of
+from lska_jax.data.decode import MAX_PIXELS, upright_pixels_of
 from lska_jax.data.examples import Field, Fields
 from lska_jax.data.scene_moves import Move, draw_move, fit_move, has_area, pad_image, pad_map
 from lska_jax.data.scenes import ObjectImage
@@ -86,7 +86,7 @@ class ObjectReader:
           BrokenImage: the image cannot be decoded, is too large for the canvas, has another size
             than its masks, or has more objects than there are rows.
         """
-        pixels = pixels_of(example.image, max_pixels=self._max_pixels)
+        pixels = upright_pixels_of(example.image, max_pixels=self._max_pixels)
         original = pixels.shape[:2]
         if original != example.size:
             raise BrokenImage(

@@ -25,6 +25,11 @@ _ANOTHER_TASK = (
     "ade20k:PATH."
 )
 
+_NO_BUILDER = (
+    "builders of TFDS name and count their label maps each in another way. Write images and label "
+    "maps as files, and maps:PATH."
+)
+
 
 @runtime_checkable
 class LabelMapSource(Examples, Protocol):
@@ -32,9 +37,11 @@ class LabelMapSource(Examples, Protocol):
 
     Attributes:
       class_names: name of each class, in label order.
+      first_id: id of the first class in the set's own files.
     """
 
     class_names: tuple[str, ...]
+    first_id: int
 
     @property
     def sizes(self) -> np.ndarray:
@@ -83,7 +90,7 @@ def parse_spec(spec: str) -> tuple[str, str]:
     """
     kind, colon, location = spec.partition(":")
     if kind == "tfds":
-        reason = _ANOTHER_TASK if "scene_parse" in location else "Sets of TFDS have no label maps."
+        reason = _ANOTHER_TASK if "scene_parse" in location else _NO_BUILDER
         raise ValueError(f"{spec!r} cannot be read for segmentation: {reason}")
     if (kind == "digit_scenes" and bool(colon) == bool(location)) or (kind in LAYOUTS and location):
         return kind, location

@@ -54,6 +54,11 @@ def _parse(spec: str) -> tuple[str, str]:
     kind, colon, location = spec.partition(":")
     if kind == "digit_scenes" and bool(colon) == bool(location) or kind == "coco" and location:
         return kind, location
+    if kind == "tfds":
+        raise ValueError(
+            f"{spec!r} cannot be read for detection: builders of TFDS have no masks and no ids of "
+            "the set's own, which COCO's numbers and results files are about. Write coco:PATH."
+        )
     message = f"Unknown source of objects {spec!r}; write one of: {', '.join(_KINDS)}"
     if close := difflib.get_close_matches(kind, ("digit_scenes", "coco"), n=1):
         message += f". Did you mean {close[0] + colon + location!r}?"

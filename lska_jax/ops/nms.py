@@ -66,6 +66,8 @@ def suppress(
         return Kept(empty, jnp.zeros((max_outputs,), bool))
     labels = jnp.zeros((count,), jnp.int32) if labels is None else labels.astype(jnp.int32)
     scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores.astype(jnp.float32))
+    # A sort puts -0 below 0, which are equal.
+    scores = jnp.where(scores == 0, 0.0, scores)
     scores, order = lax.top_k(scores, count)
     side = min(BLOCK, count)
     blocks = -(-count // side)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, UInt8
 
-from lska_jax.data.decode import decode_rgb
+from lska_jax.data.decode import upright_pixels_of
 from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.plain_file import read_plain_file
 from lska_jax.data.scene_moves import fit_move, pad_image
@@ -80,7 +80,7 @@ def predict_label_maps(
     classify = jax.jit(functools.partial(_classify, model, prepared), static_argnames="original")
     for image in map(str, images):
         try:
-            pixels = decode_rgb(read_plain_file(image), max_pixels=max_image_pixels)
+            pixels = upright_pixels_of(read_plain_file(image), max_pixels=max_image_pixels)
         except BrokenImage as error:
             yield answer(image, None, None, problem=str(error))
             continue

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from lska_jax.data.decode import decode_rgb
+from lska_jax.data.decode import upright_pixels_of
 from lska_jax.data.limits import MAX_PIXELS
 from lska_jax.data.mixing import normalise
 from lska_jax.data.object_reader import ObjectReader
@@ -90,7 +90,7 @@ def predict_objects(
     }
     for image in map(str, images):
         try:
-            pixels = decode_rgb(read_plain_file(image), max_pixels=max_image_pixels)
+            pixels = upright_pixels_of(read_plain_file(image), max_pixels=max_image_pixels)
             is_wide = pixels.shape[1] > pixels.shape[0]
             read = readers[canvases(prepared)[0 if is_wide else 1]]
             fields = read(_without_objects(pixels))

@@ -23,6 +23,7 @@ from PIL import Image
 from lska_jax.data.class_folders import file_stem
 from lska_jax.data.examples import Fields
 from lska_jax.data.label_map_reader import EvalLabelMaps, TrainLabelMaps
+from lska_jax.data.label_maps import read_label_map
 from lska_jax.data.loader import HostBatch
 from lska_jax.data.mixing import normalise
 from lska_jax.data.opening_label_maps import LabelMapSource, open_label_maps
@@ -212,7 +213,7 @@ class Segmentation(Task):
         return f"{shown} (not counted, since they do not occur: {listed}{more})"
 
     def keep_label_maps(self, total: Any, source: Examples, folder: Path) -> int:
-        """Write the predictions that were kept as PNG files of ids, and return how many.
+        """Write the predictions that were kept as PNG files of the set's ids; return how many.
 
         Args:
           total: the results of all batches.
@@ -224,9 +225,12 @@ class Segmentation(Task):
         folder.mkdir(parents=True, exist_ok=True)
         stems = {p: file_stem(Path(source.path(p).replace("#", "_")).stem) for p in maps}
         counts = Counter(stems.values())
+        first_id = cast(LabelMapSource, source).first_id
         for position, data in maps.items():
             name = stems[position]
             name = name if counts[name] == 1 else f"{name}.{position}"
+            if first_id:
+                data = png_of(read_label_map(data) + first_id)
             write_whole(folder / f"{name}.png", data)
         return len(maps)
 

@@ -12,7 +12,7 @@ Its own keys are in the group ``config.segmentation``:
 | ``adjust_logits`` | False | whether class weights leave alone how often a class is predicted |
 | ``eval_canvas`` | (512, 1024) | height and width that wide images are padded to in evaluations |
 | ``label_canvas`` | (2304, 3072) | the same of their labels |
-| ``write_label_maps`` | False | whether evaluations write PNG files of the predicted classes |
+| ``write_label_maps`` | True | whether evaluations write PNG files of the predicted classes |
 
 The bounds of a resize are ``data.image_size`` for the shorter side and ``data.long_side`` for the
 longer. Upright images have both canvases the other way round. ``training.class_weights`` has one
@@ -23,6 +23,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from lska_jax.data.scenes import IGNORED_LABEL
 from lska_jax.data.sources import SourceFacts
 from lska_jax.models.heads import heads
 from lska_jax.running.value_checks import check_entries, check_range, collect
@@ -37,7 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "adjust_logits": False,
     "eval_canvas": (512, 1024),
     "label_canvas": (2304, 3072),
-    "write_label_maps": False,
+    "write_label_maps": True,
 }
 # What is classification's, and has to be off.
 _OFF = {
@@ -69,6 +70,11 @@ def check_config(config: ConfigDict, problems: list[str]) -> None:
     check_range(problems, "segmentation.most_of_a_class", own.most_of_a_class, above=0, high=1)
     check_range(problems, "segmentation.auxiliary_weight", own.auxiliary_weight, low=0)
     weights, classes = config.training.class_weights, config.model.num_classes
+    if classes > IGNORED_LABEL:
+        problems.append(
+            f"model.num_classes={classes}: label maps are read as ids of 8 bits, of which 255 is "
+            f"no class, so that there are at most {IGNORED_LABEL} classes."
+        )
     check_weights(problems, weights, classes, can_balance=False)
     if own.adjust_logits and not weights:
         problems.append(

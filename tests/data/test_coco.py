@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +113,79 @@ def test_boxes_without_a_pixel_of_their_image_are_left_out_and_said(tmp_path, ca
     ]
     source = open_objects(write_set(tmp_path, held), split="train")
     assert source[0].boxes[2:].tolist() == [[-3, 5, 2, 10]]
-    said = capsys.readouterr().err
-    assert "5 of 11 annotations" in said
+    left_out, cut_off = capsys.readouterr().err.split("Note: ")[1:]
+    assert "instances_train2017.json: 5 of 11 annotations" in left_out
     for identity in range(21, 26):
-        assert f"annotation {identity} of 0003.png: bbox" in said
-    assert "annotation 26" not in said
+        assert f"annotation {identity} of 0003.png: bbox" in left_out
+    assert "annotation 26" not in left_out and "annotation 26" in cut_off
+
+
+def test_boxes_that_reach_beyond_their_image_are_kept_and_said(tmp_path, capsys):
+    held = content()
+    held["annotations"] += [
+        annotation(31, 4, 1, [-30, -30, 1000, 1000]),
+        annotation(32, 4, 1, [30, 5, 11, 5]),
+        annotation(33, 4, 1, [0, 0, 40, 50]),
+        # The sum of two numbers that are rounded to hundredths.
+        annotation(34, 4, 1, [30.01, 5, 10, 5]),
+    ]
+    source = open_objects(write_set(tmp_path, held), split="train")
+    assert source[1].boxes[1].tolist() == [-30, -30, 970, 970] and len(source[1].boxes) == 5
+    (said,) = capsys.readouterr().err.split("Note: ")[1:]
+    assert "instances_train2017.json: 2 of 9 annotations have a box that reaches" in said
+    assert said.splitlines()[1:] == [
+        "  annotation 31 of 0004.png: bbox [-30, -30, 1000, 1000], the image has 40 x 50 pixels",
+        "  annotation 32 of 0004.png: bbox [30, 5, 11, 5], the image has 40 x 50 pixels",
+    ]
+
+
+def test_every_box_that_is_left_out_is_listed_where_there_are_many(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    held = content()
+    held["annotations"] += [annotation(100 + n, 3, 1, [70, 5, 5, 5]) for n in range(25)]
+    open_objects(write_set(tmp_path, held), split="train")
+    assert "... and 5 more; all 25 are in" in capsys.readouterr().err
+    (file,) = tmp_path.glob("lska_jax_*/list.txt")
+    assert file.read_text().splitlines() == [
+        f"annotation {100 + n} of 0003.png: bbox [70, 5, 5, 5]" for n in range(25)
+    ]
+
+
+BACKGROUND = np.zeros((1, 40, 60), bool)
+IN_SIGHT = [5, 5, 9, 5, 9, 9]
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "is_kept"),
+    [
+        ([[5, 5, 5, 5, 5, 5]], False),
+        ([[1, 1, 5, 5, 9, 9]], False),
+        ([[70, 5, 80, 5, 80, 15], [-9, 5, -1, 5, -1, 15]], False),
+        ({"size": [40, 60], "counts": [2400]}, False),
+        ({"size": [40, 60], "counts": [1000, 0, 1400]}, False),
+        ({"size": [40, 60], "counts": [0, 2400]}, True),
+        (encode_masks(BACKGROUND)[0], False),
+        (encode_masks(~BACKGROUND)[0], True),
+        ([IN_SIGHT], True),
+        ([[5, 5, 5, 5, 5, 5], [70, 5, 80, 5, 80, 15], IN_SIGHT], True),
+    ],
+)
+def test_masks_without_a_pixel_of_their_image_are_left_out_and_said(
+    tmp_path, capsys, segmentation, is_kept
+):
+    spec = write_set(tmp_path, broken(segmentation=segmentation))
+    source = open_objects(spec, split="train", use_masks=True)
+    assert source[0].labels.tolist() == [1] + [0] * is_kept
+    assert source[0].masks.any(axis=(1, 2)).all()
+    said = capsys.readouterr().err
+    fault = "annotation 13 of 0003.png: its segmentation has no area within the image"
+    assert (fault in said) != is_kept and ("1 of 5 annotations" in said) != is_kept
+
+
+def test_masks_without_a_pixel_matter_only_where_masks_are_read(tmp_path, capsys):
+    spec = write_set(tmp_path, broken(segmentation=[[5, 5, 5, 5, 5, 5]]))
+    assert len(open_objects(spec, split="train")[0].boxes) == 2
+    assert not capsys.readouterr().err
 
 
 def test_a_category_without_a_box_is_said(tmp_path, capsys):
@@ -124,6 +193,34 @@ def test_a_category_without_a_box_is_said(tmp_path, capsys):
     held["categories"] += [{"id": 91, "name": "yak"}]
     open_objects(write_set(tmp_path, held), split="train")
     assert "1 of 4 categories have no box: yak" in capsys.readouterr().err
+
+
+def test_a_category_with_boxes_in_tiny_images_alone_is_said_in_training(tmp_path, capsys):
+    held = content()
+    held["categories"] += [{"id": 91, "name": "yak"}]
+    held["annotations"] += [annotation(41, 7, 91, [2, 2, 9, 9])]
+    spec = write_set(tmp_path, held)
+    open_objects(spec, split="train")
+    assert not capsys.readouterr().err
+    open_objects(spec, split="train", is_for_training=True)
+    assert "1 of 4 categories have no box to train on: yak." in capsys.readouterr().err
+
+
+def test_a_category_with_left_out_boxes_alone_is_said(tmp_path, capsys):
+    held = content()
+    held["annotations"][0]["bbox"] = [70, 5, 5, 5]
+    open_objects(write_set(tmp_path, held), split="train")
+    assert "1 of 3 categories have no box: zebra." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["train[:60%]", "train[60%:]"])
+def test_a_category_without_a_box_in_the_slice_is_said(tmp_path, capsys, split):
+    source = open_objects(write_set(tmp_path, content()), split=split, is_for_training=True)
+    held = {int(label) for index in range(len(source)) for label in source[index].labels}
+    missing = [name for label, name in enumerate(source.class_names) if label not in held]
+    said = capsys.readouterr().err
+    assert f"{split[5:]}: {len(missing)} of 3 categories have no box to train on: " in said
+    assert said.endswith(f": {', '.join(missing)}.\n")
 
 
 # --- refused
@@ -177,13 +274,16 @@ def test_polygons_matter_only_where_masks_are_read(tmp_path):
     assert len(open_objects(spec, split="train")) == 5
 
 
-def test_every_fault_is_listed_up_to_a_limit(tmp_path):
+def test_every_fault_is_listed_those_beyond_a_limit_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     held = content()
     held["annotations"] += [annotation(100 + n, 99, 1, [1, 1, 4, 4]) for n in range(25)]
     with pytest.raises(ValueError) as refusal:
         open_objects(write_set(tmp_path, held), split="train")
     assert "has 25 faults" in str(refusal.value) and "... and 5 more" in str(refusal.value)
     assert str(refusal.value).count("\n") == 21
+    (file,) = tmp_path.glob("lska_jax_*/list.txt")
+    assert len(file.read_text().splitlines()) == 25
 
 
 def test_images_and_categories_are_checked_too(tmp_path):

@@ -6,9 +6,9 @@ import pickle
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
-from lska_jax.data.decode import decode_rgb
+from lska_jax.data.decode import decode_rgb, upright_pixels_of, upright_size
 from lska_jax.data.sources import BrokenImage
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
@@ -177,3 +177,15 @@ def test_reason_is_one_line_without_memory_addresses():
 def test_broken_image_survives_the_way_between_processes():
     error = pickle.loads(pickle.dumps(BrokenImage("empty file")))
     assert type(error) is BrokenImage and str(error) == "empty file"
+
+
+@pytest.mark.parametrize("orientation", [*range(10), 700])
+def test_turned_photos_of_dense_sets_lie_as_viewers_show_them(photo, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = encode(photo, "JPEG", exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+        assert upright_size(image) == expected.shape[:2]
+    np.testing.assert_array_equal(upright_pixels_of(data), expected)
+    np.testing.assert_array_equal(decode_rgb(data), pillow_rgb(data))

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
+from lska_jax.data.decode import upright_pixels_of
 from lska_jax.data.label_map_reader import EvalLabelMaps, TrainLabelMaps
 from lska_jax.data.opening_label_maps import inspect_label_maps, open_label_maps
 from lska_jax.data.scenes import PixelLabels
@@ -48,6 +49,42 @@ def test_ade20k_counts_from_one_and_zero_is_no_class(tmp_path):
     write(tmp_path, "validation/b", ids=(151,), folder="annotations")
     with pytest.raises(ValueError, match=r"b\.png has the id 151, beyond the 150 classes"):
         opened(tmp_path, split="validation", kind="ade20k")
+
+
+@pytest.mark.parametrize("value", [255, 256, 257, 65535])
+def test_no_id_of_16_bits_is_taken_for_another(tmp_path, value):
+    write(tmp_path, "training/a", folder="annotations")
+    path = tmp_path / "annotations/training/a.png"
+    Image.fromarray(np.full((6, 8), value, np.uint16)).save(path)
+    with pytest.raises(ValueError, match=rf"a\.png has the id {value}, beyond the 150 classes"):
+        opened(tmp_path, kind="ade20k")
+
+
+def test_more_classes_than_ids_of_8_bits_are_refused(tmp_path):
+    write(tmp_path, "a")
+    assert len(opened(tmp_path, num_classes=255).class_names) == 255
+    with pytest.raises(ValueError, match="256 classes are asked for, and ids of 8 bits"):
+        opened(tmp_path, num_classes=256)
+
+
+def test_two_files_that_differ_in_their_suffix_are_no_pair(tmp_path):
+    write(tmp_path, "a")
+    Image.new("RGB", (8, 6)).save(tmp_path / "images/a.png")
+    with pytest.raises(ValueError, match=r"suffix alone.*\n.*a\.jpg and .*a\.png"):
+        opened(tmp_path)
+
+
+def test_a_turned_photo_has_the_size_and_pixels_that_viewers_show(tmp_path):
+    write(tmp_path, "a", size=(8, 6))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    pixels = np.zeros((6, 8, 3), np.uint8)
+    pixels[:, :4] = 255  # the left half of the file is the upper half of the picture
+    Image.fromarray(pixels).save(tmp_path / "images/a.jpg", exif=exif, quality=100)
+    source = opened(tmp_path)
+    assert source.sizes.tolist() == [[8, 6]]
+    shown = upright_pixels_of(source[0].image)
+    assert shown[:4].min() > 250 and shown[4:].max() < 5
 
 
 @pytest.mark.parametrize(

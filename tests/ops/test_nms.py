@@ -109,6 +109,11 @@ def test_entries_without_a_number_for_a_score_are_no_boxes():
     np.testing.assert_array_equal(found, [1])
 
 
+def test_scores_of_either_zero_are_equal():
+    boxes = np.array([[0, 0, 9, 9], [0, 0, 9, 9], [20, 20, 30, 30]], np.float32)
+    np.testing.assert_array_equal(kept(boxes, np.array([-0.0, 0.0, 0.0], np.float32), 0.5), [0, 2])
+
+
 def test_no_boxes_leave_none():
     found = suppress(jnp.zeros((0, 4)), jnp.zeros((0,)), threshold=0.5, max_outputs=3)
     assert found.indices.shape == (3,)

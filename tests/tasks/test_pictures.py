@@ -13,7 +13,7 @@ from lska_jax.tasks.pictures.detections import detection_sheet, draw_found
 from lska_jax.tasks.pictures.label_maps import draw_label_map
 from lska_jax.tasks.pictures.objects import draw_objects
 from lska_jax.tasks.pictures.sheet import draw_sheet
-from lska_jax.tasks.pictures.text import Area, place_tag, shorten, text_size
+from lska_jax.tasks.pictures.text import Area, font, place_tag, shorten, text_size
 
 GREY = np.full((100, 200, 3), 128, np.uint8)
 NAMES = ("left", "right")
@@ -96,6 +96,11 @@ def test_a_tag_keeps_out_of_the_way_of_others():
 def test_tags_of_boxes_at_an_edge_stay_in_the_picture():
     tag = place_tag("a long name", Area(190, 0, 200, 5), size=14, canvas=(200, 100), taken=[])
     assert tag.right <= 200 and tag.top >= 0
+
+
+def test_letters_beyond_ascii_are_drawn():
+    unknown, *masks = [bytes(font(20).getmask(letter)) for letter in "\ufffföżßд"]
+    assert unknown not in masks and len(set(masks)) == 4
 
 
 def test_long_names_are_cut_with_dots():

@@ -16,7 +16,7 @@ from lska_jax.commands.predict import main
 from lska_jax.data.augment import EvalTransform
 from lska_jax.models.table import Preprocessing
 from lska_jax.running import compilation_cache
-from lska_jax.tasks.predict import find_images, predict
+from lska_jax.tasks.predict import _in_engine, find_images, predict
 from lska_jax.weights import ModelFacts, load_state_dict, write_model_folder
 from lska_jax.weights.pretrained import arrays_of
 
@@ -207,6 +207,39 @@ def test_a_model_without_a_classifier_predicts_nothing(tmp_path, pictures, capsy
     folder = write_model_folder(tmp_path / "body", facts, arrays_of(model))
     assert main([str(folder), str(pictures)]) == 2
     assert "has no classifier" in capsys.readouterr().err
+
+
+def test_probabilities_that_are_not_finite_are_a_problem_of_the_image(tmp_path, pictures, capsys):
+    model = small_model(k=7, **ONE_BLOCK)
+    facts = ModelFacts(config=model.config, preprocessing=PREPARED)
+    arrays = {path: np.full_like(array, np.nan) for path, array in arrays_of(model).items()}
+    folder = write_model_folder(tmp_path / "diverged", facts, arrays)
+    assert main([str(folder), str(pictures / "a.jpg")]) == 1
+    said = capsys.readouterr()
+    assert "a.jpg: the model's outputs for it are not finite" in said.err and said.out == ""
+
+
+@pytest.mark.parametrize("views", ["one", "flip"])
+def test_another_engines_logits_of_any_size_are_probabilities(views):
+    # Warnings are errors: exp of the first would overflow.
+    logits = np.asarray([[-1e4, -100, -1, 0, 2, 1e4]], np.float32)
+    for is_multi_label in (True, False):
+        facts = ModelFacts(
+            config=small_model().config, preprocessing=PREPARED, is_multi_label=is_multi_label
+        )
+        found = _in_engine(lambda images: logits, facts, views)(np.zeros((1, 4, 4, 3), np.uint8))
+        expected = jax.nn.sigmoid(logits) if is_multi_label else jax.nn.softmax(logits)
+        assert found.dtype == np.float32
+        # Float32 rounding of exp; the mean of views is cut off at 1e-30.
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-29)
+
+
+@pytest.mark.parametrize("stray", [np.nan, np.inf, -np.inf])
+def test_another_engines_logits_that_are_not_finite_are_not_hidden(stray):
+    logits = np.asarray([[0, 1, 2, 3, 4, stray], [0, 1, 2, 3, 4, 5]], np.float32)
+    facts = ModelFacts(config=small_model().config, preprocessing=PREPARED)
+    found = _in_engine(lambda images: logits, facts, "one")(np.zeros((2, 4, 4, 3), np.uint8))
+    assert np.isnan(found[0]).all() and np.isfinite(found[1]).all()
 
 
 @pytest.mark.slow

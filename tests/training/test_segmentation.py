@@ -13,12 +13,14 @@ from flax import nnx
 from small_segmentation import small_segmentation, small_segmentor, write_pairs
 
 from lska_jax import create_model
+from lska_jax.data.label_maps import read_label_map
+from lska_jax.data.opening_label_maps import open_label_maps
 from lska_jax.data.photometric import distort, to_hsv, to_rgb
 from lska_jax.models.build import array_shapes, build
 from lska_jax.models.heads import backbone_config
 from lska_jax.running import parallel
 from lska_jax.tasks.area_metrics import Areas, absent_classes, areas_of, scores_of
-from lska_jax.tasks.segmentation import Segmentation, weighted_cross_entropy
+from lska_jax.tasks.segmentation import Segmentation, png_of, weighted_cross_entropy
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint.errors import CheckpointMismatch
 from lska_jax.training.config_check import check_config, check_sources
@@ -265,11 +267,30 @@ def test_an_interrupted_run_goes_on_bit_for_bit(finished, pairs, tmp_path):
     assert what_was_lost(tmp_path, finished[0]) == []
 
 
+def test_label_maps_are_written_in_the_ids_of_the_set(tmp_path):
+    task = Segmentation(small_segmentation(tmp_path))
+    for place in ("images/training", "annotations/training", "labels/training"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "b.png").write_bytes(png_of(np.array([[0, 1]])))
+    maps = {0: png_of(np.array([[0, 149]]))}
+    for kind, expected in (("maps", [0, 149]), ("ade20k", [1, 150])):
+        source = open_label_maps(f"{kind}:{tmp_path}", split="train", num_classes=150)
+        assert task.keep_label_maps({"maps": maps}, source, tmp_path) == 1
+        assert read_label_map((tmp_path / "b.png").read_bytes()).tolist() == [expected]
+
+
+@pytest.mark.parametrize("classes", [256, 300])
+def test_more_classes_than_label_maps_tell_apart_are_refused(classes):
+    config = small_segmentation(Path("somewhere"))
+    config.model.num_classes = classes
+    with pytest.raises(ValueError, match=f"num_classes={classes}: .* at most 255 classes"):
+        check_config(config)
+
+
 @pytest.mark.slow
 def test_bfloat16_with_label_maps_written(pairs, tmp_path):
     config = small_segmentation(pairs)
     config.model.dtype = "bfloat16"
-    config.segmentation.write_label_maps = True
     evaluation = train(config, workdir=tmp_path)
     assert 0 < evaluation["eval/mIoU"] < 1
     written = list((tmp_path / "predictions").rglob("*.png"))

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from lska_jax.data.coco_masks import decode_mask
-from lska_jax.data.decode import pixels_of
+from lska_jax.data.decode import upright_pixels_of
 from lska_jax.data.plain_resize import resize_nearest
 from lska_jax.data.scenes import ObjectImage, ObjectSource
 from lska_jax.data.sources import BrokenImage
@@ -65,7 +65,7 @@ def detection_sheet(
     for position in [positions[place] for place in spread.tolist()]:
         try:
             example = source[position]
-            pixels = pixels_of(example.image)
+            pixels = upright_pixels_of(example.image)
         except BrokenImage:
             continue
         truth = _draw(pixels, _truth(example), source.class_names, width=_SHEET_WIDTH)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from lska_jax.data.decode import pixels_of
+from lska_jax.data.decode import upright_pixels_of
 from lska_jax.data.opening_label_maps import LabelMapSource
 from lska_jax.data.plain_resize import resize_nearest
 from lska_jax.data.sources import BrokenImage
@@ -35,7 +35,7 @@ def segmentation_sheet(
     for position in sorted(predicted)[:most]:
         try:
             example = source[position]
-            pixels = pixels_of(example.image)
+            pixels = upright_pixels_of(example.image)
         except BrokenImage:
             continue
         with Image.open(io.BytesIO(predicted[position])) as stored:

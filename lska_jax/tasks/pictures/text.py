@@ -1,10 +1,12 @@
-"""Text in pictures: the font that comes with Pillow, and tags that keep out of each other's way."""
+"""Text in pictures: one font, and tags that keep out of each other's way."""
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from PIL import ImageDraw, ImageFont
@@ -31,9 +33,15 @@ class Area(NamedTuple):
 
 
 @functools.cache
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return Pillow's own font at a size in pixels."""
-    return ImageFont.load_default(size)
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Return DejaVu Sans at a size in pixels; Pillow's own font has ASCII alone.
+
+    It lies in matplotlib, which is not imported for it.
+    """
+    found = importlib.util.find_spec("matplotlib")
+    assert found is not None and found.origin is not None
+    file = Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"
+    return ImageFont.truetype(file, size)
 
 
 def text_size(text: str, size: int) -> tuple[int, int]:
