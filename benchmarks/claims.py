@@ -1,11 +1,16 @@
 """The short tables of docs/performance.md: which rows and columns of the full ones show a claim."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import engines
+from benchmarks.goals import FASTER_PYTORCH, engine_cells
 from benchmarks.results import markdown_table
 
 NAME = "claim"
+# Of two full tables, and so no excerpt.
+ENGINES = f"{NAME} engines"
 
 
 class Claim(NamedTuple):
@@ -82,6 +87,26 @@ def excerpt(name: str, full: str) -> str:
     return markdown_table(
         claim.columns, ([row[column] for column in claim.columns] for row in kept)
     )
+
+
+def engine_table(folder: Path) -> str:
+    """Return the Markdown table of how many times as fast as PyTorch and engines ours is, k = 23.
+
+    Args:
+      folder: of the JSON files; a kind of processor that was not measured has no lines.
+    """
+    rivals = (FASTER_PYTORCH, engines.RUNTIME, engines.OPENVINO)
+    lines = []
+    for kind, name in (("AVX2", engines.NARROW), ("AVX-512", engines.WIDE)):
+        for case, seconds in engine_cells(folder, name).items():
+            if case.k != 23:
+                continue
+            ours = seconds[engines.JAX]
+            ratios = [f"{seconds[r] / ours:.2f}" if r in seconds else "" for r in rivals]
+            mode = "inference" if case.mode == "inference" else "loss and gradients"
+            lines.append([kind, mode, str(case.batch_size), f"{1e3 * ours:,.1f}", *ratios])
+    header = ["Processor", "Mode", "Batch", "JAX, ms", *(f"over {rival}" for rival in rivals)]
+    return markdown_table(header, lines)
 
 
 def _cells(line: str) -> list[str]:

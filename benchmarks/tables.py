@@ -127,6 +127,7 @@ _NAMES = (
     formulation_tables.NAME,
     family_tables.PUBLISHED,
     goals.NAME,
+    claims.NAME,
     *trained_tables.STUDIES,
     *trained_tables.NETWORK_STUDIES,
 )
@@ -160,6 +161,8 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
     found |= trained_tables.all_tables(folder.with_name(trained_tables.FOLDER.name))
     found[formulation_tables.NAME] = formulation_tables.tables()
     found[family_tables.PUBLISHED] = {family_tables.PUBLISHED: family_tables.published()}
+    if {engines.WIDE, engines.NARROW} & set(found):
+        found[claims.NAME] = {claims.ENGINES: claims.engine_table(folder)}
     return {**found, goals.NAME: goals.tables(folder)}
 
 

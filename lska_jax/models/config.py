@@ -16,7 +16,8 @@ class NetworkConfig:
       drop_path_rate: stochastic depth of the last block; grows linearly from 0 over all blocks.
       dtype: name of the compute dtype. Parameters, statistics, softmax and the head are float32.
       remat: recompute each block in the backward pass instead of keeping its activations. On CPU,
-        where that saves no memory, only FFNs with a convolution inside, see ``ops.images_in_turn``.
+        where that saves no memory, only FFNs with a convolution inside, see ``ops.images_in_turn``;
+        it does nothing there with dropout in the FFN or on several devices.
 
     The operations have gradients of their own: reverse mode (``jax.grad``, ``jax.vjp``), and no
     forward mode. Products in float32 follow ``jax_default_matmul_precision``, which on TPU and GPU

@@ -341,7 +341,7 @@ class Stage(nnx.Module):
 
     Args:
       blocks: see ``run_blocks``.
-      remat: recompute each in the backward pass instead of keeping its activations.
+      remat: recompute them in the backward pass; on CPU what ``NetworkConfig`` says.
     """
 
     def __init__(self, blocks: Iterable[nnx.Module], *, remat: bool):

@@ -76,7 +76,8 @@ def create_model(
       **config: any other field of the family's config, None leaving its default: ``dtype``,
         ``drop_path_rate`` and ``remat`` of all, for VAN also k (23), dilation, drop_rate,
         stem_stride, implementation, or dims, depths and ffn_ratios of a size of your own; k,
-        dilation and attention also as a tuple of one for each stage.
+        dilation and attention also as a tuple of one for each stage. ``remat`` saves memory on CPU
+        only in FFNs with a convolution, without dropout and on one device.
 
     Returns:
       A model in training mode, as ``nnx`` builds it; call ``model.eval()`` for inference. Its

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import goals, model, ops, results
+from benchmarks import claims, engines, goals, model, ops, results
 from benchmarks.goals import Goal
 
 
@@ -16,19 +16,20 @@ from benchmarks.goals import Goal
     ],
 )
 def test_all_maps_have_to_reach_a_goal(found, verdict):
-    assert Goal("", 15, 30, found).verdict() == verdict
+    assert Goal("", "", 15, 30, found).verdict() == verdict
 
 
 def test_at_most_turns_the_comparison():
-    assert Goal("", 1.15, 1.05, [1.05], is_at_most=True).verdict() == "aim reached"
-    assert Goal("", 1.15, 1.05, [1.1], is_at_most=True).verdict() == "reached"
-    assert Goal("", 1.15, 1.05, [1.2], is_at_most=True).verdict() == "missed at 1 of 1"
+    assert Goal("", "", 1.15, 1.05, [1.05], is_at_most=True).verdict() == "aim reached"
+    assert Goal("", "", 1.15, 1.05, [1.1], is_at_most=True).verdict() == "reached"
+    assert Goal("", "", 1.15, 1.05, [1.2], is_at_most=True).verdict() == "missed at 1 of 1"
 
 
 def test_without_results_every_goal_reads_not_yet_run(tmp_path):
     lines = goals.tables(tmp_path)[goals.NAME].splitlines()[2:]
-    assert len(lines) == 13
+    assert len(lines) == 19
     assert all(line.endswith(f"|  | {results.NOT_YET_RUN} |") for line in lines)
+    assert goals.tables(tmp_path)[goals.VERDICTS] == f"Of 19 goals: {results.NOT_YET_RUN} 19."
 
 
 def test_ratios_are_over_the_best_of_pytorch_and_by_what_auto_takes(tmp_path):
@@ -54,11 +55,41 @@ def test_ratios_are_over_the_best_of_pytorch_and_by_what_auto_takes(tmp_path):
     rows += [{**rows[-1], "contender": model.FOLDED, "seconds": 0.4}]
     write(tmp_path, model.NAME, rows)
     lines = goals.tables(tmp_path)[goals.NAME].splitlines()[2:]
-    found = [line.split("|")[4].strip() for line in lines]
-    assert found == ["15.00", "15.00", "1.50", "1.25", "2.00", "10.00", "1.10", *[""] * 6]
+    found = [line.split("|")[5].strip() for line in lines]
+    assert found == ["15.00", "15.00", "1.50", "1.25", "2.00", "10.00", "1.10", *[""] * 12]
 
 
-def write(folder, name, rows):
-    results.write_result(
-        folder, name, conditions=results.describe_conditions(), rows=rows, is_quick=False
-    )
+def test_goals_over_engines_take_the_faster_pytorch_and_the_processor_with_wide_vectors(tmp_path):
+    seconds = {engines.JAX: 1.0, engines.EAGER: 3.0, engines.COMPILED: 2.0, engines.RUNTIME: 0.8}
+    seconds |= {engines.OPENVINO: 1.2, engines.JAX_BFLOAT16: 0.5}
+    rows = [
+        {**engines.Case(mode, batch_size, 23)._asdict(), "contender": name, "seconds": value}
+        for mode, batch_size in (("inference", 1), ("inference", 8), ("train", 8), ("train", 32))
+        for name, value in seconds.items()
+        if mode == "inference" or name in engines.TRAIN
+    ]
+    write(tmp_path, engines.WIDE, rows)
+    lines = goals.tables(tmp_path)[goals.NAME].splitlines()[2:]
+    found = {cells[1].strip(): cells[5].strip() for cells in (line.split("|") for line in lines)}
+    assert [ratio for ratio in found.values() if ratio] == [
+        *("0.80", "1.20", "1.20"),
+        *("2.00", "2.00", "2.00"),
+    ]
+    assert all(("AVX-512" in line) == bool(line.split("|")[5].strip()) for line in lines)
+    line, *_ = claims.engine_table(tmp_path).splitlines()[2:]
+    assert line == "| AVX-512 | inference | 1 | 1,000.0 | 2.00 | 0.80 | 1.20 |"
+
+
+@pytest.mark.parametrize(
+    ("processor", "vectors"), [("AMD EPYC", "AVX2"), ("AMD EPYC with AVX-512", "AVX-512")]
+)
+def test_goals_name_the_processor_that_results_are_of(tmp_path, processor, vectors):
+    write(tmp_path, model.NAME, [], processor=processor)
+    lines = goals.tables(tmp_path)[goals.NAME].splitlines()
+    (line,) = [line for line in lines if "over all-lax" in line and "TPU" not in line]
+    assert line.split("|")[2].strip() == vectors
+
+
+def write(folder, name, rows, **conditions):
+    conditions = {**results.describe_conditions(), **conditions}
+    results.write_result(folder, name, conditions=conditions, rows=rows, is_quick=False)
