@@ -17,7 +17,7 @@ Write a model folder as one file; the suffix of OUT chooses the format.
       logits = exported.call(images)    # (B, image_size, image_size, C) float32, normalised
   A detector returns a dictionary: boxes in pixels of the images, scores, labels, is_valid, masks.
 - .onnx: the same for onnxruntime and OpenVINO, float32 and folded, compared with the model in
-  onnxruntime before it is written; it needs onnx and onnxruntime. lska-jax predict --engine runs
+  one of them before it is written; it needs onnx and that one. lska-jax predict --engine runs
   it."""
 
 _EXAMPLES = (

@@ -26,7 +26,7 @@ preprocessing says. The five best classes of each image are printed, or written 
 (one row per class) or JSON. Broken images are named and skipped; the exit status is then 1.
 
 --engine onnxruntime or openvino runs the network instead of JAX; MODEL may then be a file that
-lska-jax export wrote, MODEL.onnx, which starts faster than a folder.
+lska-jax export wrote, MODEL.onnx. A folder is exported anew at each start, which takes seconds.
 
 What a detector finds, and the classes of a segmentor's pixels, are printed, or with --out drawn
 over the images and written as JSON."""

@@ -37,7 +37,7 @@ def use_compiler_options() -> None:
     missing = [option for option in _options() if _name(option) not in _names(given)]
     kept = [option for option in missing if is_known(option)]
     if kept:
-        os.environ[VARIABLE] = " ".join([*given.split(), *kept])
+        os.environ[VARIABLE] = " ".join([given, *kept] if given else kept)
 
 
 def is_known(option: str) -> bool:

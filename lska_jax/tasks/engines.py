@@ -1,23 +1,20 @@
-"""Networks that another engine runs: ONNX files of this package, in onnxruntime or OpenVINO.
-
-Both compute in float32 and on all cores. OpenVINO would otherwise take bfloat16 on processors that
-have instructions for it, and answer with its rounding.
-"""
+"""Networks that another engine runs: ONNX files of this package, in onnxruntime or OpenVINO."""
 
 import importlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lska_jax.ops.processor import usable_cores
+from lska_jax.weights.folder_files import object_of
 from lska_jax.weights.model_facts import ModelFacts, facts_from_json
+from lska_jax.weights.onnx_engines import ONNXRUNTIME, OPENVINO, load_outputs
 
-JAX, ONNXRUNTIME, OPENVINO = "jax", "onnxruntime", "openvino"
+JAX = "jax"
 ENGINES = (JAX, ONNXRUNTIME, OPENVINO)
 SUFFIX = ".onnx"
+EXPORT_AGAIN = "Export it again: lska-jax export MODEL --onnx FILE."
 _NEEDS = {ONNXRUNTIME: ("onnx", "onnxruntime"), OPENVINO: ("onnx", "openvino")}
 
 
@@ -50,33 +47,49 @@ def is_onnx_file(place: str | Path) -> bool:
 def read_onnx_file(path: str | Path) -> tuple[ModelFacts, bytes]:
     """Return what an ONNX file says of its model, and its bytes.
 
+    Its SHA-256 is verified; files of before have none.
+
     Raises:
       ImportError: onnx is not installed.
-      ValueError: it is no ONNX file, or none that ``lska-jax export`` wrote.
+      ValueError: it is no ONNX file, none that ``lska-jax export`` wrote, or not as it was written;
+        or what it says does not fit its network.
     """
-    from lska_jax.weights.export_onnx import METADATA
+    from lska_jax.weights.export_onnx import HASH, METADATA, hash_of
 
     onnx: Any = importlib.import_module("onnx")
-    data = Path(path).read_bytes()
+    path = Path(path)
+    data = path.read_bytes()
     try:
         model = onnx.load_model_from_string(data)
     # protobuf's, whose class depends on how it was built.
     except Exception as error:
-        raise ValueError(f"{path} is no ONNX file, or is damaged: {error}") from error
-    texts = {prop.key: prop.value for prop in model.metadata_props}
-    try:
-        record = json.loads(texts[METADATA])
-    except KeyError:
         raise ValueError(
-            f"{path} does not say how its images are prepared: lska-jax export did not write it."
-        ) from None
+            f"{path} is no ONNX file, or is damaged: {error}. {EXPORT_AGAIN}"
+        ) from error
+    # Bytes that are no text are no str.
+    texts = {prop.key: str(prop.value) for prop in model.metadata_props}
+    if METADATA not in texts:
+        raise ValueError(
+            f"{path} does not say how its images are prepared: lska-jax export did not write it, "
+            f"or it is damaged. {EXPORT_AGAIN}"
+        )
+    stated = texts.get(HASH)
+    if stated is not None and (found := hash_of(data, stated)) != stated:
+        raise ValueError(
+            f"{path} is not the file that was exported: its SHA-256 is {found}, it records "
+            f"{stated}. {EXPORT_AGAIN}"
+        )
+    try:
+        record = object_of(texts[METADATA].encode(), path)
+        facts = facts_from_json(record, path.parent, name=path.name)
+        _check_input(model.graph, facts, path)
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    return facts_from_json(record, Path(path)), data
+        raise ValueError(f"{error} {EXPORT_AGAIN}") from error
+    return facts, data
 
 
 def load_network(
-    data: bytes, engine: str, *, precision: str = "f32"
+    data: bytes, engine: str, *, precision: str = "f32", name: str = "the network"
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from normalised images (B, S, S, C) float32 to logits (B, classes).
 
@@ -84,21 +97,20 @@ def load_network(
       data: an ONNX file with one output.
       engine: "onnxruntime" or "openvino".
       precision: that OpenVINO computes in, "f32" or "bf16".
+      name: of the file, for errors.
+
+    Raises:
+      ValueError: the engine cannot load it; the returned function: it cannot run it.
     """
-    package: Any = importlib.import_module(engine)
-    if engine == ONNXRUNTIME:
-        options = package.SessionOptions()
-        options.intra_op_num_threads = usable_cores()
-        session = package.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        (given,) = session.get_inputs()
-        return lambda images: session.run(None, {given.name: images})[0]
-    core = package.Core()
-    settings = {
-        "INFERENCE_PRECISION_HINT": precision,
-        "INFERENCE_NUM_THREADS": usable_cores(),
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    network = core.compile_model(core.read_model(data), "CPU", settings)
-    request = network.create_infer_request()
-    # A copy: the next call writes into the same memory.
-    return lambda images: np.array(request.infer([images])[0])
+    outputs = load_outputs(data, engine, precision=precision, name=name)
+    return lambda images: outputs(images)[0]
+
+
+def _check_input(graph: Any, facts: ModelFacts, path: Path) -> None:
+    inputs = [[d.dim_value for d in given.type.tensor_type.shape.dim] for given in graph.input]
+    size, channels = facts.preprocessing.image_size, facts.config.in_channels
+    if [sides[1:] for sides in inputs] != [[size, size, channels]]:
+        raise ValueError(
+            f"{path} is damaged: its metadata is for images (batch, {size}, {size}, {channels}), "
+            f"its network takes {inputs}, with 0 for any length."
+        )

@@ -20,6 +20,7 @@ from lska_jax.data.sources import BrokenImage
 from lska_jax.models.heads import head_of
 from lska_jax.models.table import Preprocessing
 from lska_jax.tasks.engines import (
+    EXPORT_AGAIN,
     JAX,
     check_engine,
     is_onnx_file,
@@ -31,6 +32,11 @@ from lska_jax.tasks.predict_in_jax import probabilities_in_jax
 from lska_jax.tasks.views import ONE, TEN, VIEWS, average_views
 from lska_jax.weights.model_facts import ModelFacts
 from lska_jax.weights.model_folder import read_facts
+
+_NOT_FINITE = (
+    "the model's outputs for it are not finite (NaN or infinity); its weights are damaged, or its "
+    "training diverged."
+)
 
 
 class ClassScore(NamedTuple):
@@ -88,7 +94,7 @@ def predict(
 
     Raises:
       ValueError: unknown views or engine, a number below 1, a model without a classifier, or a
-        damaged folder.
+        damaged folder or file.
       FileNotFoundError: there is no such model.
       ImportError: the engine is not installed.
     """
@@ -125,8 +131,9 @@ def predict(
             from lska_jax.weights.create import create_model
             from lska_jax.weights.export_onnx import export_onnx
 
-            file = export_onnx(create_model(pretrained=pretrained), facts=facts)
-        probabilities = _in_engine(load_network(file, engine), facts, views)
+            file = export_onnx(create_model(pretrained=pretrained), facts=facts, engine=engine)
+        network = load_network(file, engine, name=str(pretrained))
+        probabilities = _in_engine(network, facts, views)
 
     # One shape, hence one compilation; the last batch is filled up.
     size = min(batch_size, max(len(images), 1))
@@ -142,6 +149,8 @@ def predict(
             for image, item, row_scores in zip(batch, decoded, scores, strict=False):
                 if isinstance(item, str):
                     yield Prediction(image, [], item)
+                elif not np.isfinite(row_scores).all():
+                    yield Prediction(image, [], _NOT_FINITE)
                 else:
                     yield Prediction(image, _best(row_scores, names, top))
 
@@ -154,7 +163,17 @@ def _in_engine(
     std = np.asarray(facts.preprocessing.std, np.float32)
 
     def logits_of(pixels: Any) -> np.ndarray:
-        return network((np.asarray(pixels, np.float32) / np.float32(255) - mean) / std)
+        logits = network((np.asarray(pixels, np.float32) / np.float32(255) - mean) / std)
+        wanted = (len(pixels), facts.config.num_classes)
+        if logits.shape != wanted:
+            raise ValueError(
+                f"The network's output is {logits.shape}; for {len(pixels)} images and the "
+                f"{facts.config.num_classes} classes of its metadata it must be {wanted}. "
+                f"{EXPORT_AGAIN}"
+            )
+        # One that is infinite could be hidden by the probabilities.
+        is_finite = np.isfinite(logits).all(axis=-1, keepdims=True)
+        return np.where(is_finite, logits, np.float32(np.nan))
 
     def probabilities(pixels: np.ndarray) -> np.ndarray:
         if views == ONE:
@@ -168,7 +187,8 @@ def _in_engine(
             )
             logits = np.asarray(averaged)
         if facts.is_multi_label:
-            return 1 / (1 + np.exp(-logits))
+            # 1 / (1 + exp(-x)), of which exp would overflow.
+            return np.exp(-np.logaddexp(np.float32(0), -logits))
         exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return exponentials / exponentials.sum(axis=-1, keepdims=True)
 

@@ -17,6 +17,8 @@ DECAYS = ("matrices", "all", "not_backbone_norms")
 EVERYTHING = Tuning()
 # Images have fewer channels, and so has what a depth-wise kernel sees.
 _FEWEST_HIDDEN = 8
+# Coefficients of Muon's page, for each of five steps.
+_NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
 
 
 def decay_mask(
@@ -124,8 +126,10 @@ def _muon(rate: float, *, weight_decay: float) -> optax.GradientTransformation:
         outputs = update.shape[-1]
         return update * max(1.0, outputs / (update.size / outputs)) ** 0.5
 
+    # With coefficients for every step optax makes a loop of them: the same numbers from a fifth of
+    # the program, which is compiled in half of the time and quicker on CPU.
     return optax.chain(
-        contrib.scale_by_muon(weight_dimension_numbers=dimensions),
+        contrib.scale_by_muon(_NEWTON_SCHULZ, weight_dimension_numbers=dimensions),
         optax.stateless_with_tree_map(widen),
         optax.add_decayed_weights(weight_decay),
         optax.scale_by_learning_rate(rate),

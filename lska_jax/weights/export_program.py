@@ -6,6 +6,7 @@ from flax import nnx
 
 from lska_jax.running.whole_file import whole_file
 from lska_jax.weights.model_folder import read_model_folder
+from lska_jax.weights.onnx_engines import find_engine
 from lska_jax.weights.pretrained import build_from_arrays
 
 
@@ -33,7 +34,7 @@ def export_program(
       FileNotFoundError: ``folder`` is no model folder.
       FileExistsError: the file is there.
       OSError: it cannot be written; that is found out before the work.
-      ImportError: ONNX's packages are not installed.
+      ImportError: ONNX's packages are not installed; that is found out before the work, too.
     """
     out = Path(out)
     suffix = out.suffix.lower()
@@ -41,6 +42,7 @@ def export_program(
         raise ValueError(f"{out} must end in .jaxexport or .onnx.")
     if out.exists() and not (overwrite and out.is_file()):
         raise FileExistsError(f"{out} is there; choose another name, or pass --overwrite.")
+    engine = find_engine() if suffix == ".onnx" else ""
     sides = (image_size, image_size) if isinstance(image_size, int) else image_size
     if sides is not None and min(sides) < 1:
         raise ValueError(f"image_size must be positive, got {image_size}.")
@@ -57,9 +59,10 @@ def export_program(
         if suffix == ".onnx":
             from lska_jax.weights.export_onnx import export_onnx
 
-            beside.write_bytes(export_onnx(model, image_size=height, facts=facts))
+            data = export_onnx(model, image_size=height, facts=facts, engine=engine)
+            beside.write_bytes(data)
             return (
-                f"compared with the model in onnxruntime: images (batch, {height}, {width}, "
+                f"compared with the model in {engine}: images (batch, {height}, {width}, "
                 f"{facts.config.in_channels}) float32, any batch, normalised."
             )
         from lska_jax.weights.export_jax import PLATFORMS, export_model

@@ -134,13 +134,20 @@ def check_record(record: Mapping[str, Any], data: bytes, path: Path) -> None:
         )
 
 
-def facts_from_json(record: Mapping[str, Any], folder: Path) -> ModelFacts:
+def facts_from_json(
+    record: Mapping[str, Any], folder: Path, *, name: str = CONFIG_NAME
+) -> ModelFacts:
     """Return the facts that a config.json states.
+
+    Args:
+      record: what it holds.
+      folder: where it is.
+      name: of the file, where another states the same.
 
     Raises:
       ValueError: something is missing, of the wrong type, or fits no network.
     """
-    path = folder / CONFIG_NAME
+    path = folder / name
     try:
         config = _read_config(record)
         # Folders of before 0.2 lack the first, and most the second.
@@ -161,7 +168,7 @@ def facts_from_json(record: Mapping[str, Any], folder: Path) -> ModelFacts:
         check_facts(facts)
     except KeyError as error:
         raise ValueError(f"{path} has no {error.args[0]!r}.") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     return facts
 

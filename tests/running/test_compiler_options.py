@@ -49,6 +49,11 @@ def test_a_users_options_stay_and_win_by_name(flags):
     assert flags(OURS, WIDE, "flags.txt") == "flags.txt"
 
 
+def test_a_users_text_is_not_rewritten(flags):
+    own = "--xla_dump_to='a  b'\t--xla_dump_hlo_as_text "
+    assert flags(OURS, WIDE, own) == f"{own} {WIDE_VECTORS}"
+
+
 def test_a_process_that_is_not_ours_is_left_alone(flags):
     assert flags(ANOTHERS, WIDE) == ""
 
