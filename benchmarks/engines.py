@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from lska_jax.ops.processor import has_wide_vectors
 
 # A file of results a kind of processor: what is ahead on one is behind on the other.
-WIDE, NARROW = "engines_avx512", "engines_avx2"
+NAMES = WIDE, NARROW = "engines_avx512", "engines_avx2"
 CHILD = "--serve"
 JAX, JAX_BFLOAT16 = "JAX", "JAX bfloat16"
 EAGER, COMPILED = "torch eager", "torch.compile"

@@ -103,8 +103,7 @@ _MODULES = (
 _MEASURED = (
     ops.NAME,
     model.NAME,
-    engines.WIDE,
-    engines.NARROW,
+    *engines.NAMES,
     cost_against_k.NAME,
     cost_against_k.TPU_NAME,
     huge_pages.NAME,
@@ -148,7 +147,7 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
         for module in _MODULES:
             if name == module.NAME:
                 found[name] |= module.tables(result)
-        if name in (engines.WIDE, engines.NARROW):
+        if name in engines.NAMES:
             found[name] |= engines.tables(result)
         if name == families.NAME:
             found[name] |= family_tables.tables(result)
@@ -161,7 +160,7 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
     found |= trained_tables.all_tables(folder.with_name(trained_tables.FOLDER.name))
     found[formulation_tables.NAME] = formulation_tables.tables()
     found[family_tables.PUBLISHED] = {family_tables.PUBLISHED: family_tables.published()}
-    if {engines.WIDE, engines.NARROW} & set(found):
+    if set(engines.NAMES) & set(found):
         found[claims.NAME] = {claims.ENGINES: claims.engine_table(folder)}
     return {**found, goals.NAME: goals.tables(folder)}
 

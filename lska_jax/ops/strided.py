@@ -126,17 +126,11 @@ def _backward(
 ) -> tuple[Array, Array]:
     images, kernel = residuals
     gradient = gradient.astype(images.dtype)
-
-    def convolve(images: Array, kernel: Array) -> Array:
-        return _as_convolution(images, kernel, stride, padding)
-
     of_images: Array
-    of_images, of_kernel = jax.vjp(convolve, images, kernel)[1](gradient)
-    size, _, in_channels, _ = kernel.shape
-    is_slow = size * in_channels >= _LEAST_COLUMNS and (stride == 1 or not has_wide_vectors())
-    if is_slow and explicit_spec_of(kernel) is None:
-        of_kernel = _row_by_row(images, gradient, size, stride, padding).astype(kernel.dtype)
-    return of_images, of_kernel
+    (of_images,) = jax.vjp(lambda x: _as_convolution(x, kernel, stride, padding), images)[1](
+        gradient
+    )
+    return of_images, _kernel_gradient(images, kernel, gradient, stride, padding)
 
 
 _convolve.defvjp(_forward, _backward)
@@ -146,13 +140,22 @@ def _places(side: int, size: int, stride: int, padding: int) -> int:
     return (side + 2 * padding - size) // stride + 1
 
 
-def _row_by_row(images: Array, gradient: Array, size: int, stride: int, padding: int) -> Array:
-    """Return the gradient of the kernel, (size, size, in_channels, C), float32."""
-    rows = [
-        kernel_gradient(jnp.concatenate(row, axis=-1), gradient)
-        for row in _pieces(images, size, stride, padding)
-    ]
-    return jnp.stack(rows).reshape(size, size, images.shape[-1], gradient.shape[-1])
+def _kernel_gradient(
+    images: Array, kernel: Array, gradient: Array, stride: int, padding: int
+) -> Array:
+    size, _, in_channels, _ = kernel.shape
+    is_slow = size * in_channels >= _LEAST_COLUMNS and (stride == 1 or not has_wide_vectors())
+    if is_slow and explicit_spec_of(kernel) is None:
+        rows = [
+            kernel_gradient(jnp.concatenate(row, axis=-1), gradient)
+            for row in _pieces(images, size, stride, padding)
+        ]
+        return jnp.stack(rows).reshape(kernel.shape).astype(kernel.dtype)
+    of_kernel: Array
+    (of_kernel,) = jax.vjp(lambda k: _as_convolution(images, k, stride, padding), kernel)[1](
+        gradient
+    )
+    return of_kernel
 
 
 def _gather(images: Array, size: int, stride: int, padding: int) -> Array:

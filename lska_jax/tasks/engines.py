@@ -93,14 +93,7 @@ def load_network(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from normalised images (B, S, S, C) float32 to logits (B, classes).
 
-    Args:
-      data: an ONNX file with one output.
-      engine: "onnxruntime" or "openvino".
-      precision: that OpenVINO computes in, "f32" or "bf16".
-      name: of the file, for errors.
-
-    Raises:
-      ValueError: the engine cannot load it; the returned function: it cannot run it.
+    Arguments and errors are those of ``load_outputs``; the file has one output.
     """
     outputs = load_outputs(data, engine, precision=precision, name=name)
     return lambda images: outputs(images)[0]
