@@ -13,9 +13,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from benchmarks.results import names_by_vectors
 from lska_jax.running.huge_pages import restart_with_huge_pages
 
 NAME = "compiler_options"
+NAMES = names_by_vectors(NAME)
 PLAIN = "XLA's own"
 
 # Names and values as ``compiler_options`` of jax.jit takes them.
@@ -58,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = results.output_folder(options)
     rows = list(_measure(chosen, is_quick=options.quick))
     result = results.write_result(
-        folder, NAME, conditions=conditions, rows=rows, is_quick=options.quick
+        folder, results.name_here(NAME), conditions=conditions, rows=rows, is_quick=options.quick
     )
     for table in tables(result).values():
         print(f"\n{table}")
@@ -151,7 +153,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         worst = max(differences, default=None)
         shown = "" if worst is None else f"{worst:.0e}" if worst else "same bits"
         lines.append([*line, shown])
-    return {NAME: markdown_table(header, lines)}
+    return {result["benchmark"]: markdown_table(header, lines)}
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lska_jax.ops.processor import has_wide_vectors
+from benchmarks.results import names_by_vectors
 
-# A file of results a kind of processor: what is ahead on one is behind on the other.
-NAMES = WIDE, NARROW = "engines_avx512", "engines_avx2"
+NAME = "engines"
+NAMES = WIDE, NARROW = names_by_vectors(NAME)
 CHILD = "--serve"
 JAX, JAX_BFLOAT16 = "JAX", "JAX bfloat16"
 EAGER, COMPILED = "torch eager", "torch.compile"
@@ -64,11 +64,6 @@ CASES = (
     *(Case("train", size, 23) for size in (8, 32)),
 )
 QUICK = (Case("inference", 2, 7), Case("train", 2, 7))
-
-
-def result_name() -> str:
-    """Return the name of the results on this processor."""
-    return WIDE if has_wide_vectors() else NARROW
 
 
 def measure(*, is_quick: bool) -> Iterator[dict[str, Any]]:

@@ -93,7 +93,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         conditions["versions"] |= results.versions_of(engines.VERSIONS_OF)
         rows = list(engines.measure(is_quick=options.quick))
         result = results.write_result(
-            folder, engines.result_name(), conditions=conditions, rows=rows, is_quick=options.quick
+            folder,
+            results.name_here(engines.NAME),
+            conditions=conditions,
+            rows=rows,
+            is_quick=options.quick,
         )
         for table in engines.tables(result).values():
             print(f"\n{table}")

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lska_jax.ops.processor import usable_cores, widest_vectors
+from lska_jax.ops.processor import has_wide_vectors, usable_cores, widest_vectors
 from lska_jax.running.huge_pages import VARIABLE
 
 DEFAULT_FOLDER = Path("docs/performance")
@@ -30,6 +30,20 @@ _VERSIONS_OF = ("jax", "jaxlib", "flax", "numpy", "torch", "libtpu")
 _INSTALL = "pip install '.[bench]'"
 
 Row = dict[str, Any]
+
+
+def names_by_vectors(benchmark: str) -> tuple[str, str]:
+    """Return the names of a benchmark's results with AVX-512 and without.
+
+    A kind of processor has a file of its own where what is ahead on one is behind on the other.
+    """
+    return f"{benchmark}_avx512", f"{benchmark}_avx2"
+
+
+def name_here(benchmark: str) -> str:
+    """Return the name of such results on this processor."""
+    wide, narrow = names_by_vectors(benchmark)
+    return wide if has_wide_vectors() else narrow
 
 
 def option_parser(module: str, description: str | None) -> argparse.ArgumentParser:

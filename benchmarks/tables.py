@@ -97,7 +97,7 @@ def _table(name: str, made: dict[str, dict[str, str]]) -> str:
 
 # Whose tables need nothing but their own rows.
 _MODULES = (
-    *(ops, model, huge_pages, first_step, first_answer, compiler_options, accelerator),
+    *(ops, model, huge_pages, first_step, first_answer, accelerator),
     *(dense_ops, segmentor, stage_choices, fine_tuning, starts, reading, corruptions),
 )
 _MEASURED = (
@@ -109,7 +109,7 @@ _MEASURED = (
     huge_pages.NAME,
     first_step.NAME,
     first_answer.NAME,
-    compiler_options.NAME,
+    *compiler_options.NAMES,
     accelerator.NAME,
     dense_ops.NAME,
     segmentor.NAME,
@@ -147,6 +147,8 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
         for module in _MODULES:
             if name == module.NAME:
                 found[name] |= module.tables(result)
+        if name in compiler_options.NAMES:
+            found[name] |= compiler_options.tables(result)
         if name in engines.NAMES:
             found[name] |= engines.tables(result)
         if name == families.NAME:

@@ -26,7 +26,7 @@ def get_config(argument: str = "") -> ConfigDict:
     config.model.head.dropout_rate = 0.0
 
     side = 96
-    config.data.source = f"digit_scenes:{side}x{side}:6000"
+    config.data.source = f"digit_scenes:{side}x{side}:6400"
     config.data.eval_split = "test"
     config.data.image_size = side
     config.data.long_side = side

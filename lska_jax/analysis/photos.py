@@ -89,7 +89,7 @@ def load_model(
                 f"{place} has the head {head.title}; only networks for classes are explained, such "
                 "as its backbone alone."
             )
-        network = create_model(pretrained=folder, dtype="float32")
+        network = create_model(pretrained=folder, dtype="float32", compilation_cache="off")
     network.eval()
     preprocessing = facts.preprocessing
     if image_size is not None:

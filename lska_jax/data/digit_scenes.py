@@ -37,7 +37,7 @@ _SMALLEST_SIDE = 32
 _NUM_DIGITS = 10
 _NUM_SCENES = {"train": 2048, "test": 256}
 # Scenes that a process keeps, of 60 KB each at the size above.
-_MOST_KEPT = 4096
+_MOST_KEPT = 8192
 _STREAMS = {"train": 0, "test": 1}
 _PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 

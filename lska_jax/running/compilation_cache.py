@@ -100,9 +100,13 @@ def keep_in_running_process(choice: str | None) -> None:
     """Keep compiled programs in a process that may have compiled some already, a notebook's say.
 
     Args:
-      choice: as ``use_compilation_cache`` takes it, but "off" leaves the settings as they are.
+      choice: as ``use_compilation_cache`` takes it, but "off" leaves the settings as they are, and
+        so does None where they keep nothing.
     """
-    if choice == "off" or (choice is None and kept_in() is not None):
+    settings: Any = jax.config
+    if choice == "off":
+        return
+    if choice is None and (kept_in() is not None or not settings.jax_enable_compilation_cache):
         return
     from jax.experimental.compilation_cache import compilation_cache
 

@@ -7,18 +7,16 @@ starts, hence the restart; it happens to a process that a command line of this p
 to no other.
 """
 
+import ctypes
 import os
 import sys
 
 from lska_jax.running.own_process import is_own_process
 
 VARIABLE = "GLIBC_TUNABLES"
-# Pages of 2 MiB; then what is freed is kept: no mapping of its own for a large block, nothing
-# trimmed below 64 GiB, and one heap, because only the first can grow without bound.
-HUGE_PAGES = (
-    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:"
-    f"glibc.malloc.trim_threshold={2**36}:glibc.malloc.arena_max=1"
-)
+# Pages of 2 MiB; then what is freed is kept: no mapping of its own for a large block, and nothing
+# trimmed below 64 GiB.
+HUGE_PAGES = f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**36}"
 _EXPLANATION = (
     "Steps on the CPU are faster with large allocations on huge pages. This process was not "
     f"started by lska-jax, so it is left as it is; to use them, start it with {VARIABLE}="
@@ -48,6 +46,16 @@ def explain_huge_pages() -> None:
     if _can_use() and not _is_explained:
         _is_explained = True
         print(_EXPLANATION, file=sys.stderr)
+
+
+def release_freed_memory() -> None:
+    """Give back what is freed and kept: the memory of a compile, and that of first steps.
+
+    The compiler's threads have heaps of their own, which the temporaries of a step do not fit in;
+    and in the first steps those may have been in two places.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _can_use() -> bool:

@@ -131,7 +131,11 @@ def predict(
             from lska_jax.weights.create import create_model
             from lska_jax.weights.export_onnx import export_onnx
 
-            file = export_onnx(create_model(pretrained=pretrained), facts=facts, engine=engine)
+            file = export_onnx(
+                create_model(pretrained=pretrained, compilation_cache="off"),
+                facts=facts,
+                engine=engine,
+            )
         network = load_network(file, engine, name=str(pretrained))
         probabilities = _in_engine(network, facts, views)
 

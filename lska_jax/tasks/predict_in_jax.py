@@ -55,7 +55,7 @@ def _kept(
         from lska_jax.nn.functional import ModelFunctions
         from lska_jax.weights.create import create_model
 
-        functions = ModelFunctions(create_model(pretrained=pretrained))
+        functions = ModelFunctions(create_model(pretrained=pretrained, compilation_cache="off"))
 
         def probabilities(arrays: dict[str, jax.Array], pixels: jax.Array) -> jax.Array:
             return _average(
@@ -79,7 +79,9 @@ def _folded(pretrained: str | Path, facts: ModelFacts, views: str) -> Probabilit
     from lska_jax.models.fold import fold_for_inference
     from lska_jax.weights.create import create_model
 
-    graph, state = nnx.split(fold_for_inference(create_model(pretrained=pretrained)))
+    graph, state = nnx.split(
+        fold_for_inference(create_model(pretrained=pretrained, compilation_cache="off"))
+    )
 
     @jax.jit
     def probabilities(state: Any, pixels: jax.Array) -> jax.Array:

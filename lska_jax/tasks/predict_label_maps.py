@@ -72,7 +72,7 @@ def predict_label_maps(
     head = head_of(facts.config)
     if head is None or head.task != "segmentation":
         raise ValueError(f"{pretrained} classifies no pixels: it is {facts.description}.")
-    model = fold_for_inference(create_model(pretrained=pretrained))
+    model = fold_for_inference(create_model(pretrained=pretrained, compilation_cache="off"))
     prepared = facts.preprocessing
     answer = functools.partial(
         LabelMapPrediction, class_names=class_names_of(facts), colours=class_colours_of(facts)

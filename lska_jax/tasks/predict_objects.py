@@ -76,7 +76,7 @@ def predict_objects(
     head = head_of(facts.config)
     if head is None or head.task != "detection":
         raise ValueError(f"{pretrained} finds no objects: it is {facts.description}.")
-    model = fold_for_inference(create_model(pretrained=pretrained))
+    model = fold_for_inference(create_model(pretrained=pretrained, compilation_cache="off"))
     prepared = facts.preprocessing
     answer = functools.partial(
         ObjectPrediction, class_names=class_names_of(facts), colours=class_colours_of(facts)

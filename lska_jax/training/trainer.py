@@ -11,6 +11,7 @@ import jax
 
 from lska_jax.running import parallel
 from lska_jax.running.folder_lock import FolderLock
+from lska_jax.running.huge_pages import release_freed_memory
 from lska_jax.running.stop_signals import StopRequested
 from lska_jax.training import run as building
 from lska_jax.training.checkpoint.checkpointer import Checkpointer
@@ -26,6 +27,8 @@ from lska_jax.training.teaching import prepare_task
 
 # Metrics are read this many steps late, so that reading them never leaves the device without work.
 _STEPS_IN_FLIGHT = 2
+# Steps after which each allocation has its place.
+_STEPS_TO_SETTLE = 3
 
 
 class Interrupted(RuntimeError):
@@ -93,6 +96,7 @@ class Trainer:
                 self._train_step.compile()
             mark("train step")
         self._evaluators.compile()
+        release_freed_memory()
         mark("evaluation step")
 
     def fit(self, state: TrainState, *, is_evaluation_due: bool = False) -> dict[str, float]:
@@ -147,6 +151,8 @@ class Trainer:
             for step, batch in zip(steps, batches, strict=True):
                 state, metrics = self._train_step(state, {**batch, **self._constants})
                 in_flight.append((step, metrics))
+                if step == start + _STEPS_TO_SETTLE:
+                    release_freed_memory()
                 while len(in_flight) > _STEPS_IN_FLIGHT:
                     self._report(*in_flight.popleft())
                 is_stopping = self._oversight.stop.is_agreed()

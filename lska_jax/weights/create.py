@@ -30,6 +30,7 @@ from lska_jax.models.weight_tags import (
     weights_of,
 )
 from lska_jax.nn.functional import assign
+from lska_jax.running.compilation_cache import keep_in_running_process
 from lska_jax.weights.hub import Located, find_model_folder, find_weights_folder
 from lska_jax.weights.in_the_box import find_on_disk, list_box
 from lska_jax.weights.model_facts import ModelFacts
@@ -48,6 +49,7 @@ def create_model(
     out_indices: Sequence[int] | int | None = None,
     global_pool: str | None = None,
     rngs: nnx.Rngs | None = None,
+    compilation_cache: str | None = None,
     **config: Any,
 ) -> Any:
     """Build a named model with freshly initialised parameters, or a pretrained one.
@@ -73,6 +75,9 @@ def create_model(
       global_pool: with ``num_classes=0``, "" leaves features unpooled, as in timm; None is the
         family's pooling.
       rngs: source of the initial parameters; None is ``nnx.Rngs(0)``.
+      compilation_cache: folder that keeps the programs compiled from here on, as train.py keeps
+        its own; "off" leaves JAX's settings alone, and so does None where they already name a
+        folder or keep nothing, else it is the usual one.
       **config: any other field of the family's config, None leaving its default: ``dtype``,
         ``drop_path_rate`` and ``remat`` of all, for VAN also k (23), dilation, drop_rate,
         stem_stride, implementation, or dims, depths and ffn_ratios of a size of your own; k,
@@ -98,9 +103,16 @@ def create_model(
         raise TypeError("features_only returns a backbone's maps; leave out head and global_pool.")
     if head is not None and global_pool is not None:
         raise TypeError("global_pool is of classifiers; leave it out beside head.")
+    keep_in_running_process(compilation_cache)
     if features_only:
         network = create_model(
-            name, pretrained=pretrained, num_classes=0, in_channels=in_channels, rngs=rngs, **config
+            name,
+            pretrained=pretrained,
+            num_classes=0,
+            in_channels=in_channels,
+            rngs=rngs,
+            compilation_cache="off",  # as it is decided
+            **config,
         )
         return FeatureNetwork(network, out_indices)
     if global_pool is not None:
@@ -115,6 +127,7 @@ def create_model(
             num_classes=num_classes,
             in_channels=in_channels,
             rngs=rngs,
+            compilation_cache="off",  # as it is decided
             **config,
         )
         model.choose_pooling(global_pool, num_classes=model.config.num_classes)

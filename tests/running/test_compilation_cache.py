@@ -8,7 +8,10 @@ from typing import Any
 
 import jax
 import pytest
+from PIL import Image
 
+import lska_jax
+from lska_jax import create_model
 from lska_jax.running import compilation_cache
 from lska_jax.running.compilation_cache import default_folder, use_compilation_cache
 
@@ -153,3 +156,46 @@ def test_a_folder_that_others_can_write_to_is_not_used(tmp_path, mode, capsys):
     assert use_compilation_cache(str(tmp_path)) is None
     error = capsys.readouterr().err
     assert f"others can write to {tmp_path}" in error and f"chmod go-w {tmp_path}" in error
+
+
+def small_network(**arguments: Any) -> Any:
+    return create_model("van_lska_tiny", k=5, dims=(8,), depths=(1,), ffn_ratios=(2,), **arguments)
+
+
+@pytest.fixture
+def nothing_kept(monkeypatch, tmp_path) -> Path:
+    """Set JAX as a new process has it, with an empty folder for what a user keeps."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_enable_compilation_cache", True)
+    monkeypatch.setattr(compilation_cache, "_used_folder", None)
+    return tmp_path
+
+
+def test_create_model_keeps_programs_in_a_process_that_does_nothing_else(nothing_kept):
+    small_network(features_only=True)
+    assert jax.config.jax_compilation_cache_dir == str(default_folder())
+    small_network(compilation_cache=str(nothing_kept / "own"))
+    assert jax.config.jax_compilation_cache_dir == str(nothing_kept / "own")
+
+
+def test_create_model_leaves_settings_alone_where_it_is_told_to_and_where_nothing_is_kept(
+    nothing_kept, tmp_path
+):
+    small_network(features_only=True, compilation_cache="off")
+    assert jax.config.jax_compilation_cache_dir is None
+    use_compilation_cache("off")
+    small_network()
+    assert jax.config.jax_compilation_cache_dir is None
+    assert not jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", True)
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "told"))
+    small_network()
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "told")
+
+
+def test_predict_that_keeps_nothing_builds_a_network_that_keeps_nothing(nothing_kept):
+    photo = nothing_kept / "photo.png"
+    Image.new("RGB", (32, 32)).save(photo)
+    lska_jax.predict("box:cifar10", photo, compilation_cache="off")
+    assert jax.config.jax_compilation_cache_dir is None
