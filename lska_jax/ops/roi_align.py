@@ -326,10 +326,10 @@ def _over_tiles(
 
 def _tiles_of(axis: _Axis, length: int, side: int) -> tuple[Array, Array]:
     """Return the first cell that a box reads along an axis, and how many tiles it takes."""
-    last = jnp.maximum(axis.start + side * axis.bin_size, axis.start)
-    low, high = (
-        jnp.clip(jnp.floor(place), 0.0, length - 1.0) for place in (axis.start, last + 1.0)
-    )
+    end = axis.start + side * axis.bin_size
+    # A box whose corners are in reverse is read backwards.
+    first, last = jnp.minimum(axis.start, end), jnp.maximum(axis.start, end)
+    low, high = (jnp.clip(jnp.floor(place), 0.0, length - 1.0) for place in (first, last + 1.0))
     tiles = jnp.floor((high - low) / min(length, _TILE)) + 1.0
     return low.astype(jnp.int32), jnp.where(axis.taps > 0, tiles, 0.0).astype(jnp.int32)
 

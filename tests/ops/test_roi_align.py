@@ -114,6 +114,20 @@ def test_random_boxes_are_read_as_defined(form, taps):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_box_with_corners_in_reverse_is_read_backwards_with_given_taps_and_not_without(form):
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(1, 23, 37, 2)).astype(np.float32)
+    boxes = [(90, 20, 10, 70), (20, 80, 120, 10), (140, 85, -20, -10)]
+    rois = np.array([(0, *box) for box in boxes], np.float32)
+    for taps in (2, 0):
+        call = run(form, features, rois, scale=0.25, side=3, taps=taps)
+        found, _ = call(features, np.zeros((3, 3, 3, 2), np.float32))
+        expected = [by_definition(features[0], box, stride=4, side=3, taps=taps) for box in boxes]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5)
+        assert np.any(found) == (taps > 0)
+
+
 @pytest.mark.slow
 def test_a_mapped_call_is_that_of_a_batch():
     rng = np.random.default_rng(1)
