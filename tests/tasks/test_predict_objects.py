@@ -70,7 +70,7 @@ def stand_in(monkeypatch):
 
     monkeypatch.setattr(module, "read_facts", lambda place: FACTS)
     monkeypatch.setattr(module, "head_of", lambda config: Head())
-    monkeypatch.setattr(module, "create_model", lambda pretrained: WholeImage())
+    monkeypatch.setattr(module, "create_model", lambda **_: WholeImage())
     monkeypatch.setattr(module, "fold_for_inference", lambda model: model)
 
 
