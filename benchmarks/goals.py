@@ -27,7 +27,6 @@ _VECTORS = {
     ops.NAME: "AVX2",
     model.NAME: "AVX2",
     first_step.NAME: "AVX2",
-    first_answer.NAME: "AVX-512",
     reading.NAME: "AVX-512",
 }
 

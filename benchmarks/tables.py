@@ -9,8 +9,9 @@ from the package's own table, so that no figure is typed by hand.
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import (
     accelerator,
@@ -95,31 +96,20 @@ def _table(name: str, made: dict[str, dict[str, str]]) -> str:
     return made[benchmark][name] if benchmark in made else _sentence(NOT_YET_RUN)
 
 
-# Whose tables need nothing but their own rows.
-_MODULES = (
-    *(ops, model, huge_pages, first_step, first_answer, accelerator),
-    *(dense_ops, segmentor, stage_choices, fine_tuning, starts, reading, corruptions),
-)
-_MEASURED = (
-    ops.NAME,
-    model.NAME,
-    *engines.NAMES,
-    cost_against_k.NAME,
-    cost_against_k.TPU_NAME,
-    huge_pages.NAME,
-    first_step.NAME,
-    first_answer.NAME,
-    *compiler_options.NAMES,
-    accelerator.NAME,
-    dense_ops.NAME,
-    segmentor.NAME,
-    families.NAME,
-    stage_choices.NAME,
-    fine_tuning.NAME,
-    starts.NAME,
-    reading.NAME,
-    corruptions.NAME,
-)
+# By the name of a file: what makes its tables, and needs nothing but its own rows.
+_TABLES: dict[str, Callable[[dict[str, Any]], dict[str, str]]] = {
+    **{
+        module.NAME: module.tables
+        for module in (
+            *(ops, model, huge_pages, first_step, first_answer, accelerator),
+            *(dense_ops, segmentor, stage_choices, fine_tuning, starts, reading, corruptions),
+        )
+    },
+    **dict.fromkeys(engines.NAMES, engines.tables),
+    **dict.fromkeys(compiler_options.NAMES, compiler_options.tables),
+    families.NAME: family_tables.tables,
+}
+_MEASURED = (*_TABLES, cost_against_k.NAME, cost_against_k.TPU_NAME)
 _NAMES = (
     *_MEASURED,
     tpu_tables.NAME,
@@ -144,15 +134,8 @@ def _all_tables(folder: Path) -> dict[str, dict[str, str]]:
             place = f"performance/{name}.png" if name == families.NAME else f"{name}.png"
             picture = f"\n\n![{name}]({place})"
             found[name][f"{name} conditions"] += picture
-        for module in _MODULES:
-            if name == module.NAME:
-                found[name] |= module.tables(result)
-        if name in compiler_options.NAMES:
-            found[name] |= compiler_options.tables(result)
-        if name in engines.NAMES:
-            found[name] |= engines.tables(result)
-        if name == families.NAME:
-            found[name] |= family_tables.tables(result)
+        if name in _TABLES:
+            found[name] |= _TABLES[name](result)
     if cost_against_k.NAME in found:
         rows = cost_tables.read(folder, is_quick=False)
         found[cost_against_k.NAME] |= cost_tables.tables(*rows)

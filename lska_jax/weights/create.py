@@ -103,7 +103,6 @@ def create_model(
         raise TypeError("features_only returns a backbone's maps; leave out head and global_pool.")
     if head is not None and global_pool is not None:
         raise TypeError("global_pool is of classifiers; leave it out beside head.")
-    keep_in_running_process(compilation_cache)
     if features_only:
         network = create_model(
             name,
@@ -111,7 +110,7 @@ def create_model(
             num_classes=0,
             in_channels=in_channels,
             rngs=rngs,
-            compilation_cache="off",  # as it is decided
+            compilation_cache=compilation_cache,
             **config,
         )
         return FeatureNetwork(network, out_indices)
@@ -127,11 +126,12 @@ def create_model(
             num_classes=num_classes,
             in_channels=in_channels,
             rngs=rngs,
-            compilation_cache="off",  # as it is decided
+            compilation_cache=compilation_cache,
             **config,
         )
         model.choose_pooling(global_pool, num_classes=model.config.num_classes)
         return model
+    keep_in_running_process(compilation_cache)
     rngs = nnx.Rngs(0) if rngs is None else rngs
     given = plain({key: value for key, value in config.items() if value is not None})
     if head is not None:
