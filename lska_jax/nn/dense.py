@@ -15,6 +15,7 @@ from lska_jax.ops import gelu, pointwise_conv
 from lska_jax.ops.broadcast import add_bias
 from lska_jax.ops.plain_numbers import plain_float, plain_int
 from lska_jax.ops.platform import dtype_between
+from lska_jax.ops.recompute import recompute
 from lska_jax.ops.rounding import round_to
 
 # Of the transformers and their relatives; their code truncates at +-2, 100 standard deviations.
@@ -120,9 +121,31 @@ class MLP(nnx.Module):
         self, x: Float[Array, "*pixels channels"], *, rngs: nnx.Rngs | None = None
     ) -> Float[Array, "*pixels channels"]:
         """Map (..., C) to the same shape; ``rngs`` overrides the module's own dropout keys."""
-        dtype = self.expand.dtype
-        hidden = round_to(gelu(self.expand(x, dtype=dtype_between(dtype))), dtype)
-        return self._drop(self.project(self._drop(hidden, rngs)), rngs)
+        hidden = self.expand(x, dtype=dtype_between(self.expand.dtype))
+        return activate_and_project(hidden, self.project, self.dropout, rngs)
 
-    def _drop(self, x: Array, rngs: nnx.Rngs | None) -> Array:
-        return x if self.dropout is None else self.dropout(x, rngs=rngs)
+
+def activate_and_project(
+    x: Float[Array, "*pixels in_channels"],
+    project: Dense,
+    dropout: nnx.Dropout | None = None,
+    rngs: nnx.Rngs | None = None,
+) -> Float[Array, "*pixels channels"]:
+    """Return dropout(project(dropout(gelu(x)))), the back of an FFN, in the dtype of ``project``.
+
+    Without dropout only x is kept for its gradients on CPU, of two maps that are its largest.
+
+    Args:
+      x: (..., in_channels), float32 or bfloat16.
+      project: the last product.
+      dropout: behind GELU and behind the product; None is none.
+      rngs: of the dropout's keys; None takes its own.
+    """
+    if dropout is None or dropout.deterministic:
+        return recompute(_activate_and_project, x, project)
+    hidden = dropout(round_to(gelu(x), project.dtype), rngs=rngs)
+    return dropout(project(hidden), rngs=rngs)
+
+
+def _activate_and_project(x: Array, project: Dense) -> Array:
+    return project(round_to(gelu(x), project.dtype))

@@ -12,9 +12,9 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from lska_jax.nn.dense import Pointwise
+from lska_jax.nn.dense import Pointwise, activate_and_project
 from lska_jax.nn.initial_values import RngsLike, as_rngs, fan_out_normal
-from lska_jax.ops import depthwise_conv, gelu
+from lska_jax.ops import depthwise_conv
 from lska_jax.ops.batch_norm import affine, moments, normalise
 from lska_jax.ops.broadcast import add_bias, scale_by
 from lska_jax.ops.checks import check_dilation
@@ -25,7 +25,6 @@ from lska_jax.ops.layer_norm import layer_norm
 from lska_jax.ops.pallas import conv_ffn, ffn_fits
 from lska_jax.ops.plain_numbers import plain_float, plain_int
 from lska_jax.ops.platform import dtype_between, takes_pallas
-from lska_jax.ops.rounding import round_to
 from lska_jax.ops.strided import strided_conv
 
 # PyTorch's momentum of 0.1 is 0.9 here. The running variance is the biased one, PyTorch's is
@@ -357,8 +356,8 @@ class ConvFFN(nnx.Module):
                 scale=None if scale is None else scale.scale[...],
             )
         if self.dropout is not None and not self.dropout.deterministic:
-            hidden = self.dropout(self._expanded(x, self.expand, self.depthwise), rngs=rngs)
-            out = self.dropout(self.project(hidden), rngs=rngs)
+            hidden = self._expanded(x, self.expand, self.depthwise)
+            out = activate_and_project(hidden, self.project, self.dropout, rngs)
         else:
             size = self.expand.out_features * x.shape[1] * x.shape[2] * 4
             layers = (self.expand, self.depthwise, self.project)
@@ -367,21 +366,19 @@ class ConvFFN(nnx.Module):
 
     def _branch(self, x: Array, layers: tuple[Pointwise, DepthwiseConv, Pointwise]) -> Array:
         expand, depthwise, project = layers
-        return project(self._expanded(x, expand, depthwise))
+        return activate_and_project(self._expanded(x, expand, depthwise), project)
 
     def _expanded(self, x: Array, expand: Pointwise, depthwise: DepthwiseConv) -> Array:
         between = dtype_between(self.dtype)
         if jnp.dtype(self.dtype) == jnp.float32 and not self.use_relu:
-            maps = expand_and_convolve(
+            return expand_and_convolve(
                 x.astype(self.dtype),
                 (expand.kernel[...], expand.bias[...]),
                 (depthwise.kernel[...], depthwise.bias[...]),
                 implementation=depthwise.implementation,
             )
-            return gelu(maps)
         x = expand(x, dtype=between)
-        x = depthwise(nnx.relu(x) if self.use_relu else x, dtype=between)
-        return round_to(gelu(x), self.dtype)
+        return depthwise(nnx.relu(x) if self.use_relu else x, dtype=between)
 
     def _is_fused(self, x: Array) -> bool:
         hidden = self.expand.out_features

@@ -10,17 +10,15 @@ XLA computes everything again as early as it can, and keeps it. A loop it leaves
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax import lax
-from jax.sharding import AxisType
 from jaxtyping import Array, Float
 
 from lska_jax.ops import two_forms
-from lska_jax.ops.platform import target_platform
+from lska_jax.ops.platform import is_on_one_device, target_platform
 from lska_jax.ops.processor import usable_cores
 from lska_jax.ops.reverse_mode import reverse_mode_only
 
@@ -70,15 +68,8 @@ def _loop(
 
 def _images_at_a_time(batch: Any, bytes_an_image: int) -> Any:
     """Return a divisor of the batch, or all of it where it is not to be divided."""
-    if not isinstance(batch, int) or target_platform() != "cpu" or not _is_on_one_device():
+    # A loop over a batch that is split over devices would bring all of it to each.
+    if not isinstance(batch, int) or target_platform() != "cpu" or not is_on_one_device():
         return batch
     most = max(1, BYTES_A_CORE * usable_cores() // max(bytes_an_image, 1))
     return max((n for n in range(1, min(batch, most) + 1) if batch % n == 0), default=batch)
-
-
-def _is_on_one_device() -> bool:
-    # A loop over a batch that is split over devices would bring all of it to each.
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return jax.device_count() == 1
-    return math.prod(mesh.shape.values()) == 1 and AxisType.Explicit not in mesh.axis_types

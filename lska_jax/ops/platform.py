@@ -24,6 +24,14 @@ def target_platform() -> str:
     return "gpu" if platform in ("cuda", "rocm") else platform
 
 
+def is_on_one_device() -> bool:
+    """Tell whether the program under trace is for one device, and no axis of its mesh Explicit."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return jax.device_count() == 1
+    return math.prod(mesh.shape.values()) == 1 and AxisType.Explicit not in mesh.axis_types
+
+
 def dtype_between(dtype: DTypeLike) -> DTypeLike:
     """Return the dtype of maps that one fused loop hands to the next operation, never kept.
 

@@ -17,8 +17,8 @@ from lska_jax.nn.layers import (
     LayerNorm,
     LayerScale,
     PatchEmbedding,
-    gelu,
 )
+from lska_jax.ops import gelu
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
