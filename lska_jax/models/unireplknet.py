@@ -39,6 +39,7 @@ from lska_jax.nn.layers import (
 )
 from lska_jax.ops import depthwise_conv, gelu
 from lska_jax.ops.broadcast import add_bias, along_channels
+from lska_jax.ops.recompute import recompute
 
 FFN_RATIO = 4
 SE_RATIO = 4
@@ -169,9 +170,14 @@ class Block(nnx.Module):
     def __call__(self, x: _Map, rngs: nnx.Rngs | None = None) -> _Map:
         """Map (B, H, W, C) to the same shape."""
         mixed = self.gate(self.norm(self.mixer(x)))
-        hidden = self.response_norm(gelu(self.expand(mixed)))
-        branch = self.scale(self.project_norm(self.project(hidden)))
+        branch = recompute(_back, self.expand(mixed), (self.response_norm, self.project))
+        branch = self.scale(self.project_norm(branch))
         return x + self.drop_path(branch, rngs=rngs)
+
+
+def _back(hidden: Array, layers: tuple[GlobalResponseNorm, Dense]) -> Array:
+    response_norm, project = layers
+    return project(response_norm(gelu(hidden)))
 
 
 class Stem(nnx.Module):

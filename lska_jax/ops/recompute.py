@@ -28,7 +28,8 @@ def recompute(
     what the second computation reads may be split over devices in another way.
 
     Args:
-      function: pixel by pixel, and of ``held``. It has nothing random and closes over no array.
+      function: of maps, whose pixels stay where they are, and of ``held``. It has nothing random
+        and closes over no array.
       maps: (..., in_channels).
       held: what else it takes, a tree of floating-point arrays.
 
