@@ -8,14 +8,14 @@
 - as one product of gathered patches where the channels to read are many: XLA's convolution leaves
   most of it to one core, and of bfloat16, a product where the processor has it, widens both sides.
 
-The gradient of a kernel is there one product for each of its rows, of maps beside one another:
-XLA's convolution of two maps takes 1.3 to 12 times as long, the longer the larger they are. (Not of
-stems, nor with a stride on processors with wide vectors: there it is as fast.) That of the images
-is ``lax``'s.
+The gradient of a kernel is there one product of maps shifted by columns and gradients shifted by
+rows, beside one another; with a stride one for each row of the kernel. XLA's convolution of two
+maps takes 1.3 to 12 times as long, the longer the larger they are. (Not of stems, nor with a stride
+on processors with wide vectors: there it is as fast.) That of the images is ``lax``'s.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,8 @@ from lska_jax.ops.platform import explicit_spec_of, target_platform, vary_alike
 from lska_jax.ops.pointwise import kernel_gradient, pointwise_conv
 from lska_jax.ops.processor import has_wide_vectors, multiplies_bfloat16
 from lska_jax.ops.reverse_mode import reverse_mode_only
+
+_Pair = tuple[int, int]
 
 # Channels to write that XLA's convolution on CPU is slow with.
 _SLOW_CHANNELS = range(17, 33)
@@ -143,9 +145,20 @@ def _places(side: int, size: int, stride: int, padding: int) -> int:
 def _kernel_gradient(
     images: Array, kernel: Array, gradient: Array, stride: int, padding: int
 ) -> Array:
-    size, _, in_channels, _ = kernel.shape
+    size, _, in_channels, channels = kernel.shape
     is_slow = size * in_channels >= _LEAST_COLUMNS and (stride == 1 or not has_wide_vectors())
     if is_slow and explicit_spec_of(kernel) is None:
+        if stride == 1:
+            by_column = [
+                ((padding, padding), (padding - tap, padding - size + 1 + tap))
+                for tap in range(size)
+            ]
+            by_row = [((tap, size - 1 - tap), (0, 0)) for tap in range(size)]
+            taps = kernel_gradient(
+                _side_by_side(images, by_column), _side_by_side(gradient, by_row)
+            )
+            taps = taps.reshape(size, in_channels, size, channels).transpose(2, 0, 1, 3)
+            return taps.astype(kernel.dtype)
         rows = [
             kernel_gradient(jnp.concatenate(row, axis=-1), gradient)
             for row in _pieces(images, size, stride, padding)
@@ -156,6 +169,27 @@ def _kernel_gradient(
         gradient
     )
     return of_kernel
+
+
+def _side_by_side(maps: Array, edges: Sequence[tuple[_Pair, _Pair]]) -> Array:
+    """Return a map padded, or cut, in several ways, their channels beside one another.
+
+    Args:
+      maps: (B, H, W, C).
+      edges: for each way, zeros at top and bottom, left and right; negative ones cut.
+    """
+    channels, last = maps.shape[-1], len(edges) - 1
+    zero = jnp.zeros((), maps.dtype)
+    # Sums, since XLA's loop over a concatenation of slices takes longer.
+    ways = (
+        lax.pad(
+            maps,
+            zero,
+            ((0, 0, 0), (*rows, 0), (*columns, 0), (way * channels, (last - way) * channels, 0)),
+        )
+        for way, (rows, columns) in enumerate(edges)
+    )
+    return functools.reduce(jnp.add, ways)
 
 
 def _gather(images: Array, size: int, stride: int, padding: int) -> Array:
