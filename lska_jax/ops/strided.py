@@ -145,20 +145,11 @@ def _places(side: int, size: int, stride: int, padding: int) -> int:
 def _kernel_gradient(
     images: Array, kernel: Array, gradient: Array, stride: int, padding: int
 ) -> Array:
-    size, _, in_channels, channels = kernel.shape
+    size, _, in_channels, _ = kernel.shape
     is_slow = size * in_channels >= _LEAST_COLUMNS and (stride == 1 or not has_wide_vectors())
     if is_slow and explicit_spec_of(kernel) is None:
         if stride == 1:
-            by_column = [
-                ((padding, padding), (padding - tap, padding - size + 1 + tap))
-                for tap in range(size)
-            ]
-            by_row = [((tap, size - 1 - tap), (0, 0)) for tap in range(size)]
-            taps = kernel_gradient(
-                _side_by_side(images, by_column), _side_by_side(gradient, by_row)
-            )
-            taps = taps.reshape(size, in_channels, size, channels).transpose(2, 0, 1, 3)
-            return taps.astype(kernel.dtype)
+            return _all_taps(images, gradient, size, padding).astype(kernel.dtype)
         rows = [
             kernel_gradient(jnp.concatenate(row, axis=-1), gradient)
             for row in _pieces(images, size, stride, padding)
@@ -169,6 +160,16 @@ def _kernel_gradient(
         gradient
     )
     return of_kernel
+
+
+def _all_taps(images: Array, gradient: Array, size: int, padding: int) -> Array:
+    """Return the gradient of a kernel that moves by one pixel, (size, size, in_channels, C)."""
+    taps = range(size)
+    by_column = [((padding, padding), (padding - tap, padding - size + 1 + tap)) for tap in taps]
+    by_row = [((tap, size - 1 - tap), (0, 0)) for tap in taps]
+    of_pairs = kernel_gradient(_side_by_side(images, by_column), _side_by_side(gradient, by_row))
+    shape = (size, images.shape[-1], size, gradient.shape[-1])  # column, from, row, to
+    return of_pairs.reshape(shape).transpose(2, 0, 1, 3)
 
 
 def _side_by_side(maps: Array, edges: Sequence[tuple[_Pair, _Pair]]) -> Array:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from meshes import one_device
 
 from lska_jax.ops import images_in_turn
 from lska_jax.ops.images_in_turn import in_turn
@@ -36,10 +37,6 @@ def at_a_time(monkeypatch):
         monkeypatch.setattr(images_in_turn, "usable_cores", lambda: 1)
 
     return settle
-
-
-def one_device():
-    return jax.set_mesh(jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,)))
 
 
 def apply(images, kernels, *, remat=False):

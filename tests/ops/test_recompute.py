@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from meshes import one_device
 
 from lska_jax.ops import gelu
 from lska_jax.ops.recompute import recompute
@@ -26,10 +27,6 @@ def chain(function):
         return jnp.square(images).mean()
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
-
-
-def one_device(axis_type=jax.sharding.AxisType.Auto):
-    return jax.set_mesh(jax.make_mesh((1,), ("data",), (axis_type,)))
 
 
 @pytest.fixture
@@ -78,7 +75,7 @@ def test_what_is_not_finite_shows_in_the_gradients():
     assert not np.isfinite(of_kernel[:, 0]).any()
 
 
-def test_over_several_devices_or_explicit_axes_it_is_the_function_alone(drawn):
+def test_over_several_devices_or_explicit_axes_it_is_the_function_alone():
     maps, kernel = jnp.ones((2, 2, 2, 3)), jnp.ones((3, 2))
 
     def is_alone():
