@@ -34,7 +34,7 @@ def _explain(arguments: argparse.Namespace) -> None:
     from lska_jax.tasks.predict import find_images
 
     images = find_images(arguments.images)
-    frame.keep_programs()
+    frame.settle_jax()
     page = explain(
         arguments.model,
         images,

@@ -168,13 +168,15 @@ def progress_bar(description: str, total: int, *, unit: str) -> Any:
     )
 
 
-def keep_programs() -> None:
-    """Keep what is compiled from here on, in a process that is ours."""
+def settle_jax() -> None:
+    """Keep what is compiled from here on and run it in this thread, in a process that is ours."""
     from lska_jax.running.own_process import is_own_process
 
     if is_own_process():
         from lska_jax.running.compilation_cache import use_compilation_cache
+        from lska_jax.running.inline_dispatch import use_inline_dispatch
 
+        use_inline_dispatch()
         use_compilation_cache()
 
 

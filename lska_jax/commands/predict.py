@@ -58,7 +58,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         _check_output(output)
     images = find_images(arguments.images)
     check_engine(arguments.engine)
-    frame.keep_programs()
+    frame.settle_jax()
     if is_onnx_file(arguments.model_dir):
         return _classify(arguments.model_dir, images, output=output, arguments=arguments)
     with as_model_folder(arguments.model_dir, report=frame.remark) as folder:

@@ -225,9 +225,10 @@ def _draw_scene(split: str, size: tuple[int, int], seed: int, index: int) -> _Sc
     rng = np.random.default_rng((seed, _STREAMS[split], index))
     pixels = _draw_ground(split, size, rng)
     num_digits = 0 if rng.integers(_EMPTY_EVERY) == 0 else int(rng.integers(1, _MOST_DIGITS + 1))
-    areas: list[int] = []
     labels: list[int] = []
-    visible = np.zeros((0, *size), bool)
+    # Of each digit that was laid: its pixels, and those of them that are still seen.
+    areas, seen = np.zeros((2, 0), np.int64)
+    owners = np.zeros(size, np.uint8)  # number of the digit that a pixel shows, from 1; 0: none
     for _ in range(num_digits):
         label = int(rng.integers(_NUM_DIGITS))
         tiles = _tiles(split)[label]
@@ -238,20 +239,17 @@ def _draw_scene(split: str, size: tuple[int, int], seed: int, index: int) -> _Sc
             levels = _resize(paper, sides)
             window = (slice(top, top + sides[1]), slice(left, left + sides[0]))
             cover = levels >= _HALF
-            rest = visible.copy()
-            rest[:, *window] &= ~cover
-            if all(
-                np.count_nonzero(seen) >= _LEAST_VISIBLE * area
-                for seen, area in zip(rest, areas, strict=True)
-            ):
-                visible = np.concatenate([rest, np.zeros((1, *size), bool)])
-                visible[-1, *window] = cover
-                areas.append(int(np.count_nonzero(cover)))
+            covered = np.bincount(owners[window][cover], minlength=len(labels) + 1)[1:]
+            if np.all(seen - covered >= _LEAST_VISIBLE * areas):
                 labels.append(label)
+                owners[window][cover] = len(labels)
+                area = np.count_nonzero(cover)
+                areas, seen = np.append(areas, area), np.append(seen - covered, area)
                 layers = (levels, _resize(ink, sides))
                 for part, colour in zip(layers, colours, strict=True):
                     pixels[window] = _lay(pixels[window], part, colour)
                 break
+    visible = owners == np.arange(1, len(labels) + 1, dtype=np.uint8)[:, None, None]
     scene = _Scene(pixels, np.packbits(visible, axis=-1), np.array(labels, np.int32))
     for array in scene:
         array.setflags(write=False)

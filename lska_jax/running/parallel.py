@@ -25,6 +25,7 @@ from jax.sharding import (
     PartitionSpec,
 )
 
+from lska_jax.running.inline_dispatch import wait_on_cpu
 from lska_jax.running.joining import (
     alone_in_slurm,
     describe_cluster,
@@ -281,12 +282,13 @@ def to_global(
       sharding: from ``batch_sharding``.
       global_batch_size: rows over all processes.
     """
-    return {
+    placed = {
         name: jax.make_array_from_process_local_data(
             sharding, array, (global_batch_size, *array.shape[1:])
         )
         for name, array in batch.items()
     }
+    return wait_on_cpu(placed)
 
 
 def place(array: Any, sharding: NamedSharding) -> jax.Array:

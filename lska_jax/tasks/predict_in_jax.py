@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lska_jax.data.mixing import normalise
+from lska_jax.running.inline_dispatch import wait_on_cpu
 from lska_jax.running.kept_programs import can_keep, keep_program
 from lska_jax.tasks.views import average_views
 from lska_jax.weights.model_facts import ModelFacts
@@ -67,7 +68,7 @@ def _kept(
     def run(pixels: np.ndarray) -> np.ndarray:
         name = "probabilities"
         program = keep_program(make, arrays, pixels, name=name, described=described)
-        return np.asarray(program(arrays, pixels))
+        return np.asarray(program(arrays, wait_on_cpu(jnp.asarray(pixels))))
 
     return run
 
@@ -87,7 +88,7 @@ def _folded(pretrained: str | Path, facts: ModelFacts, views: str) -> Probabilit
     def probabilities(state: Any, pixels: jax.Array) -> jax.Array:
         return _average(nnx.merge(graph, state, copy=True), pixels, facts, views)
 
-    return lambda pixels: np.asarray(probabilities(state, jnp.asarray(pixels)))
+    return lambda pixels: np.asarray(probabilities(state, wait_on_cpu(jnp.asarray(pixels))))
 
 
 def _average(

@@ -20,6 +20,7 @@ from lska_jax.data.sources import BrokenImage
 from lska_jax.models.fold import fold_for_inference
 from lska_jax.models.heads import head_of
 from lska_jax.models.table import Preprocessing
+from lska_jax.running.inline_dispatch import wait_on_cpu
 from lska_jax.tasks.pictures.colours import Colour
 from lska_jax.tasks.predict import class_colours_of, class_names_of
 from lska_jax.tasks.predict_objects import CANVAS_STEP, normalise_inside
@@ -91,8 +92,8 @@ def predict_label_maps(
         move = fit_move(original, bounds=(prepared.long_side, prepared.image_size))
         height, width = (-(-side // CANVAS_STEP) * CANVAS_STEP for side in move.size)
         padded = pad_image(move.image(pixels), (height, width))
-        size = np.array([move.size], np.int32)
-        label_map = classify(padded[None], size, original=original)
+        placed = jnp.asarray(padded[None]), jnp.array([move.size], jnp.int32)
+        label_map = classify(*wait_on_cpu(placed), original=original)
         yield answer(image, pixels, np.asarray(label_map))
 
 

@@ -22,6 +22,7 @@ from lska_jax.data.sources import BrokenImage
 from lska_jax.models.fold import fold_for_inference
 from lska_jax.models.heads import head_of
 from lska_jax.models.table import Preprocessing
+from lska_jax.running.inline_dispatch import wait_on_cpu
 from lska_jax.tasks.detections import Detections, FoundObjects, as_found
 from lska_jax.tasks.pictures.colours import Colour
 from lska_jax.tasks.predict import class_colours_of, class_names_of
@@ -100,7 +101,8 @@ def predict_objects(
         except OSError as error:
             yield answer(image, None, None, problem=error.strerror or str(error))
             continue
-        detections = detect(*(fields[name][None] for name in ("image", "size", "original_size")))
+        placed = [jnp.asarray(fields[name][None]) for name in ("image", "size", "original_size")]
+        detections = detect(*wait_on_cpu(placed))
         (found,) = as_found(jax.device_get(detections)).values()
         yield answer(image, pixels, found)
 

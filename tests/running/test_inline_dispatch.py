@@ -1,5 +1,6 @@
 """Programs on CPU run in the thread that calls them, in processes that are ours."""
 
+import subprocess
 import sys
 
 import jax
@@ -26,3 +27,25 @@ def test_the_option_is_set_in_our_processes_alone(monkeypatch, command_line, is_
         assert jax.config.values[OPTION] is is_asynchronous
     finally:
         jax.config.update(OPTION, before)
+
+
+_PROGRAM = """
+import jax, numpy as np
+from lska_jax.running import parallel
+
+jax.config.update("jax_cpu_enable_async_dispatch", False)
+step = jax.jit(lambda x: jax.lax.fori_loop(0, 5, lambda _, y: y @ y / 1024, x))
+sharding = parallel.batch_sharding(parallel.make_mesh(devices=jax.devices()[:1]))
+for _ in range(3):
+    batch = {"x": np.full((1025, 1024), 0.5, np.float32)[1:]}
+    placed = parallel.to_global(batch, sharding, global_batch_size=1024)
+    print(step(placed["x"]).is_ready())
+"""
+
+
+def test_a_step_that_gets_a_fresh_batch_is_over_when_its_call_is():
+    # In a process of its own: the option is without effect once JAX has its devices.
+    answers = subprocess.run(
+        [sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True
+    )
+    assert answers.stdout.split() == ["True"] * 3

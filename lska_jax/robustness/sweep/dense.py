@@ -37,6 +37,7 @@ from lska_jax.robustness.sweep.plan import SweepOptions, limited
 from lska_jax.robustness.sweep.results_file import ResultsFile
 from lska_jax.robustness.sweep.scene_subset import SceneSubset
 from lska_jax.robustness.sweep.summary import summarise
+from lska_jax.running.inline_dispatch import wait_on_cpu
 from lska_jax.running.stop_signals import StopRequested, StopSignals
 from lska_jax.tasks.class_order import in_order
 
@@ -146,7 +147,9 @@ class _Judge:
         total: Any = None
         counted = 0
         for batch in self._batches():
-            arrays = {name: jnp.asarray(a) for name, a in batch.items() if name != "index"}
+            arrays = wait_on_cpu(
+                {name: jnp.asarray(a) for name, a in batch.items() if name != "index"}
+            )
             if corruption:
                 # Images of one size have no padding, and their place in the set is the loader's.
                 index = jnp.asarray(np.maximum(batch["index"], 0), jnp.int32)
