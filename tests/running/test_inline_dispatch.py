@@ -34,11 +34,11 @@ import jax, numpy as np
 from lska_jax.running import parallel
 
 jax.config.update("jax_cpu_enable_async_dispatch", False)
-step = jax.jit(lambda x: jax.lax.fori_loop(0, 5, lambda _, y: y @ y / 1024, x))
+step = jax.jit(lambda x: jax.lax.fori_loop(0, 20, lambda _, y: y * 0.5 + 1, x))
 sharding = parallel.batch_sharding(parallel.make_mesh(devices=jax.devices()[:1]))
 for _ in range(3):
-    batch = {"x": np.full((1025, 1024), 0.5, np.float32)[1:]}
-    placed = parallel.to_global(batch, sharding, global_batch_size=1024)
+    batch = {"x": np.full((4097, 4096), 0.5, np.float32)[1:]}
+    placed = parallel.to_global(batch, sharding, global_batch_size=4096)
     print(step(placed["x"]).is_ready())
 """
 
