@@ -26,7 +26,7 @@ def get_config(argument: str = "") -> ConfigDict:
     config.model.head.dropout_rate = 0.0
 
     side = 96
-    config.data.source = f"digit_scenes:{side}x{side}:3840"
+    config.data.source = f"digit_scenes:{side}x{side}:2880"
     config.data.eval_split = "test"
     config.data.image_size = side
     config.data.long_side = side
@@ -44,14 +44,14 @@ def get_config(argument: str = "") -> ConfigDict:
     # Small batches: in minutes on two cores the number of steps counts.
     config.optimizer.learning_rate = 0.02
     config.optimizer.muon_learning_rate = 0.04
-    config.optimizer.epochs = 3
+    config.optimizer.epochs = 4
     config.optimizer.warmup_epochs = 0
     config.optimizer.cooldown_epochs = 0
     config.optimizer.schedule = "poly"  # of power 1, a straight line
 
     config.training.batch_size = 8
     config.training.eval_batch_size = 32
-    config.training.eval_every_epochs = 3
+    config.training.eval_every_epochs = 4
     # The rate falls to nothing in a straight line, after which an average lags behind.
     config.training.ema_decay = 0.0
     config.training.log_every_steps = 50

@@ -50,6 +50,7 @@ _LEAST_VISIBLE = 0.7
 _ATTEMPTS = 8
 # A digit of 8 x 8 and a cell of paper on each side.
 _TILE = 10
+_MARGIN = ((0, 0), (1, 1), (1, 1))
 _HALF = 128
 # By level: an edge as wide as a quarter of the levels.
 _OPACITIES = np.clip((np.arange(256) - _HALF) * 4 + _HALF, 0, 255).astype(np.uint16)
@@ -307,13 +308,14 @@ def _lay(pixels: np.ndarray, levels: np.ndarray, colour: np.ndarray) -> np.ndarr
 def _tiles(split: str) -> list[list[tuple[Image.Image, Image.Image]]]:
     """Return, for each digit, the ink and the paper of its examples, (10, 10) greys."""
     digits = DigitsSource(split)
+    images, labels = zip(*(digits[index] for index in range(len(digits))), strict=True)
+    ink = np.pad(np.stack([np.asarray(image)[:, :, 0] for image in images]), _MARGIN)
+    near = np.pad(ink, _MARGIN)
+    windows = [near[:, y : y + _TILE, x : x + _TILE] for y in range(3) for x in range(3)]
+    paper = np.max(windows, axis=0)
     tiles: list[list[tuple[Image.Image, Image.Image]]] = [[] for _ in range(_NUM_DIGITS)]
-    for index in range(len(digits)):
-        image, label = digits[index]
-        ink = np.pad(np.asarray(image)[:, :, 0], 1)
-        near = np.pad(ink, 1)
-        paper = np.max([near[y : y + _TILE, x : x + _TILE] for y in range(3) for x in range(3)], 0)
-        tiles[label].append((Image.fromarray(ink), Image.fromarray(paper)))
+    for label, *layers in zip(labels, ink, paper, strict=True):
+        tiles[label].append((Image.fromarray(layers[0]), Image.fromarray(layers[1])))
     return tiles
 
 

@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,7 +30,7 @@ class Program:
 
     def lower(self) -> jax.stages.Lowered:
         """Trace and lower; a mesh of devices or of a topology's devices is needed."""
-        with self._mesh_in_context():
+        with self._mesh_in_context(), _without_collection():
             return self.function.lower(*self.arguments)
 
     def compile(self) -> jax.stages.Compiled:
@@ -77,6 +78,18 @@ class Programs:
                 "Add these to the shapes that the task announces."
             )
         return self._compiled[shapes](*arguments)
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Stop Python's collector of cycles, which takes a sixth of the time to trace a step."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _shapes(batch: Mapping[str, Any]) -> tuple[tuple[str, tuple[int, ...]], ...]:
