@@ -9,8 +9,8 @@ step overlaps with another on CPU, and examples are read by other threads.
 Whatever the option says, a program that is called before its arguments are there runs in a thread
 of XLA's, and arrays above 100 KB are copied there by another thread. glibc gives such a thread at
 most 64 MiB of a heap: the temporaries of a step, where they are larger, come from the kernel anew
-at every call. The segmentor of digits thus took 1.18 times as long for a step. So arguments are
-waited for.
+at every call, a tenth of the time of a step of the segmentor of digits. So arguments are waited
+for.
 """
 
 from typing import TypeVar
