@@ -241,11 +241,12 @@ def _draw_scene(split: str, size: tuple[int, int], seed: int, index: int) -> _Sc
             window = (slice(top, top + sides[1]), slice(left, left + sides[0]))
             cover = levels >= _HALF
             covered = np.bincount(owners[window][cover], minlength=len(labels) + 1)[1:]
-            if np.all(seen - covered >= _LEAST_VISIBLE * areas):
+            remaining = seen - covered
+            if np.all(remaining >= _LEAST_VISIBLE * areas):
                 labels.append(label)
                 owners[window][cover] = len(labels)
                 area = np.count_nonzero(cover)
-                areas, seen = np.append(areas, area), np.append(seen - covered, area)
+                areas, seen = np.append(areas, area), np.append(remaining, area)
                 layers = (levels, _resize(ink, sides))
                 for part, colour in zip(layers, colours, strict=True):
                     pixels[window] = _lay(pixels[window], part, colour)

@@ -68,7 +68,7 @@ def _kept(
     def run(pixels: np.ndarray) -> np.ndarray:
         name = "probabilities"
         program = keep_program(make, arrays, pixels, name=name, described=described)
-        return np.asarray(program(arrays, wait_on_cpu(jnp.asarray(pixels))))
+        return np.asarray(program(arrays, pixels))
 
     return run
 
